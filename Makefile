@@ -1,18 +1,30 @@
 # make            build/tollgate and build/tollctl
-# make check      builds and runs all tests (tools/check installs what they need first)
-# make lint       include direction, banned calls, long functions, warnings by the other compiler
-# make fuzz       every fuzzer for FUZZ_SECONDS (10) each        make bench   tools/bench
-# Variables: CC, SAN=1 (address and undefined-behaviour sanitizers), B (build folder), PREFIX, DESTDIR
+# make check      installs what the tests need, builds and runs all of them (tools/check)
+# make unit       the unit tests           make lint    tools/lint: arrows, banned calls, long functions, clang's warnings
+# make model      the exhaustive recovery model      make stress    real processes, real kills
+# make fuzz       every fuzzer for FUZZ_SECONDS each make bench     the micro benchmarks of tools/bench
+# make e2e        the end-to-end tests     make chaos   kill.test.mjs with CHAOS_KILLS kills
+# make install    PREFIX, DESTDIR
+# Variables: CC, SAN=1 (address and undefined-behaviour sanitizers), B (build folder), FUZZ_SECONDS, PREFIX, DESTDIR
 CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 B       ?= build
 PREFIX  ?= /usr/local
+DESTDIR ?=
 OPT     ?= -O2
+FUZZ_SECONDS ?= 10
+CHAOS_KILLS  ?= 200
 CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
            -fno-strict-aliasing -fstack-protector-strong -MMD -MP
 LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -llmdb -lcrypt
 ifdef SAN
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DARENA_EMULATE
 LDFLAGS += -fsanitize=address,undefined
+endif
+ifdef FUZZING
+CFLAGS  += -fsanitize=fuzzer-no-link
 endif
 
 PROTO_SRC  := $(sort $(wildcard proto/*.c proto/*/*.c))
@@ -23,6 +35,7 @@ obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 PROTO := $(call obj,$(PROTO_SRC))
 SHM   := $(call obj,$(SHM_SRC))
 SERVER := $(PROTO) $(SHM) $(call obj,$(WORKER_SRC) $(MASTER_SRC))
+NOMAIN := $(filter-out $(B)/obj/master/main.o,$(SERVER))
 
 all: $(B)/tollgate $(B)/tollctl
 
@@ -34,17 +47,61 @@ $(B)/obj/%.o: %.c
 	@mkdir -p $(dir $@)
 	$(CC) $(CFLAGS) -c -o $@ $<
 
-# Unit tests: tests/unit/NAME_test.c links everything but main.
-UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/*_test.c)))
-$(B)/tests/%: tests/unit/%.c $(filter-out $(B)/obj/master/main.o,$(SERVER))
-	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) -lcmocka $(LDLIBS)
+# Programs of one file that link everything but main: tests/unit/NAME_test.c, tests/model/NAME_model.c,
+# tests/stress/NAME_stress.c, tools/bench/NAME_bench.c, tests/fuzz/NAME_fuzz.c (by clang, in a build folder of its own).
+UNIT   := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/*_test.c)))
+MODEL  := $(patsubst tests/model/%.c,$(B)/model/%,$(sort $(wildcard tests/model/*_model.c)))
+STRESS := $(patsubst tests/stress/%.c,$(B)/stress/%,$(sort $(wildcard tests/stress/*_stress.c)))
+BENCH  := $(patsubst tools/bench/%.c,$(B)/bench/%,$(sort $(wildcard tools/bench/*_bench.c)))
+FUZZ   := $(patsubst tests/fuzz/%.c,$(B)/fuzzers/%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
+define one-file
+@mkdir -p $(dir $@)
+$(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.c %.o,$^) $(2) $(LDLIBS)
+endef
+$(B)/tests/%: tests/unit/%.c $(NOMAIN)
+	$(call one-file,,-lcmocka)
+$(B)/model/%: tests/model/%.c $(NOMAIN)
+	$(call one-file)
+$(B)/stress/%: tests/stress/%.c $(NOMAIN)
+	$(call one-file)
+$(B)/bench/%: tools/bench/%.c $(NOMAIN)
+	$(call one-file)
+$(B)/fuzzers/%: tests/fuzz/%.c $(NOMAIN)
+	$(call one-file,-fsanitize=fuzzer)
 
+unit-build: $(UNIT)
 unit: $(UNIT)
 	@tests/run-unit $(UNIT)
+model: $(MODEL)
+	@tests/run-each 300 $(MODEL)
+stress: $(STRESS)
+	@tests/run-each 120 $(STRESS)
+bench: $(BENCH)
+	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
+fuzz-build: $(FUZZ)
+fuzz:
+	$(MAKE) --no-print-directory B=$(B)/fuzz CC=clang SAN=1 FUZZING=1 fuzz-build
+	@tests/run-fuzz $(FUZZ_SECONDS) $(patsubst $(B)/%,$(B)/fuzz/%,$(FUZZ))
+lint:
+	@tools/lint
+e2e: all
+	@B=$(B) tests/e2e/run
+chaos: all
+	@B=$(B) CHAOS_KILLS=$(CHAOS_KILLS) tests/e2e/run kill
+check:
+	@tools/check
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/tollgate \
+	           $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(B)/tollgate $(DESTDIR)$(PREFIX)/sbin/tollgate
+	install -m 755 $(B)/tollctl $(DESTDIR)$(PREFIX)/bin/tollctl
+	install -m 644 gateway.conf.example $(DESTDIR)$(PREFIX)/share/tollgate/gateway.conf.example
+	sed 's|@PREFIX@|$(PREFIX)|g' contrib/tollgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/tollgate.service
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/tollgate.service
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit clean
+.PHONY: all unit-build unit model stress bench fuzz-build fuzz lint e2e chaos check install clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
