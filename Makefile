@@ -72,6 +72,8 @@ $(B)/fuzzers/%: tests/fuzz/%.c $(NOMAIN)
 unit-build: $(UNIT)
 unit: $(UNIT)
 	@tests/run-unit $(UNIT)
+model-build: $(MODEL)
+stress-build: $(STRESS)
 model: $(MODEL)
 	@tests/run-each 300 $(MODEL)
 stress: $(STRESS)
@@ -102,6 +104,6 @@ install: all
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit-build unit model stress bench fuzz-build fuzz lint e2e chaos check install clean
+.PHONY: all unit-build unit model-build stress-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
