@@ -37,6 +37,8 @@ void arena_init(struct arena *a, struct pages *pages, size_t limit_bytes);
 /* 16-byte aligned, not zeroed; NULL on overflow. n may be 0. */
 void *arena_alloc(struct arena *a, size_t n);
 void *arena_zalloc(struct arena *a, size_t n);
+/* The newest allocation p of old bytes made n bytes: in place where it can be, else copied (or, shrinking, left). NULL on overflow. */
+void *arena_resize(struct arena *a, void *p, size_t old, size_t n);
 /* A NUL-terminated copy (the NUL is not counted in len); ptr NULL on overflow. */
 struct slice arena_copy(struct arena *a, struct slice s);
 struct slice arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
