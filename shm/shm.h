@@ -18,6 +18,9 @@ enum {
     SHM_MAX_UPSTREAM_KEYS = 16,
     SHM_MAX_ADDRESSES = 16, /* of one upstream name */
     SHM_MAX_SERIES = 1024,  /* (model, upstream) pairs with counters of their own */
+    SHM_MAX_RANGES = 1024,
+    SHM_MAX_ACTIVE = 1 << 20,
+    SHM_TEXT_BUCKETS = 4096,
     SHM_REQUEST_ID = 128,
     SHM_MODEL_NAME = 96
 };
@@ -46,6 +49,7 @@ struct shm_header {
     _Alignas(64) _Atomic uint32_t touched_count; /* rule 11: accounts with a credit or debit half done */
     uint32_t touched_account[8];
     uint32_t touched_key[8];             /* UINT32_MAX: none */
+    _Alignas(64) uint32_t text_used;     /* bytes of the text pool in use */
 };
 enum shm_shed { SHED_NO, SHED_LEDGER_STUCK, SHED_DISK_FULL, SHED_LEDGER_FAILED, SHED_STARTING };
 
@@ -200,6 +204,7 @@ struct shm {
     struct shm_account *accounts;
     struct shm_cap *caps; uint32_t cap_mask;
     char *text; uint32_t text_bytes;    /* pool: NUL-terminated, comma-separated globs; [0] is "" */
+    uint32_t *text_index;               /* SHM_TEXT_BUCKETS chains through the pool, ledger only */
     struct shm_addresses *addresses;    /* by upstream id */
 
     struct shm_shared *shared;
@@ -224,6 +229,9 @@ int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *si
 /* In a worker after fork: the ro region again through ro_fd, read-only; the writable mapping of it goes. */
 int shm_drop_writable(struct shm *s, int ro_fd);
 void shm_close(struct shm *s);
+/* What lies at path: true, and its sizes, if it is a whole segment of this boot and this layout. A cold start with other sizes opens it
+ * with these first and has the ledger drain it (recover_cold, then commit the rings): shm_open_segment with other sizes replaces it. */
+bool shm_peek(const char *path, struct shm_sizes *sizes);
 
 static inline struct shm_slot *shm_slot(const struct shm *s, uint32_t range, uint32_t i) {
     return &s->slots[(size_t)range * s->header->max_active + i];
@@ -231,6 +239,11 @@ static inline struct shm_slot *shm_slot(const struct shm *s, uint32_t range, uin
 static inline struct shm_record *shm_ring(const struct shm *s, uint32_t range, uint64_t seq) {
     return &s->records[(size_t)range * s->header->ring_size + (seq & (s->header->ring_size - 1))];
 }
+
+/* A record's checksum: its fixed part and the used lengths of its names. Whoever pushes stores it, the ledger compares. */
+uint32_t shm_record_checksum(const struct shm_record *r);
+/* Copies a usage: the fixed part and only so much of the names as is used (what is behind stays as it was, and means nothing). */
+void shm_usage_copy(struct shm_usage *to, const struct shm_usage *from);
 
 /* Tables that the ledger publishes (tables.c). Writers: the ledger alone. */
 bool shm_key_find(const struct shm *s, const uint8_t hash[32], uint32_t *index);
@@ -241,10 +254,11 @@ void shm_key_remove(struct shm *s, uint32_t index);                             
 void shm_account_publish(struct shm *s, uint32_t index, const struct shm_account *a);
 bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount);
 bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amount); /* amount < 0 removes */
-/* Interns a comma-separated list of globs; 0: the pool is full (or the list is empty). */
+/* Interns a comma-separated list of globs; 0: the pool is full (or the list is empty). A list that is not empty and gets 0 must not
+ * be published: 0 in a key means that it has no list of its own. Nothing is ever given back; equal lists are stored once. */
 uint32_t shm_text_intern(struct shm *s, struct slice text);
 static inline const char *shm_text(const struct shm *s, uint32_t off) { return s->text + off; }
-/* Whether a comma-separated list of globs (as in shm_text) allows the name. */
+/* Whether a comma-separated list of globs (as in shm_text) allows the name. An empty list restricts nothing. */
 bool shm_globs_allow(const char *globs, struct slice name);
 void shm_addresses_publish(struct shm *s, uint32_t upstream_id, const struct shm_address *a, uint32_t n, uint64_t now_ns);
 bool shm_addresses_read(const struct shm *s, uint32_t upstream_id, struct shm_addresses *out);
