@@ -54,7 +54,7 @@ struct buf {
 };
 
 void buf_init(struct buf *b, struct pages *pages, size_t max_bytes);
-static inline char *buf_ptr(const struct buf *b) { return b->mem + b->off; }
+static inline char *buf_ptr(const struct buf *b) { return b->mem ? b->mem + b->off : NULL; }
 static inline struct slice buf_slice(const struct buf *b) { return slice_of(b->mem ? b->mem + b->off : "", b->len); }
 /* Room for at least n more bytes behind the readable ones; NULL past the ceiling or out of memory.
  * *room (may be NULL) gets the room there is. Moves or grows the memory: earlier pointers die. */

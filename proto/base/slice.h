@@ -27,6 +27,8 @@ static inline bool slice_starts(struct slice a, struct slice prefix) {
     return a.len >= prefix.len && memcmp(a.ptr, prefix.ptr, prefix.len) == 0;
 }
 static inline struct slice slice_from(struct slice a, size_t n) {
+    if (a.len == 0)
+        return a; /* its pointer may be NULL */
     return n >= a.len ? (struct slice){ a.ptr + a.len, 0 } : (struct slice){ a.ptr + n, a.len - n };
 }
 

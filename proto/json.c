@@ -1,0 +1,318 @@
+/* The JSON parser: text in, a tape of tokens out, one pass, nothing copied.
+ *
+ * The grammar is a loop over labels with the open containers on an explicit stack of JSON_MAX_DEPTH entries, so hostile nesting costs a
+ * refusal and no machine stack. Each step knows what may follow, so there is no second validation. Text is untrusted: every
+ * read is bounded by s->end, nothing needs a NUL behind it. Failures are told apart in enum json_err with the byte they were seen at. */
+#include "proto/json.h"
+
+#include "proto/base/check.h"
+#include "proto/json_scan.h"
+
+struct scan {
+    const uint8_t *text, *end;
+    struct json_tok *tok;
+    uint32_t count, cap;
+    struct arena *arena; /* where the tape grows; NULL: it does not */
+    enum json_err err;
+    const uint8_t *err_at;
+};
+
+static const uint8_t *fail(struct scan *s, enum json_err err, const uint8_t *at) {
+    s->err = err;
+    s->err_at = at;
+    return NULL;
+}
+
+static inline const uint8_t *skip_space(const uint8_t *p, const uint8_t *end) {
+    while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+        p++;
+    return p;
+}
+
+/* The four digits of a \u escape, or -1. */
+static int hex4(const uint8_t *p, const uint8_t *end) {
+    int v = 0;
+    if (end - p < 4)
+        return -1;
+    for (int i = 0; i < 4; i++) {
+        uint8_t c = p[i], l = c | 0x20;
+        if (c >= '0' && c <= '9')
+            v = v << 4 | (c - '0');
+        else if (l >= 'a' && l <= 'f')
+            v = v << 4 | (l - 'a' + 10);
+        else
+            return -1;
+    }
+    return v;
+}
+
+/* p at a backslash; returns what is behind the escape. */
+static const uint8_t *scan_escape(struct scan *s, const uint8_t *p) {
+    const uint8_t *end = s->end;
+    if (end - p < 2)
+        return fail(s, JSON_SYNTAX, end);
+    switch (p[1]) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+        return p + 2;
+    case 'u':
+        break;
+    default:
+        return fail(s, JSON_BAD_ESCAPE, p);
+    }
+    int hi = hex4(p + 2, end);
+    if (hi < 0)
+        return fail(s, JSON_BAD_ESCAPE, p);
+    if (hi < 0xd800 || hi > 0xdfff)
+        return p + 6;
+    /* a surrogate: only high and low together make a character */
+    int lo = hi < 0xdc00 && end - p >= 8 && p[6] == '\\' && p[7] == 'u' ? hex4(p + 8, end) : -1;
+    if (lo < 0xdc00 || lo > 0xdfff)
+        return fail(s, JSON_BAD_ESCAPE, p);
+    return p + 12;
+}
+
+/* p behind the opening quote; returns the closing one. */
+static const uint8_t *scan_string(struct scan *s, const uint8_t *p, uint8_t *escaped) {
+    const uint8_t *end = s->end;
+    *escaped = 0;
+    for (;;) {
+        p = json_plain_end(p, end);
+        if (p == end)
+            return fail(s, JSON_SYNTAX, end);
+        if (*p == '"')
+            return p;
+        if (*p == '\\') {
+            *escaped = 1;
+            if (!(p = scan_escape(s, p)))
+                return NULL;
+        } else if (*p < 0x20) {
+            return fail(s, JSON_SYNTAX, p);
+        }
+        /* text beyond ASCII: stay here while it goes on, for the wide search would stop at every letter */
+        while (p < end && *p >= 0x80) {
+            unsigned n = json_utf8_sequence(p, end);
+            if (n == 0)
+                return fail(s, JSON_BAD_UTF8, p);
+            p += n;
+            if (end - p >= 2 && p[1] >= 0x80 && !json_is_special(*p))
+                p++; /* a lone space or comma between words */
+        }
+    }
+}
+
+static inline const uint8_t *skip_digits(const uint8_t *p, const uint8_t *end) {
+    while (p < end && (unsigned)(*p - '0') <= 9)
+        p++;
+    return p;
+}
+
+/* p at a minus or a digit; returns what is behind the number. */
+static const uint8_t *scan_number(struct scan *s, const uint8_t *p) {
+    const uint8_t *end = s->end, *q;
+    p += *p == '-';
+    if (p < end && *p == '0')
+        q = p + 1;
+    else if ((q = skip_digits(p, end)) == p)
+        return fail(s, JSON_SYNTAX, p);
+    if (q < end && *q == '.') {
+        p = q + 1;
+        if ((q = skip_digits(p, end)) == p)
+            return fail(s, JSON_SYNTAX, p);
+    }
+    if (q < end && (*q | 0x20) == 'e') {
+        p = q + 1;
+        p += p < end && (*p == '+' || *p == '-');
+        if ((q = skip_digits(p, end)) == p)
+            return fail(s, JSON_SYNTAX, p);
+    }
+    return q;
+}
+
+static const uint8_t *scan_word(struct scan *s, const uint8_t *p, const char *word, size_t n) {
+    size_t i = 0, room = (size_t)(s->end - p);
+    while (i < n && i < room && p[i] == (uint8_t)word[i])
+        i++;
+    return i == n ? p + n : fail(s, JSON_SYNTAX, p + i);
+}
+
+/* Doubles the tape. */
+static bool grow(struct scan *s, const uint8_t *at) {
+    if (!s->arena || s->cap >= JSON_MAX_TOKENS) {
+        fail(s, JSON_TOO_MANY, at);
+        return false;
+    }
+    uint32_t cap = s->cap * 2 < JSON_MAX_TOKENS ? s->cap * 2 : JSON_MAX_TOKENS;
+    struct json_tok *tok = arena_resize(s->arena, s->tok, s->cap * sizeof *tok, cap * sizeof *tok);
+    if (!tok) {
+        fail(s, JSON_NO_MEMORY, at);
+        return false;
+    }
+    s->tok = tok;
+    s->cap = cap;
+    return true;
+}
+
+/* The value at p, not a container, into token t; returns what is behind it. */
+static inline const uint8_t *scan_scalar(struct scan *s, const uint8_t *p, struct json_tok *t) {
+    const uint8_t *behind;
+    t->escaped = 0;
+    t->start = (uint32_t)(p - s->text);
+    switch (*p) {
+    case '"':
+        t->type = JSON_STRING;
+        t->start++;
+        if (!(behind = scan_string(s, p + 1, &t->escaped)))
+            return NULL;
+        t->end = (uint32_t)(behind - s->text);
+        return behind + 1;
+    case 't':
+        t->type = JSON_TRUE;
+        behind = scan_word(s, p, "true", 4);
+        break;
+    case 'f':
+        t->type = JSON_FALSE;
+        behind = scan_word(s, p, "false", 5);
+        break;
+    case 'n':
+        t->type = JSON_NULL;
+        behind = scan_word(s, p, "null", 4);
+        break;
+    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+        t->type = JSON_NUMBER;
+        behind = scan_number(s, p);
+        break;
+    default:
+        return fail(s, JSON_SYNTAX, p);
+    }
+    t->end = behind ? (uint32_t)(behind - s->text) : t->start;
+    return behind;
+}
+
+/* One value and the space around it: a loop over the grammar's positions, longer than a screen because the positions jump to each other. */
+static const uint8_t *scan_value(struct scan *s) {
+    uint32_t open[JSON_MAX_DEPTH]; /* the open containers' tokens */
+    unsigned depth = 0;
+    const uint8_t *end = s->end, *p = skip_space(s->text, end);
+    struct json_tok *t;
+    bool in_object = false;
+    if (p == end)
+        return fail(s, JSON_EMPTY, p);
+value:
+    p = skip_space(p, end);
+first_value:
+    if (p == end)
+        return fail(s, JSON_SYNTAX, p);
+    if (s->count == s->cap && !grow(s, p))
+        return NULL;
+    t = &s->tok[s->count++];
+    if (*p != '{' && *p != '[') {
+        t->next = s->count;
+        if (!(p = scan_scalar(s, p, t)))
+            return NULL;
+        goto behind_value;
+    }
+    if (depth == JSON_MAX_DEPTH)
+        return fail(s, JSON_TOO_DEEP, p);
+    in_object = *p == '{';
+    *t = (struct json_tok){ .start = (uint32_t)(p - s->text), .type = in_object ? JSON_OBJECT : JSON_ARRAY };
+    open[depth++] = s->count - 1;
+    p = skip_space(p + 1, end);
+    if (p < end && *p == (in_object ? '}' : ']'))
+        goto close;
+    if (!in_object)
+        goto first_value;
+key:
+    if (p == end || *p != '"')
+        return fail(s, JSON_SYNTAX, p);
+    if (s->count == s->cap && !grow(s, p))
+        return NULL;
+    t = &s->tok[s->count++];
+    t->next = s->count;
+    if (!(p = scan_scalar(s, p, t)))
+        return NULL;
+    p = skip_space(p, end);
+    if (p == end || *p != ':')
+        return fail(s, JSON_SYNTAX, p);
+    p++;
+    goto value;
+behind_value:
+    p = skip_space(p, end);
+    if (depth == 0)
+        return p;
+    if (p == end)
+        return fail(s, JSON_SYNTAX, p);
+    if (*p == ',') {
+        p++;
+        if (!in_object)
+            goto value;
+        p = skip_space(p, end);
+        goto key;
+    }
+    if (*p != (in_object ? '}' : ']'))
+        return fail(s, JSON_SYNTAX, p);
+close:
+    p++;
+    t = &s->tok[open[--depth]];
+    t->end = (uint32_t)(p - s->text);
+    t->next = s->count;
+    in_object = depth > 0 && s->tok[open[depth - 1]].type == JSON_OBJECT;
+    goto behind_value;
+}
+
+static bool run(struct json *j, struct scan *s, const char *text, size_t len) {
+    *j = (struct json){ .text = text, .len = len };
+    if (len == 0 || len > UINT32_MAX) {
+        j->err = len ? JSON_TOO_LONG : JSON_EMPTY;
+        return false;
+    }
+    s->text = (const uint8_t *)text;
+    s->end = s->text + len;
+    const uint8_t *behind = scan_value(s);
+    if (behind && behind != s->end)
+        fail(s, JSON_TRAILING, behind);
+    if (s->err != JSON_OK) {
+        j->err = s->err;
+        j->err_at = (size_t)(s->err_at - s->text);
+        return false;
+    }
+    j->tok = s->tok;
+    j->count = s->count;
+    CHECK(j->count > 0 && j->tok[0].next == j->count);
+    return true;
+}
+
+bool json_parse(struct json *j, struct arena *arena, const char *text, size_t len) {
+    /* A token for 16 bytes of text suits chat bodies; a first tape within one page, for a long body is mostly one long string. */
+    uint32_t cap = len / 16 < 900 ? (uint32_t)(len / 16) + 24 : 924;
+    struct json_tok *tok = arena_alloc(arena, cap * sizeof *tok);
+    if (!tok) {
+        *j = (struct json){ .text = text, .len = len, .err = JSON_NO_MEMORY };
+        return false;
+    }
+    struct scan s = { .tok = tok, .cap = cap, .arena = arena };
+    bool ok = run(j, &s, text, len);
+    void *kept = arena_resize(arena, s.tok, s.cap * sizeof *tok, (ok ? s.count : 0) * sizeof *tok);
+    CHECK(kept == s.tok);
+    return ok;
+}
+
+bool json_parse_into(struct json *j, struct json_tok *tape, uint32_t cap, const char *text, size_t len) {
+    struct scan s = { .tok = tape, .cap = cap };
+    return run(j, &s, text, len);
+}
+
+const char *json_err_text(enum json_err err) {
+    static const char *const texts[] = {
+        [JSON_OK] = "no error",
+        [JSON_SYNTAX] = "unexpected character or end",
+        [JSON_BAD_UTF8] = "invalid UTF-8",
+        [JSON_BAD_ESCAPE] = "invalid escape in a string",
+        [JSON_TOO_DEEP] = "nested too deeply",
+        [JSON_TOO_MANY] = "too many values",
+        [JSON_TRAILING] = "something follows the value",
+        [JSON_EMPTY] = "empty",
+        [JSON_NO_MEMORY] = "too large to parse",
+        [JSON_TOO_LONG] = "longer than 4 GiB",
+    };
+    return (unsigned)err < ARRAY_LEN(texts) ? texts[err] : "unknown error";
+}
