@@ -1,0 +1,69 @@
+/* A private certificate authority and certificates of every sort, made with openssl in a folder of the caller's.
+ * All for the name "localhost" and the address 127.0.0.1, but for `wrong`. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+
+const CA_CONF = (dir) => `
+[ca]
+default_ca = ours
+[ours]
+dir = ${dir}
+new_certs_dir = ${dir}
+database = ${dir}/index
+serial = ${dir}/serial
+certificate = ${dir}/ca.pem
+private_key = ${dir}/ca.key
+default_md = sha256
+policy = any
+copy_extensions = copy
+unique_subject = no
+[any]
+commonName = supplied
+[req]
+distinguished_name = dn
+prompt = no
+[dn]
+CN = localhost
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+`
+const DAY_MS = 24 * 3600 * 1000
+const stamp = (t) => new Date(t).toISOString().replace(/[-:T]/g, '').slice(0, 14) + 'Z'
+
+/* Resolves to {ca, good, rsa, wrong, expired, notyet, selfsigned}: ca is a path, the others {key, cert} in PEM. */
+export function makeCerts(dir) {
+  mkdirSync(dir, { recursive: true })
+  const openssl = (...args) => execFileSync('openssl', args, { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] })
+  writeFileSync(path.join(dir, 'index'), '')
+  writeFileSync(path.join(dir, 'serial'), '1000\n')
+  writeFileSync(path.join(dir, 'ca.cnf'), CA_CONF(dir))
+  const ec = (file) => openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', file)
+  ec('ca.key')
+  openssl('req', '-x509', '-config', 'ca.cnf', '-extensions', 'authority', '-key', 'ca.key', '-subj', '/CN=Test authority',
+    '-days', '30', '-out', 'ca.pem')
+  const pair = (name) => ({ key: readFileSync(path.join(dir, `${name}.key`), 'utf8'), cert: readFileSync(path.join(dir, `${name}.pem`), 'utf8') })
+  const issue = (name, { san = 'DNS:localhost,IP:127.0.0.1', from = Date.now() - DAY_MS, to = Date.now() + 30 * DAY_MS, rsa = false } = {}) => {
+    if (rsa) openssl('genrsa', '-out', `${name}.key`, '2048')
+    else ec(`${name}.key`)
+    openssl('req', '-new', '-config', 'ca.cnf', '-key', `${name}.key`, '-subj', `/CN=${name}`, '-addext', `subjectAltName=${san}`,
+      '-out', `${name}.csr`)
+    openssl('ca', '-batch', '-notext', '-config', 'ca.cnf', '-startdate', stamp(from), '-enddate', stamp(to), '-in', `${name}.csr`,
+      '-out', `${name}.pem`)
+    return pair(name)
+  }
+  const out = {
+    ca: path.join(dir, 'ca.pem'),
+    good: issue('good'),
+    rsa: issue('rsa', { rsa: true }),
+    wrong: issue('wrong', { san: 'DNS:elsewhere.example' }),
+    expired: issue('expired', { from: Date.now() - 20 * DAY_MS, to: Date.now() - DAY_MS }),
+    notyet: issue('notyet', { from: Date.now() + 10 * DAY_MS }),
+  }
+  ec('self.key')
+  openssl('req', '-x509', '-config', 'ca.cnf', '-key', 'self.key', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost',
+    '-days', '30', '-out', 'self.pem')
+  out.selfsigned = pair('self')
+  return out
+}
