@@ -150,6 +150,8 @@ static inline struct slice snap_text(const struct snap *s, struct snap_str t) { 
 #define SNAP_EACH(s, list, type, var) \
     for (const type *var = SNAP_AT(s, list, type, 0), *var##_end = var + (list).count; var < var##_end; var++)
 
+/* As it stands in snap_name; never 0. */
+uint64_t snap_name_hash(struct slice name);
 /* The model of that name: exact or alias first, then the family with the longest prefix. NULL: none. */
 const struct snap_model *snap_find_model(const struct snap *s, struct slice name);
 const struct snap_tier *snap_tier_by_id(const struct snap *s, uint32_t id);     /* the default one if unknown */
