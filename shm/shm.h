@@ -185,6 +185,8 @@ struct shm_upstream {
     _Atomic uint64_t half_open_until_ns;            /* a probe is under way until then */
     _Atomic uint64_t last_success_ns, last_failure_ns, latency_us; /* latency: moving average to first byte */
     _Atomic uint32_t drained;                       /* by tollctl */
+    _Atomic uint32_t unreachable;                   /* the last attempt to connect failed */
+    _Atomic uint64_t probe_ns;                      /* CLOCK_MONOTONIC: the last health check; who moves it on makes the next */
     _Alignas(64) _Atomic uint64_t key_until_ns[SHM_MAX_UPSTREAM_KEYS]; /* each provider key's cool-down */
 };
 
