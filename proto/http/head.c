@@ -1,7 +1,7 @@
 /* Field lines and framing of an HTTP/1.1 head, for requests and responses alike.
  *
  * A head is parsed at once. If all of it came in one piece, as it nearly always does, it is looked at once; else the next calls only
- * search the new bytes for the blank line (or for a line end that proves it broken, so that nobody waits for more of a head that can
+ * search the new bytes for the blank line (or for a control byte that proves it broken, so that nobody waits for more of a head that can
  * never become right), and parse when it is there or the limit is. All that is ambiguous is refused here or in http_head_framing. */
 #include "proto/http/head.h"
 
@@ -125,19 +125,18 @@ static enum http_result field_line(struct http_head *h, struct http_seen *seen, 
     return HTTP_OK;
 }
 
-/* Whether the rest of the head has come: its blank line, or a line end that makes it wrong. Looks at new bytes only. */
+/* Whether the rest of the head has come: its blank line, or a control byte that makes it wrong. Looks at new bytes only. */
 static bool complete(struct slice text, size_t start, size_t *scanned) {
-    size_t i = *scanned > start ? *scanned : start;
-    *scanned = text.len;
-    while (i < text.len) {
-        const char *lf = memchr(text.ptr + i, '\n', text.len - i);
-        if (!lf)
-            return false;
-        i = (size_t)(lf - text.ptr);
-        if (i == start || text.ptr[i - 1] != '\r' || (i >= start + 3 && text.ptr[i - 2] == '\n'))
+    const char *begin = text.ptr + start, *end = text.ptr + text.len;
+    const char *p = *scanned > start ? text.ptr + *scanned : begin;
+    while ((p = http_value_end(p, end)) < end) {
+        if (*p == '\r' && p + 1 == end)
+            break;
+        if (*p != '\r' || p[1] != '\n' || (p > begin && p[-1] == '\n'))
             return true;
-        i++;
+        p += 2;
     }
+    *scanned = (size_t)(p - text.ptr);
     return false;
 }
 
@@ -165,7 +164,7 @@ enum http_result http_head_parse(struct http_head *h, struct slice text, size_t 
     if (*scanned > 0 && !complete(text, start, scanned) && !over)
         return HTTP_MORE;
     enum http_result result = parse(h, text, start, start_line, seen);
-    *scanned = text.len;
+    *scanned = text.len - (text.ptr[text.len - 1] == '\r'); /* a last CR is looked at again with what follows it */
     return result == HTTP_MORE && over ? http_head_bad(h, HTTP_FAULT_HEAD_LONG) : result;
 }
 
