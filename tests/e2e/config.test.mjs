@@ -134,7 +134,7 @@ describe('gateway.conf.example', () => {
     for (const m of ['gpt-4o', 'gpt-4o-mini', 'gpt-4.1', 'gpt-4.1-mini', 'gpt-4.1-nano', 'o3', 'o4-mini', 'claude-sonnet-4-20250514', 'claude-3-5-haiku-20241022',
       'claude-opus-4-20250514', 'gemini-2.5-pro', 'gemini-2.5-flash', 'deepseek-chat', 'deepseek-reasoner', 'llama-3.1-405b']) assert.match(text, new RegExp(`^model ${m.replace(/\./g, '\\.')} `, 'm'), m)
     for (const [tier, rpm, tpm, c] of [['free', 20, 40000, 5], ['standard', 120, 200000, 20], ['pro', 600, 1000000, 50]]) {
-      assert.match(text, new RegExp(`^tier ${tier}\\s+\\{[^}]*rpm ${rpm};[^}]*tpm ${tpm};[^}]*concurrency ${c};`, 'm'), tier)
+      assert.match(text, new RegExp(`^tier ${tier}\\s+\\{[^}]*rpm\\s+${rpm};[^}]*tpm\\s+${tpm};[^}]*concurrency\\s+${c};`, 'm'), tier)
     }
   })
 })
