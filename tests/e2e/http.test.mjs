@@ -1,10 +1,13 @@
 /* HTTP/1.1 as strangers speak it: what is served, what is refused and how, and that no framing trick gets through. */
 import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import http from 'node:http'
+import https from 'node:https'
 import net from 'node:net'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { chatBody, cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { makeCerts } from './lib/certs.mjs'
+import { chatBody, cleanUp, freePort, startGateway, until } from './lib/gateway.mjs'
 import { raw, request } from './lib/http.mjs'
 import { chat, sse, startUpstream } from './upstream.mjs'
 
@@ -235,6 +238,49 @@ describe('what is refused', () => {
     const r = await raw({ port }, 'GET / HTTP/1.1\r\nHost : a\r\n\r\n')
     assert.equal(r.answers[0].status, 400)
     assert.equal(r.answers[0].json.error.type, 'invalid_request_error')
+  })
+})
+
+describe('other listeners', () => {
+  test('tls, with a certificate of ours; a plain request there is refused', async (t) => {
+    const dir = mkdtempSync('/tmp/tg-tls-')
+    t.after(() => rmSync(dir, { recursive: true, force: true }))
+    const certs = makeCerts(dir)
+    const secure = await freePort()
+    const s = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], listen: [`127.0.0.1:${secure} tls`],
+      top: { certificate: path.join(dir, 'good.pem'), certificate_key: path.join(dir, 'good.key') } })
+    const k = await s.tenant()
+    const agent = new https.Agent({ ca: readFileSync(certs.ca), keepAlive: true, maxSockets: 1 })
+    for (const stream of [false, true, false]) {
+      const body = JSON.stringify(chatBody({ stream }))
+      const text = await new Promise((resolve, reject) => {
+        const q = https.request({ host: 'localhost', port: secure, path: '/v1/chat/completions', method: 'POST', agent,
+          headers: { Authorization: `Bearer ${k.key}`, 'Content-Length': body.length } }, (res) => {
+          let out = ''
+          res.on('data', (c) => { out += c })
+          res.on('end', () => resolve(out))
+        })
+        q.on('error', reject)
+        q.end(body)
+      })
+      assert.match(text, stream ? /\[DONE\]/ : /Hello from upstream/)
+    }
+    agent.destroy()
+    const plain = await raw({ port: secure, ms: 3000 }, get())
+    assert.equal(plain.answers.filter((a) => a.status === 200).length, 0)
+  })
+  test('the PROXY protocol, versions 1 and 2, from a trusted balancer', async (t) => {
+    const behind = await freePort()
+    const s = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], listen: [`127.0.0.1:${behind} proxy_protocol`], top: { trusted_proxies: '127.0.0.1' } })
+    const k = await s.tenant()
+    const ask = get().replace(tenant.key, k.key)
+    const one = await raw({ port: behind, answers: 1 }, `PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n${ask}`)
+    assert.equal(one.answers[0]?.status, 200)
+    const v2 = Buffer.concat([Buffer.from('0d0a0d0a000d0a515549540a2111000c', 'hex'), Buffer.from([203, 0, 113, 8, 127, 0, 0, 1, 0x12, 0x67, 0, 80])])
+    const two = await raw({ port: behind, answers: 1 }, Buffer.concat([v2, Buffer.from(ask)]))
+    assert.equal(two.answers[0]?.status, 200)
+    const none = await raw({ port: behind, ms: 3000 }, ask)
+    assert.equal(none.answers.filter((a) => a.status === 200).length, 0, 'without the header it is not served')
   })
 })
 
