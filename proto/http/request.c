@@ -51,10 +51,11 @@ static enum http_result request_line(struct http_head *h, struct slice text, siz
     if (*p != ' ' || p == target)
         return http_head_bad(h, HTTP_FAULT_SYNTAX);
     p++;
-    if (end - p < 10) /* "HTTP/1.1" CRLF; what is there of it must be right so far */
-        return memchr(p, '\n', (size_t)(end - p)) ? http_head_bad(h, HTTP_FAULT_SYNTAX) : HTTP_MORE;
-    enum http_fault fault = http_head_version(h, p);
-    if (fault == HTTP_FAULT_NONE && (p[8] != '\r' || p[9] != '\n'))
+    bool short_line = end - p < 10; /* "HTTP/1.1" CRLF */
+    if (short_line && !memchr(p, '\n', (size_t)(end - p)))
+        return HTTP_MORE;
+    enum http_fault fault = end - p < 8 ? HTTP_FAULT_SYNTAX : http_head_version(h, p);
+    if (fault == HTTP_FAULT_NONE && (short_line || p[8] != '\r' || p[9] != '\n'))
         fault = HTTP_FAULT_SYNTAX;
     if (fault != HTTP_FAULT_NONE)
         return http_head_bad(h, fault);

@@ -3,9 +3,12 @@
 
 static enum http_result status_line(struct http_head *h, struct slice text, size_t *at) {
     const char *p = text.ptr + *at, *end = text.ptr + text.len;
-    if (end - p < 14) /* the shortest: "HTTP/1.1 200" CRLF */
-        return memchr(p, '\n', (size_t)(end - p)) ? http_head_bad(h, HTTP_FAULT_SYNTAX) : HTTP_MORE;
-    enum http_fault fault = http_head_version(h, p);
+    bool short_line = end - p < 14; /* the shortest: "HTTP/1.1 200" CRLF */
+    if (short_line && !memchr(p, '\n', (size_t)(end - p)))
+        return HTTP_MORE;
+    enum http_fault fault = end - p < 8 ? HTTP_FAULT_SYNTAX : http_head_version(h, p);
+    if (fault == HTTP_FAULT_NONE && short_line)
+        fault = HTTP_FAULT_SYNTAX;
     if (fault != HTTP_FAULT_NONE)
         return http_head_bad(h, fault);
     for (int i = 9; i < 12; i++) {
