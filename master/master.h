@@ -7,6 +7,7 @@
  * sockets.c   listening sockets                    resolve.c  the helper that resolves names; addresses into shared memory
  * calls.c    calls on their way to the ledger     control.c  the control socket; command.c the master's own commands
  * stop.c     drain and quit                       notify.c   systemd; errlog.c the error log
+ * settle.c   what an earlier segment of another size still holds
  *
  * Ownership: the master owns every descriptor that children get copies of. Nothing here waits for a disk or for another
  * process once the loop turns; before that (start.c) it may. */
@@ -297,6 +298,10 @@ struct master {
 int master_run(struct master *m, struct conf *conf);
 /* Says READY=1 once all the first workers serve. */
 void master_announce(struct master *m);
+/* The lock is held: ranges that look alive are not. Prepares an attached segment for a ledger. */
+void master_take_over_segment(struct master *m);
+/* settle.c: a segment of other sizes is about to be replaced: commits what it holds. False: it could not be, and must stay. */
+bool settle_old_segment(struct master *m, const struct shm_sizes *next);
 /* Opens the log files of the configuration in use again; what cannot be opened stays as it is. */
 void master_open_logs(struct master *m);
 

@@ -170,7 +170,7 @@ static void refuse(struct master *m, const char *errors) {
 static void warn_of_descriptors(const struct master *m) {
     struct rlimit limit;
     uint64_t wanted = 2ull * m->config->snap->max_connections + 256;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+    if (m->announced || getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
     master_log(LOG_WARN, "a process may open %llu descriptors, max_connections %u may need %llu: raise the limit (LimitNOFILE=)",
                (unsigned long long)limit.rlim_cur, m->config->snap->max_connections, (unsigned long long)wanted);
 }

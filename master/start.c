@@ -132,7 +132,7 @@ static bool take_pepper(struct master *m) {
 
 /* The lock is ours: nobody of an earlier server lives, so a LIVE range is a dead worker's. The ledger settles it as it starts.
  * Series get their places anew with each start, so their figures begin at zero, as a scraper expects of a restart. */
-static void take_over_segment(struct master *m) {
+void master_take_over_segment(struct master *m) {
     for (uint32_t i = 0; i < m->shm.header->max_ranges; i++) {
         uint32_t live = RANGE_LIVE;
         atomic_compare_exchange_strong(&m->shm.ranges[i].state, &live, RANGE_DEAD);
@@ -145,9 +145,10 @@ static void take_over_segment(struct master *m) {
 static bool open_segment(struct master *m, const struct shm_sizes *sizes) {
     char err[512] = "";
     bool fresh = false;
+    if (!settle_old_segment(m, sizes)) return false;
     int rc = shm_open_segment(&m->shm, m->shm_file, sizes, &m->shm_rw_fd, &m->shm_ro_fd, &fresh, err, sizeof err);
     if (rc != 0) return fail("shared memory %s (%zu bytes): %s", m->shm_file, shm_bytes(sizes), err[0] ? err : strerror(-rc));
-    if (!fresh) take_over_segment(m);
+    if (!fresh) master_take_over_segment(m);
     master_log(LOG_INFO, "shared memory %s: %zu bytes, %s", m->shm_file, shm_bytes(sizes), fresh ? "new" : "taken over");
     return true;
 }
@@ -270,7 +271,7 @@ static bool prepare(struct master *m, const struct conf_server *s) {
         return false;
     if (!take_lock(m, &ending)) return false;
     open_logs(m, s->access_log, s->error_log, LOG_INFO);
-    if (!take_pepper(m) || !give_state(m) || !open_segment(m, &s->sizes) || !open_loop(m)) return false;
+    if (!take_pepper(m) || !give_state(m) || !open_loop(m) || !open_segment(m, &s->sizes)) return false;
     if (control_listen(m, m->control_path, err, sizeof err) < 0) return fail("control: %s", err);
     return true;
 }

@@ -1,0 +1,94 @@
+/* Before a segment of other sizes is made: what the earlier one still holds is committed.
+ *
+ * A server that ended by itself left nothing. One that was killed left records in the rings and holds in the slots, and a new
+ * size (max_keys, workers, …) would throw them away with the segment. So a ledger is run on the old segment until it says that
+ * all is settled, and told to stop. This happens before the loop turns: the master waits here, for a minute at most. A failure
+ * leaves the old segment as it is, and the server does not start. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "master/master.h"
+#include "proto/base/check.h"
+
+enum { SETTLE_MS = 60000, POLL_MS = 50, QUEUE_BYTES = 1 << 20 };
+
+static _Noreturn void be_ledger(struct master *m, int channel_fd) {
+    struct ledger_heritage h = {
+        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd, .master_pid = m->pid,
+        .uid = m->uid, .gid = m->gid,
+    };
+    memcpy(h.pepper, m->pepper, sizeof h.pepper);
+    ledger_main(&h);
+}
+
+/* Frames of the ledger at work; false: its channel is closed. */
+static bool listen_to(struct ipc *ipc) {
+    struct ipc_frame f;
+    struct ipc_header stop = { .type = IPC_STOP };
+    int rc;
+    while ((rc = ipc_recv(ipc, &f)) == 1) {
+        if (f.h.type == IPC_ALERT) master_log(LOG_ERROR, "ledger: %.*s", SLICE_ARG(f.payload));
+        if (f.h.type == IPC_LEDGER_READY) ipc_send(ipc, &stop, SLICE(""), NULL, 0);
+        for (unsigned i = 0; i < f.fd_count; i++) close(f.fds[i]);
+    }
+    return rc == 0;
+}
+
+/* Until the ledger has ended; its status, or -1 when it took too long and was killed. */
+static int see_it_through(struct ipc *ipc, pid_t pid) {
+    uint64_t give_up_ns = events_mono_ns() + (uint64_t)SETTLE_MS * 1000000u;
+    bool open = true;
+    int status;
+    for (;;) {
+        struct pollfd p = { .fd = open ? ipc->fd : -1, .events = POLLIN };
+        poll(&p, 1, POLL_MS);
+        if (open) open = listen_to(ipc);
+        if (waitpid(pid, &status, WNOHANG) == pid) return status;
+        if (events_mono_ns() < give_up_ns) continue;
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        return -1;
+    }
+}
+
+static int run_ledger(struct master *m) {
+    int fds[2];
+    struct ipc ipc;
+    if (ipc_pair(fds) != 0) return -1;
+    int keep[] = { fds[1], m->wake_fd, m->lock_fd };
+    pid_t pid = spawn_fork(m, keep, ARRAY_LEN(keep), "tg-ledger");
+    if (pid == 0) be_ledger(m, fds[1]);
+    close(fds[1]);
+    ipc_open(&ipc, fds[0], &m->pages, QUEUE_BYTES);
+    int status = pid < 0 ? -1 : see_it_through(&ipc, pid);
+    ipc_close(&ipc);
+    return status;
+}
+
+bool settle_old_segment(struct master *m, const struct shm_sizes *next) {
+    struct shm_sizes old;
+    char err[512] = "";
+    bool fresh = false;
+    if (!shm_peek(m->shm_file, &old) || memcmp(&old, next, sizeof old) == 0) return true;
+    if (shm_open_segment(&m->shm, m->shm_file, &old, &m->shm_rw_fd, &m->shm_ro_fd, &fresh, err, sizeof err) != 0) {
+        master_log(LOG_ERROR, "the earlier segment cannot be opened: %s", err);
+        return false;
+    }
+    int status = 0;
+    if (!fresh) {
+        master_log(LOG_INFO, "the shared memory changes its size: settling what the earlier one holds");
+        master_take_over_segment(m);
+        status = run_ledger(m);
+    }
+    shm_close(&m->shm);
+    close(m->shm_rw_fd);
+    close(m->shm_ro_fd);
+    m->shm_rw_fd = m->shm_ro_fd = -1;
+    if (status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
+    master_log(LOG_ERROR, "what %s holds of an earlier server could not be settled; see the ledger's messages above. Nothing was "
+               "lost: start again with the earlier max_accounts, max_keys, max_active and workers", m->shm_file);
+    return false;
+}
