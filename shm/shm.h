@@ -50,6 +50,7 @@ struct shm_header {
     uint32_t touched_account[8];
     uint32_t touched_key[8];             /* UINT32_MAX: none */
     _Alignas(64) uint32_t text_used;     /* bytes of the text pool in use */
+    _Atomic uint32_t moves;              /* odd while entries of a hash table move: a miss is looked for again (tables.c) */
 };
 enum shm_shed { SHED_NO, SHED_LEDGER_STUCK, SHED_DISK_FULL, SHED_LEDGER_FAILED, SHED_STARTING };
 
@@ -201,7 +202,7 @@ struct shm_sizes { uint32_t max_accounts, max_keys, max_active, max_ranges; };
 struct shm {
     struct shm_header *header;          /* const to workers by mapping */
     struct shm_key *keys;
-    _Atomic uint32_t *key_index;        /* open addressing, key_mask + 1 places; 0 empty, UINT32_MAX deleted, else key index + 1 */
+    _Atomic uint32_t *key_index;        /* open addressing, key_mask + 1 places; 0 empty, else key index + 1 */
     uint32_t key_mask;
     struct shm_account *accounts;
     struct shm_cap *caps; uint32_t cap_mask;

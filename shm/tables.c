@@ -3,16 +3,16 @@
  * Each entry has one writer and a version, odd while it is written; a reader copies and compares. A writer that died in the middle
  * leaves an odd version: readers give up after READ_TRIES and treat the entry as not there (a key is then unknown, never another's),
  * until the ledger's successor publishes it again, which it does with all before it serves.
- * Hash tables are open-addressed with linear probing. A removed place is a tombstone; tombstones in front of an empty place
- * become empty again, so that they do not pile up. Only misses pay for long runs. */
+ * Hash tables are open-addressed with linear probing, without tombstones: what stands behind a removed entry moves up, by a copy first,
+ * so that an entry is never nowhere. A reader can pass it by all the same, behind its back; so who finds nothing looks whether `moves`
+ * changed meanwhile, and then looks again. */
 #include "shm/shm.h"
 
 #include "proto/base/check.h"
 #include "proto/base/crypto.h"
 
-enum { READ_TRIES = 2000, CAP_PROBES = 256 };
+enum { READ_TRIES = 2000, MISS_TRIES = 50, CAP_PROBES = 256 };
 #define PLACE_EMPTY 0u
-#define PLACE_DELETED UINT32_MAX
 
 /* ---- versions ------------------------------------------------------------------------------------------------------------------- */
 
@@ -58,14 +58,24 @@ static bool key_is(const struct shm *s, uint32_t index, const uint8_t hash[32]) 
     return false;
 }
 
-bool shm_key_find(const struct shm *s, const uint8_t hash[32], uint32_t *index) {
+static bool key_probe(const struct shm *s, const uint8_t hash[32], uint32_t *index) {
     uint32_t at = key_place(s, hash);
     for (uint32_t n = 0; n <= s->key_mask; n++, at = (at + 1) & s->key_mask) {
         uint32_t place = atomic_load_explicit(&s->key_index[at], memory_order_acquire);
         if (place == PLACE_EMPTY) return false;
-        if (place == PLACE_DELETED || !key_is(s, place - 1, hash)) continue;
+        if (!key_is(s, place - 1, hash)) continue;
         *index = place - 1;
         return true;
+    }
+    return false;
+}
+
+bool shm_key_find(const struct shm *s, const uint8_t hash[32], uint32_t *index) {
+    for (int i = 0; i < MISS_TRIES; i++) {
+        uint32_t v;
+        bool still = read_begin(&s->header->moves, &v);
+        if (key_probe(s, hash, index)) return true;
+        if (still && read_end(&s->header->moves, v)) return false;
     }
     return false;
 }
@@ -93,20 +103,32 @@ static bool place_of(const struct shm *s, uint32_t index, uint32_t *place) {
     return false;
 }
 
-static void place_clear(struct shm *s, uint32_t at) {
-    atomic_store_explicit(&s->key_index[at], PLACE_DELETED, memory_order_release);
-    while (atomic_load_explicit(&s->key_index[(at + 1) & s->key_mask], memory_order_relaxed) == PLACE_EMPTY &&
-           atomic_load_explicit(&s->key_index[at], memory_order_relaxed) == PLACE_DELETED) {
-        atomic_store_explicit(&s->key_index[at], PLACE_EMPTY, memory_order_release);
-        at = (at - 1) & s->key_mask;
+/* Whether an entry at `at` whose run begins at `home` may move to the hole: the run reaches it without a gap (Knuth, 6.4, algorithm R). */
+static bool may_move(uint32_t home, uint32_t hole, uint32_t at, uint32_t mask) { return ((at - home) & mask) >= ((at - hole) & mask); }
+
+static void place_clear(struct shm *s, uint32_t hole) {
+    write_begin(&s->header->moves);
+    for (uint32_t at = (hole + 1) & s->key_mask;; at = (at + 1) & s->key_mask) {
+        uint32_t place = atomic_load_explicit(&s->key_index[at], memory_order_relaxed);
+        if (place == PLACE_EMPTY) break;
+        if (!may_move(key_place(s, s->keys[place - 1].hash), hole, at, s->key_mask)) continue;
+        atomic_store_explicit(&s->key_index[hole], place, memory_order_release);
+        hole = at;
     }
+    atomic_store_explicit(&s->key_index[hole], PLACE_EMPTY, memory_order_release);
+    write_end(&s->header->moves);
+}
+
+/* Every place that leads to this key: two, if a ledger died while it moved it. */
+static void places_clear(struct shm *s, uint32_t index) {
+    uint32_t at;
+    while (place_of(s, index, &at)) place_clear(s, at);
 }
 
 static bool place_take(struct shm *s, uint32_t index) {
     uint32_t at = key_place(s, s->keys[index].hash);
     for (uint32_t n = 0; n <= s->key_mask; n++, at = (at + 1) & s->key_mask) {
-        uint32_t p = atomic_load_explicit(&s->key_index[at], memory_order_relaxed);
-        if (p != PLACE_EMPTY && p != PLACE_DELETED) continue;
+        if (atomic_load_explicit(&s->key_index[at], memory_order_relaxed) != PLACE_EMPTY) continue;
         atomic_store_explicit(&s->key_index[at], index + 1, memory_order_release);
         return true;
     }
@@ -119,7 +141,7 @@ bool shm_key_publish(struct shm *s, uint32_t index, const struct shm_key *k) {
     uint32_t place;
     bool known = place_of(s, index, &place);
     if (known && memcmp(to->hash, k->hash, 32) != 0) { /* the place was another key's, or it got a new secret */
-        place_clear(s, place);
+        places_clear(s, index);
         known = false;
     }
     write_begin(&to->version);
@@ -130,9 +152,8 @@ bool shm_key_publish(struct shm *s, uint32_t index, const struct shm_key *k) {
 
 void shm_key_remove(struct shm *s, uint32_t index) {
     CHECK(index < s->header->max_keys);
-    uint32_t place;
     struct shm_key *k = &s->keys[index];
-    if (place_of(s, index, &place)) place_clear(s, place);
+    places_clear(s, index);
     write_begin(&k->version);
     k->status = KEY_NONE;
     write_end(&k->version);
@@ -167,8 +188,8 @@ static uint32_t cap_place(const struct shm *s, uint32_t who, uint32_t model_id) 
     return (uint32_t)hash64(w, sizeof w, 0) & s->cap_mask;
 }
 
-/* model_id says what a place is: 0 empty, UINT32_MAX deleted. A run is at most CAP_PROBES long. */
-bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount) {
+/* model_id 0: an empty place. A run is at most CAP_PROBES long. */
+static bool cap_probe(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount) {
     uint32_t at = cap_place(s, who, model_id);
     for (int n = 0; n < CAP_PROBES; n++, at = (at + 1) & s->cap_mask) {
         struct shm_cap *c = &s->caps[at];
@@ -187,6 +208,16 @@ bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t 
     return false;
 }
 
+bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount) {
+    for (int i = 0; i < MISS_TRIES; i++) {
+        uint32_t v;
+        bool still = read_begin(&s->header->moves, &v);
+        if (cap_probe(s, who, model_id, amount)) return true;
+        if (still && read_end(&s->header->moves, v)) return false;
+    }
+    return false;
+}
+
 static void cap_write(struct shm_cap *c, uint32_t who, uint32_t model_id, int64_t amount) {
     write_begin(&c->version);
     c->model_id = model_id;
@@ -195,34 +226,37 @@ static void cap_write(struct shm_cap *c, uint32_t who, uint32_t model_id, int64_
     write_end(&c->version);
 }
 
-static void cap_remove(struct shm *s, uint32_t at) {
-    cap_write(&s->caps[at], 0, PLACE_DELETED, 0);
-    while (s->caps[(at + 1) & s->cap_mask].model_id == PLACE_EMPTY && s->caps[at].model_id == PLACE_DELETED) {
-        cap_write(&s->caps[at], 0, PLACE_EMPTY, 0);
-        at = (at - 1) & s->cap_mask;
+static void cap_remove(struct shm *s, uint32_t hole) {
+    write_begin(&s->header->moves);
+    uint32_t at = hole;
+    for (uint32_t n = 0; n < s->cap_mask; n++) { /* bounded: unlike the keys' index this table can be full */
+        const struct shm_cap *c = &s->caps[at = (at + 1) & s->cap_mask];
+        if (c->model_id == PLACE_EMPTY) break;
+        if (!may_move(cap_place(s, c->who, c->model_id), hole, at, s->cap_mask)) continue;
+        cap_write(&s->caps[hole], c->who, c->model_id, c->amount);
+        hole = at;
     }
+    cap_write(&s->caps[hole], 0, PLACE_EMPTY, 0);
+    write_end(&s->header->moves);
 }
 
 bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amount) {
-    CHECK(model_id != PLACE_EMPTY && model_id != PLACE_DELETED);
-    uint32_t at = cap_place(s, who, model_id), free_place = 0;
-    bool have_free = false;
+    CHECK(model_id != PLACE_EMPTY);
+    uint32_t at = cap_place(s, who, model_id);
     for (int n = 0; n < CAP_PROBES; n++, at = (at + 1) & s->cap_mask) {
         struct shm_cap *c = &s->caps[at];
-        if (c->model_id == model_id && c->who == who) {
-            if (amount < 0) cap_remove(s, at);
-            else cap_write(c, who, model_id, amount);
+        bool ours = c->model_id == model_id && c->who == who;
+        if (ours && amount < 0) {
+            cap_remove(s, at); /* a double that a dying ledger left follows it: look again */
+            return shm_cap_publish(s, who, model_id, amount);
+        }
+        if (ours || (c->model_id == PLACE_EMPTY && amount >= 0)) {
+            cap_write(c, who, model_id, amount);
             return true;
         }
-        if (!have_free && (c->model_id == PLACE_EMPTY || c->model_id == PLACE_DELETED)) {
-            free_place = at;
-            have_free = true;
-        }
-        if (c->model_id == PLACE_EMPTY) break;
+        if (c->model_id == PLACE_EMPTY) return true; /* none to remove */
     }
-    if (amount < 0) return true; /* none to remove */
-    if (have_free) cap_write(&s->caps[free_place], who, model_id, amount);
-    return have_free;
+    return amount < 0;
 }
 
 /* ---- texts ----------------------------------------------------------------------------------------------------------------------- */

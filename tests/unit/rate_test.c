@@ -198,6 +198,12 @@ static void test_corrections(void **state) {
     assert_int_equal(atomic_load(&word), now + 25 * s);
     rate_correct(&word, &r, 40, 10, set, now + 50 * s);
     assert_int_equal(atomic_load(&word), now + 25 * s);
+    /* ... whatever came on top of it */
+    atomic_store(&word, 0);
+    assert_int_equal(rate_take(&word, &r, 20, now, &set, NULL), RATE_OK);
+    assert_int_equal(rate_take(&word, &r, 30, now, &other, NULL), RATE_OK);
+    rate_correct(&word, &r, 20, 0, set, now + 15 * s);
+    assert_int_equal(atomic_load(&word), now + 45 * s);
     /* an absurd figure does not wrap around */
     rate_correct(&word, &r, 0, UINT64_MAX, now, now);
     rate_correct(&word, &r, 0, UINT64_MAX, now, now);
