@@ -27,11 +27,14 @@ static void simple(struct parser *p, struct conf_block *b, uint32_t from);
 
 /* ---- suggestions ------------------------------------------------------------------------------------------------------------------- */
 
-struct nearest { const char *name; unsigned distance; enum conf_kind in; };
+struct nearest { const char *name; unsigned distance; int score; enum conf_kind in; };
 
+/* A name that begins alike is what was meant, sooner than one that is as far away: retry is retries, not query. */
 static void try_name(struct nearest *n, const char *candidate, const char *name, enum conf_kind in) {
-    unsigned d = conf_distance(candidate, name);
-    if (!n->name || d < n->distance) *n = (struct nearest){ candidate, d, in };
+    unsigned d = conf_distance(candidate, name), alike = 0;
+    while (alike < 3 && name[alike] && name[alike] == candidate[alike]) alike++;
+    int score = (int)(2 * d) - (int)alike;
+    if (!n->name || score < n->score) *n = (struct nearest){ candidate, d, score, in };
 }
 static bool is_near(const struct nearest *n, const char *name) {
     return n->name && n->distance <= (strlen(name) + 1) / 2 && n->distance < strlen(n->name);
@@ -66,7 +69,7 @@ static void unknown(struct conf *c, const struct conf_word *w, enum conf_kind he
     for (enum conf_kind k = 0; k < CONF_KINDS; k++) try_block(&anywhere, w->text, k);
     if (places) conf_error(c, w->pos, "`%s` is misplaced: it belongs %s", w->text, places);
     else if (is_near(&inside, w->text)) conf_error(c, w->pos, "unknown directive `%s`; did you mean `%s`?", w->text, inside.name);
-    else if (is_near(&anywhere, w->text))
+    else if (is_near(&anywhere, w->text) && anywhere.distance <= strlen(w->text) / 3)
         conf_error(c, w->pos, "unknown directive `%s`; did you mean `%s`, which belongs %s?", w->text, anywhere.name, where(c, anywhere.in));
     else conf_error(c, w->pos, "unknown directive `%s`; the nearest here is `%s`", w->text, inside.name);
 }
@@ -134,8 +137,8 @@ static void arity(const struct conf_directive *d, uint32_t *least, uint32_t *mos
     if (d->shape == SHAPE_OTHER) { *least = (uint32_t)d->min; *most = (uint32_t)d->max; }
 }
 
-/* A `;` was forgotten where a line begins with a directive of the block: what follows there is a statement of its own. Called where the
- * statement is wrong anyway, since a list may well go over several lines. */
+/* A `;` was forgotten where a line begins with a directive of the block: what follows there is a statement of its own. Not in lists of
+ * words, where anything may begin a line. */
 static void split(struct parser *p, struct conf_block *b, uint32_t from) {
     for (uint32_t i = from + 1; i < p->count; i++) {
         const struct conf_word *before = &p->words[i - 1], *w = &p->words[i];
@@ -154,7 +157,7 @@ static void simple(struct parser *p, struct conf_block *b, uint32_t from) {
     const struct conf_directive *d = conf_find(b->kind, name->text);
     uint32_t least = 0, most = 0;
     if (d) arity(d, &least, &most);
-    if (!d || p->count - from - 1 > most) split(p, b, from);
+    if (!d || (d->shape != SHAPE_WORDS && d->shape != SHAPE_GLOBS)) split(p, b, from);
     if (!d && b->kind == CONF_MAIN && block_kind(name->text) != CONF_KINDS) conf_error(c, name->pos, "`%s` is a block: { is missing", name->text);
     else if (!d) unknown(c, name, b->kind);
     if (!d) return;

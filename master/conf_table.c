@@ -10,6 +10,7 @@
  *   5. gateway.conf.example (a test fails while it is missing there) and a case in tests/conf/good (and bad, for each new error). */
 #include "master/conf_tree.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
 
 /* ---- checks of single words -------------------------------------------------------------------------------------------------------- */
@@ -92,7 +93,7 @@ static void set_listen(struct conf_args *a) {
     }
     CONF_EACH(m->listens, struct conf_listen, other)
         if (strcmp(other->address, l->address) == 0) {
-            conf_error(a->conf, l->pos, "%s is already listened on (%s)", l->address, conf_at(a->conf, other->pos, l->pos.file));
+            conf_error(a->conf, l->pos, "%s already stands %s", l->address, conf_at(a->conf, other->pos, l->pos.file));
             return;
         }
     conf_add(a->conf, &m->listens, l);
@@ -143,9 +144,9 @@ static void print_proxies(const struct conf_directive *d, const void *block, FIL
     if (!m->trusted_proxies.count) return;
     fputs(d->name, out);
     CONF_EACH(m->trusted_proxies, const struct snap_cidr, cidr) {
-        if (cidr->family == 4) fprintf(out, " %u.%u.%u.%u", cidr->bytes[0], cidr->bytes[1], cidr->bytes[2], cidr->bytes[3]);
-        else for (unsigned i = 0; i < 16; i += 2) fprintf(out, "%s%x", i ? ":" : " ", cidr->bytes[i] << 8 | cidr->bytes[i + 1]);
-        fprintf(out, "/%u", cidr->bits);
+        char text[INET6_ADDRSTRLEN];
+        inet_ntop(cidr->family == 4 ? AF_INET : AF_INET6, cidr->bytes, text, sizeof text);
+        fprintf(out, " %s/%u", text, cidr->bits);
     }
     fputs(";\n", out);
 }

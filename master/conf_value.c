@@ -8,7 +8,8 @@
 #include <sys/un.h>
 
 const char *conf_number(const char *s, uint64_t *out) {
-    return slice_to_u64(slice_str(s), out) ? NULL : "a whole number is expected";
+    if (slice_to_u64(slice_str(s), out)) return NULL;
+    return *s && strspn(s, "0123456789") == strlen(s) ? "this is too large" : "a whole number is expected";
 }
 
 struct unit { const char *name; uint64_t factor; };

@@ -39,7 +39,7 @@ static void model(struct whole *w, const struct snap_model *m) {
     strs(w, m->strip); strs(w, m->allow); strs(w, m->capabilities); strs(w, m->sizes); strs(w, m->qualities);
     pairs(w, m->budgets);
     if (LIST(w, m->routes, struct snap_route))
-        SNAP_EACH(w->s, m->routes, struct snap_route, r) { str(w, r->as); w->ok = w->ok && r->upstream < w->s->upstreams.count && r->weight; }
+        SNAP_EACH(w->s, m->routes, struct snap_route, r) { str(w, r->as); w->ok = w->ok && r->upstream < w->s->upstreams.count && r->weight && r->series < SHM_MAX_SERIES; }
     if (LIST(w, m->image_prices, struct snap_image_price))
         SNAP_EACH(w->s, m->image_prices, struct snap_image_price, p) { str(w, p->size); str(w, p->quality); }
     if (LIST(w, m->tool_prices, struct snap_tool_price))
