@@ -1,8 +1,9 @@
 /* The JSON parser: text in, a tape of tokens out, one pass, nothing copied.
  *
- * The grammar is a loop over labels with the open containers on an explicit stack of JSON_MAX_DEPTH entries, so hostile nesting costs a
- * refusal and no machine stack. Each step knows what may follow, so there is no second validation. Text is untrusted: every
- * read is bounded by s->end, nothing needs a NUL behind it. Failures are told apart in enum json_err with the byte they were seen at. */
+ * The grammar is a loop over labels with the open containers on an explicit stack of JSON_MAX_DEPTH entries, so hostile
+ * nesting costs a refusal and no machine stack. Each step knows what may follow, so there is no second validation. Text
+ * is untrusted: every read is bounded by s->end, nothing needs a NUL behind it. Failures are told apart in enum
+ * json_err with the byte they were seen at. */
 #include "proto/json.h"
 
 #include "proto/base/check.h"
@@ -188,7 +189,7 @@ static inline const uint8_t *scan_scalar(struct scan *s, const uint8_t *p, struc
     return behind;
 }
 
-/* One value and the space around it: a loop over the grammar's positions, longer than a screen because the positions jump to each other. */
+/* One value and the space around it: the grammar's positions are labels; long because they jump to each other. */
 static const uint8_t *scan_value(struct scan *s) {
     uint32_t open[JSON_MAX_DEPTH]; /* the open containers' tokens */
     unsigned depth = 0;
@@ -282,7 +283,8 @@ static bool run(struct json *j, struct scan *s, const char *text, size_t len) {
 }
 
 bool json_parse(struct json *j, struct arena *arena, const char *text, size_t len) {
-    /* A token for 16 bytes of text suits chat bodies; a first tape within one page, for a long body is mostly one long string. */
+    /* A token for 16 bytes of text suits chat bodies; a first tape within one page, for a long body is mostly one long
+     * string. */
     uint32_t cap = len / 16 < 900 ? (uint32_t)(len / 16) + 24 : 924;
     struct json_tok *tok = arena_alloc(arena, cap * sizeof *tok);
     if (!tok) {

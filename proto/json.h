@@ -51,7 +51,9 @@ int json_next(const struct json *j, int container, int t);
 uint32_t json_size(const struct json *j, int container); /* values or members */
 
 static inline enum json_type json_type_of(const struct json *j, int t) { return (enum json_type)j->tok[t].type; }
-static inline bool json_is(const struct json *j, int t, enum json_type type) { return t >= 0 && j->tok[t].type == type; }
+static inline bool json_is(const struct json *j, int t, enum json_type type) {
+    return t >= 0 && j->tok[t].type == type;
+}
 /* A value's raw text; a string's without quotes, escapes as they stand. */
 static inline struct slice json_raw(const struct json *j, int t) {
     return slice_of(j->text + j->tok[t].start, j->tok[t].end - j->tok[t].start);
@@ -81,7 +83,8 @@ void jw_array(struct json_writer *w);
 void jw_end_array(struct json_writer *w);
 void jw_key(struct json_writer *w, const char *name); /* name is plain ASCII, written as it is */
 void jw_key_slice(struct json_writer *w, struct slice name); /* escaped as a string */
-void jw_str(struct json_writer *w, struct slice s); /* escapes what must be; bad UTF-8 becomes U+FFFD; ptr NULL writes null */
+void jw_str(struct json_writer *w,
+            struct slice s); /* escapes what must be; bad UTF-8 becomes U+FFFD; ptr NULL writes null */
 void jw_cstr(struct json_writer *w, const char *s);
 void jw_u64(struct json_writer *w, uint64_t v);
 void jw_i64(struct json_writer *w, int64_t v);

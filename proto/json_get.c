@@ -1,6 +1,7 @@
 /* Finding one's way on the tape: members, iteration, decoded strings. The interface is in json.h.
  *
- * The text was validated by the parse, so decoding cannot fail; what can fail is the arena, and then the slice's ptr is NULL. */
+ * The text was validated by the parse, so decoding cannot fail; what can fail is the arena, and then the slice's ptr is
+ * NULL. */
 #include "proto/json.h"
 
 #include "proto/base/check.h"

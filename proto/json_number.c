@@ -1,7 +1,9 @@
-/* Numbers without floating point: exact integers and exact decimal fixed point, read and written. The interface is in json.h.
+/* Numbers without floating point: exact integers and exact decimal fixed point, read and written. The interface is in
+ * json.h.
  *
- * A value is digits × 10^exponent, its digits taken up to the last one that is not zero; it fits fixed point exactly if that
- * exponent, moved by the places wanted, is not negative and the product fits. Nothing is ever rounded: what does not fit is false. */
+ * A value is digits × 10^exponent, its digits taken up to the last one that is not zero; it fits fixed point exactly if
+ * that exponent, moved by the places wanted, is not negative and the product fits. Nothing is ever rounded: what does
+ * not fit is false. */
 #include "proto/json.h"
 
 #include "proto/base/check.h"
@@ -42,7 +44,8 @@ static bool decimal_read(struct slice text, struct decimal *d) {
     bool minus = *++p == '-';
     int64_t e = 0;
     for (p += *p == '-' || *p == '+'; p < end; p++)
-        e = e > 1000000000000 ? e : e * 10 + (*p - '0'); /* past any length a text can have it only needs to stay past it */
+        e = e > 1000000000000 ? e
+                              : e * 10 + (*p - '0'); /* past any length a text can have it only needs to stay past it */
     d->exponent += minus ? -e : e;
     return true;
 }
@@ -76,7 +79,8 @@ static bool number_fixed(struct slice text, int places, int64_t *out) {
 bool json_u64(const struct json *j, int t, uint64_t *out) {
     struct decimal d;
     uint64_t v;
-    if (!json_is(j, t, JSON_NUMBER) || !decimal_read(json_raw(j, t), &d) || !decimal_scale(&d, 0, &v) || (d.negative && v != 0))
+    if (!json_is(j, t, JSON_NUMBER) || !decimal_read(json_raw(j, t), &d) || !decimal_scale(&d, 0, &v) ||
+        (d.negative && v != 0))
         return false;
     *out = v;
     return true;

@@ -1,7 +1,8 @@
 /* The JSON writer: appends to a bounded buffer and puts the commas. The interface is in json.h.
  *
- * A buffer at its ceiling turns w->failed on and everything after it does nothing; what was appended until then stays in the buffer and is
- * no JSON. Strings need not be valid UTF-8 (they may be a provider's error text): what is not becomes U+FFFD. */
+ * A buffer at its ceiling turns w->failed on and everything after it does nothing; what was appended until then stays
+ * in the buffer and is no JSON. Strings need not be valid UTF-8 (they may be a provider's error text): what is not
+ * becomes U+FFFD. */
 #include "proto/json.h"
 
 #include "proto/json_scan.h"
@@ -76,7 +77,8 @@ void jw_fixed(struct json_writer *w, int64_t value, int places, bool quoted) {
     jw_raw(w, quoted ? slice_of(text, n + 1) : slice_of(text + 1, n - 1));
 }
 
-/* What a byte that cannot stand plainly is written as (escaped, or a whole UTF-8 sequence); returns the bytes of text it took. */
+/* What a byte that cannot stand plainly is written as (escaped, or a whole UTF-8 sequence); returns the bytes of text
+ * it took. */
 static size_t put_special(struct json_writer *w, const uint8_t *p, const uint8_t *end) {
     static const char hex[] = "0123456789abcdef";
     static const char short_form[0x20] = { ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't' };

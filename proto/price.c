@@ -1,8 +1,8 @@
 /* Meters × prices × ratio, exact and rounded once. No failure: what does not fit is COST_MAX.
  *
- * Each product of two 64-bit numbers fits 128 bits; the sum of eleven and the multiplication by the ratio may not. Whatever overflows
- * 128 bits is, after the division by at most 10^12, still past 2^86, so saturating at the overflow gives the same answer as
- * arithmetic without bounds would. */
+ * Each product of two 64-bit numbers fits 128 bits; the sum of eleven and the multiplication by the ratio may not.
+ * Whatever overflows 128 bits is, after the division by at most 10^12, still past 2^86, so saturating at the overflow
+ * gives the same answer as arithmetic without bounds would. */
 #include "proto/price.h"
 
 __extension__ typedef unsigned __int128 u128;

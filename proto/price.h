@@ -1,6 +1,6 @@
-/* Meters → cost. Money is an integer count of nano-dollars (or of tokens, where the unit is tokens); a price is an integer count
- * of micro-dollars per million units; a ratio is in millionths. All meters of a request are summed in 128 bits and rounded once,
- * half to even. Never a float. */
+/* Meters → cost. Money is an integer count of nano-dollars (or of tokens, where the unit is tokens); a price is an
+ * integer count of micro-dollars per million units; a ratio is in millionths. All meters of a request are summed in 128
+ * bits and rounded once, half to even. Never a float. */
 #ifndef TG_PRICE_H
 #define TG_PRICE_H
 
@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 /* Disjoint counts: what is a part of another figure at the provider is taken out of it when the meters are filled
- * (METER_INPUT is the uncached, non-audio, non-image rest; METER_OUTPUT the rest beside reasoning, audio and images). */
+ * (METER_INPUT is the uncached, non-audio, non-image rest; METER_OUTPUT the rest beside reasoning, audio and images).
+ */
 enum meter {
     METER_INPUT, METER_CACHED_INPUT, METER_CACHE_WRITE, METER_CACHE_WRITE_1H, METER_AUDIO_INPUT, METER_IMAGE_INPUT,
     METER_OUTPUT, METER_REASONING, METER_AUDIO_OUTPUT, METER_IMAGE_OUTPUT,

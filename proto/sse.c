@@ -1,9 +1,10 @@
-/* Server-sent events, incrementally. Two passes over an event: the first looks for its end and remembers how far it came, so that a
- * long event in a thousand pieces is searched once; the second, once it is whole, cuts it into fields.
+/* Server-sent events, incrementally. Two passes over an event: the first looks for its end and remembers how far it
+ * came, so that a long event in a thousand pieces is searched once; the second, once it is whole, cuts it into fields.
  *
- * The bytes of an event include what precedes it and belongs to nobody: the byte order mark, and the LF of a CRLF whose CR had
- * already ended the event before. Neither counts towards max_bytes, nor does the LF of the blank line's own CRLF, so the limit and
- * all events come out the same however the input was cut. Failures: too long, which is also the answer when the scratch arena is full. */
+ * The bytes of an event include what precedes it and belongs to nobody: the byte order mark, and the LF of a CRLF whose
+ * CR had already ended the event before. Neither counts towards max_bytes, nor does the LF of the blank line's own
+ * CRLF, so the limit and all events come out the same however the input was cut. Failures: too long, which is also the
+ * answer when the scratch arena is full. */
 #include "proto/sse.h"
 
 #include "proto/base/check.h"
@@ -33,7 +34,8 @@ static const char *line_end(const char *p, const char *end) {
     return p;
 }
 
-/* How many bytes stand before the event and are not of it: an LF left over, the mark. false: too little is there to know. text is not empty. */
+/* How many bytes stand before the event and are not of it: an LF left over, the mark. false: too little is there to
+ * know. text is not empty. */
 static bool skip_prefix(const struct sse *s, struct slice text, size_t *n) {
     static const char mark[] = "\xef\xbb\xbf";
     *n = s->skip_lf && text.ptr[0] == '\n';
@@ -118,7 +120,8 @@ enum sse_result sse_next(struct sse *s, struct slice text, struct arena *scratch
     struct fields f;
     struct slice body = slice_of(text.ptr + start, *used - start);
     read_fields(body, &f, NULL);
-    *ev = (struct sse_event){ .raw = slice_of(text.ptr, *used), .name = f.name, .data = f.data, .has_data = f.lines > 0 };
+    *ev =
+        (struct sse_event){ .raw = slice_of(text.ptr, *used), .name = f.name, .data = f.data, .has_data = f.lines > 0 };
     if (f.lines > 1) {
         char *joined = arena_alloc(scratch, f.data_bytes);
         if (!joined)

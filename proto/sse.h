@@ -29,10 +29,11 @@ struct sse {
 
 void sse_init(struct sse *s, size_t max_bytes);
 /* Looks for one event in text, which must begin where the last event ended and grow only at its end.
- * On SSE_EVENT *used bytes belong to it (consume them). scratch: for joined data. A lone CR at the end of what is there is
- * taken as a line end at once when it completes a blank line (the LF that may follow is skipped later). */
+ * On SSE_EVENT *used bytes belong to it (consume them). scratch: for joined data. A lone CR at the end of what is there
+ * is taken as a line end at once when it completes a blank line (the LF that may follow is skipped later). */
 enum sse_result sse_next(struct sse *s, struct slice text, struct arena *scratch, struct sse_event *ev, size_t *used);
-/* At the end of input: an unfinished last event with data counts as cut (the standard discards it); true if one was pending. */
+/* At the end of input: an unfinished last event with data counts as cut (the standard discards it); true if one was
+ * pending. */
 bool sse_pending(const struct sse *s, struct slice rest);
 
 #endif

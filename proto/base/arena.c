@@ -1,11 +1,11 @@
 /* The page cache, arenas over it, and bounded buffers over it.
  *
- * An arena bumps a pointer through pages; what does not fit a page is a malloc of its own, chained with the pages. A buffer is
- * one page until it needs more, then one malloc that doubles. Memory that cannot be had is never fatal: arenas turn their sticky
- * overflow on, buffers return NULL or false, and what they held stays as it was.
+ * An arena bumps a pointer through pages; what does not fit a page is a malloc of its own, chained with the pages. A
+ * buffer is one page until it needs more, then one malloc that doubles. Memory that cannot be had is never fatal:
+ * arenas turn their sticky overflow on, buffers return NULL or false, and what they held stays as it was.
  *
- * With -DARENA_EMULATE pages are not kept and each arena_alloc is its own malloc of exactly its size: a sanitizer then sees
- * an overrun of one byte and every use after a reset. */
+ * With -DARENA_EMULATE pages are not kept and each arena_alloc is its own malloc of exactly its size: a sanitizer then
+ * sees an overrun of one byte and every use after a reset. */
 #include "proto/base/arena.h"
 
 #include "proto/base/check.h"
@@ -23,7 +23,7 @@ enum { EMULATED = 0 };
 /* Heads every block of an arena. 16 bytes, so that what follows is aligned as malloc's. */
 struct arena_block {
     struct arena_block *next;
-    size_t big; /* bytes behind the header if it is a malloc of its own; 0: a page */
+    size_t big; /* bytes with the header if it is a malloc of its own; 0: a page */
 };
 _Static_assert(sizeof(struct arena_block) == 16, "arena blocks keep 16-byte alignment");
 
@@ -67,6 +67,18 @@ void pages_put(struct pages *p, void *page) {
     free(page);
 }
 
+void *pages_get_big(struct pages *p, size_t n) {
+    void *mem = malloc(n);
+    p->big_bytes += mem ? n : 0;
+    return mem;
+}
+
+void pages_put_big(struct pages *p, void *mem, size_t n) {
+    CHECK(p->big_bytes >= n);
+    p->big_bytes -= n;
+    free(mem);
+}
+
 void arena_init(struct arena *a, struct pages *pages, size_t limit_bytes) {
     *a = (struct arena){ .pages = pages, .limit_bytes = limit_bytes };
 }
@@ -79,13 +91,12 @@ static void *overflowed(struct arena *a) {
 
 /* A malloc of its own for n bytes, chained behind the head block so that the page in use stays in use. */
 static void *alloc_big(struct arena *a, size_t n) {
-    struct arena_block *b = malloc(sizeof *b + n);
+    struct arena_block *b = pages_get_big(a->pages, sizeof *b + n);
     if (!b)
         return overflowed(a);
-    b->big = n ? n : 1;
+    b->big = sizeof *b + n;
     b->next = a->blocks;
     a->blocks = b;
-    a->pages->big_bytes += b->big;
     return b + 1;
 }
 
@@ -130,8 +141,8 @@ void *arena_zalloc(struct arena *a, size_t n) {
 
 void *arena_resize(struct arena *a, void *p, size_t old, size_t n) {
     size_t was = rounded(old), is = rounded(n);
-    if (!EMULATED && !a->overflow && p && (char *)p + was == a->at && n <= PAGE_BYTES && is <= (size_t)(a->end - (char *)p) &&
-        (is <= was || is - was <= a->limit_bytes - a->used_bytes)) {
+    if (!EMULATED && !a->overflow && p && (char *)p + was == a->at && n <= PAGE_BYTES &&
+        is <= (size_t)(a->end - (char *)p) && (is <= was || is - was <= a->limit_bytes - a->used_bytes)) {
         a->at = (char *)p + is;
         a->used_bytes = a->used_bytes - was + is;
         return p;
@@ -171,13 +182,10 @@ void arena_reset(struct arena *a) {
     struct arena_block *b = a->blocks;
     while (b) {
         struct arena_block *next = b->next;
-        if (b->big) {
-            CHECK(a->pages->big_bytes >= b->big);
-            a->pages->big_bytes -= b->big;
-            free(b);
-        } else {
+        if (b->big)
+            pages_put_big(a->pages, b, b->big);
+        else
             pages_put(a->pages, b);
-        }
         b = next;
     }
     *a = (struct arena){ .pages = a->pages, .limit_bytes = a->limit_bytes };

@@ -22,6 +22,9 @@ void pages_init(struct pages *p, uint32_t keep);
 void pages_clear(struct pages *p);
 void *pages_get(struct pages *p); /* PAGE_BYTES, not zeroed; NULL when memory is out */
 void pages_put(struct pages *p, void *page);
+/* Memory of any other size, counted in big_bytes; NULL when memory is out. It goes back with the same n. */
+void *pages_get_big(struct pages *p, size_t n);
+void pages_put_big(struct pages *p, void *mem, size_t n);
 
 /* An arena: everything in it goes at once. Its overflow is sticky: once an allocation failed (the
  * limit or the machine), every later one fails too, so a caller may check once at the end. */
@@ -37,7 +40,8 @@ void arena_init(struct arena *a, struct pages *pages, size_t limit_bytes);
 /* 16-byte aligned, not zeroed; NULL on overflow. n may be 0. */
 void *arena_alloc(struct arena *a, size_t n);
 void *arena_zalloc(struct arena *a, size_t n);
-/* The newest allocation p of old bytes made n bytes: in place where it can be, else copied (or, shrinking, left). NULL on overflow. */
+/* The newest allocation p of old bytes made n bytes: in place where it can be, else copied (or, shrinking, left). NULL
+ * on overflow. */
 void *arena_resize(struct arena *a, void *p, size_t old, size_t n);
 /* A NUL-terminated copy (the NUL is not counted in len); ptr NULL on overflow. */
 struct slice arena_copy(struct arena *a, struct slice s);

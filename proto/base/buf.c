@@ -1,39 +1,31 @@
 /* Bounded growable byte queues (their interface is in arena.h, beside the page cache they live from).
  *
- * The readable bytes lie somewhere in one piece of memory: a page up to PAGE_BYTES, else a malloc. Making room either slides them
- * to the front or doubles the memory; it slides only when that frees a quarter at least, so that appending stays linear
- * however small the bites are in which the front is consumed. A failure leaves the buffer as it was. */
+ * The readable bytes lie somewhere in one piece of memory: a page up to PAGE_BYTES, else a malloc. Making room either
+ * slides them to the front or doubles the memory; it slides only when that frees a quarter at least, so that appending
+ * stays linear however small the bites are in which the front is consumed. A failure leaves the buffer as it was. */
 #include "proto/base/arena.h"
 
 #include "proto/base/check.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 void buf_init(struct buf *b, struct pages *pages, size_t max_bytes) {
     *b = (struct buf){ .pages = pages, .max = max_bytes };
 }
 
 static void mem_free(struct pages *pages, char *mem, size_t cap) {
-    if (!mem)
-        return;
-    if (cap <= PAGE_BYTES) {
+    if (mem && cap <= PAGE_BYTES)
         pages_put(pages, mem);
-    } else {
-        CHECK(pages->big_bytes >= cap);
-        pages->big_bytes -= cap;
-        free(mem);
-    }
+    else if (mem)
+        pages_put_big(pages, mem, cap);
 }
 
 /* Moves the readable bytes to new memory of cap bytes. */
 static bool move_to(struct buf *b, size_t cap) {
-    char *mem = cap <= PAGE_BYTES ? pages_get(b->pages) : malloc(cap);
+    char *mem = cap <= PAGE_BYTES ? pages_get(b->pages) : pages_get_big(b->pages, cap);
     if (!mem)
         return false;
-    if (cap > PAGE_BYTES)
-        b->pages->big_bytes += cap;
     if (b->len > 0)
         memcpy(mem, b->mem + b->off, b->len);
     mem_free(b->pages, b->mem, b->cap);
@@ -95,14 +87,15 @@ bool buf_append_slice(struct buf *b, struct slice s) {
     return buf_append(b, s.ptr, s.len);
 }
 
-/* vsnprintf wants a byte for its NUL. Where the ceiling leaves room for the text but not for that byte, the text is made elsewhere. */
+/* vsnprintf wants a byte for its NUL. Where the ceiling leaves room for the text but not for that byte, the text is
+ * made elsewhere. */
 static bool print_exact(struct buf *b, size_t n, const char *fmt, va_list args) {
-    char *text = malloc(n + 1);
+    char *text = pages_get_big(b->pages, n + 1);
     if (!text)
         return false;
     vsnprintf(text, n + 1, fmt, args);
     bool ok = buf_append(b, text, n);
-    free(text);
+    pages_put_big(b->pages, text, n + 1);
     return ok;
 }
 

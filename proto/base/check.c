@@ -4,8 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 void (*check_last_words)(const char *text);
 
@@ -18,7 +16,6 @@ _Noreturn void check_failed(const char *expr, const char *file, int line) {
     check_last_words = NULL; /* an assertion that fails within the hook must not come back here */
     if (hook)
         hook(text);
-    ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
-    (void)ignored;
+    fputs(text, stderr); /* unbuffered */
     abort();
 }

@@ -1,8 +1,9 @@
 /* SHA-256, HMAC-SHA256, base64, random text, CRC-32C and a hash for tables.
  *
- * Nothing here fails but base64 (malformed text, a full buffer) and alnum_from_random (too few random bytes). The compression
- * uses the processor's SHA instructions where it has them; whether it has is asked once and remembered, for inside a virtual
- * machine that question is a trip to the hypervisor. The tests run both ways against the same vectors. */
+ * Nothing here fails but base64 (malformed text, a full buffer) and alnum_from_random (too few random bytes). The
+ * compression uses the processor's SHA instructions where it has them; whether it has is asked once and remembered, for
+ * inside a virtual machine that question is a trip to the hypervisor. The tests run both ways against the same vectors.
+ */
 #include "proto/base/crypto.h"
 
 #include <stdatomic.h>
@@ -34,15 +35,16 @@ static int cpu_features(void) {
 #endif
 
 /* FIPS 180-4 §4.2.2 */
-static const uint32_t K[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
-    0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
-    0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
-    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
-    0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
-    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
-};
+static const uint32_t K[64] = { 0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
+                                0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
+                                0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f,
+                                0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7,
+                                0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc,
+                                0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+                                0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116,
+                                0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+                                0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+                                0xc67178f2 };
 
 static inline uint32_t ror(uint32_t x, int n) {
     return x >> n | x << (32 - n);
@@ -72,8 +74,10 @@ static void compress_portable(uint32_t h[8], const uint8_t *p, size_t blocks) {
         }
         memcpy(s, h, sizeof s);
         for (int i = 0; i < 64; i++) {
-            uint32_t t1 = s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + K[i] + w[i];
-            uint32_t t2 = (ror(s[0], 2) ^ ror(s[0], 13) ^ ror(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+            uint32_t t1 =
+                s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + K[i] + w[i];
+            uint32_t t2 =
+                (ror(s[0], 2) ^ ror(s[0], 13) ^ ror(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
             memmove(s + 1, s, 7 * sizeof s[0]);
             s[4] += t1;
             s[0] = t1 + t2;
@@ -84,8 +88,8 @@ static void compress_portable(uint32_t h[8], const uint8_t *p, size_t blocks) {
 }
 
 #if defined(__x86_64__)
-/* Four rounds an instruction pair. The state lies as ABEF and CDGH, as the instructions want it. w0…w3 are the schedule's window of
- * sixteen words; each turn makes the four words that are needed sixteen rounds later. */
+/* Four rounds an instruction pair. The state lies as ABEF and CDGH, as the instructions want it. w0…w3 are the
+ * schedule's window of sixteen words; each turn makes the four words that are needed sixteen rounds later. */
 __attribute__((target("sha,sse4.1,ssse3"))) static void compress_sha(uint32_t h[8], const uint8_t *p, size_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
     __m128i t = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)h), 0xb1);       /* CDAB */

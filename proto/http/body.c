@@ -1,7 +1,8 @@
 /* Body framing (RFC 9112 §6, §7): which of the bytes that came are body. In place; the reader holds counters, no bytes.
  *
- * One call passes over the framing in front, one run of data, and the framing behind it as far as it is there, so the end of
- * a body is seen in the call that takes its last byte. Chunk extensions and trailers are checked, bounded and dropped. Lines end in CRLF only. */
+ * One call passes over the framing in front, one run of data, and the framing behind it as far as it is there, so the
+ * end of a body is seen in the call that takes its last byte. Chunk extensions and trailers are checked, bounded and
+ * dropped. Lines end in CRLF only. */
 #include "proto/http/http.h"
 
 #include "proto/http/chars.h"
@@ -12,7 +13,21 @@ enum {
     MAX_SIZE_DIGITS = 15   /* 2^60 bytes is more than any body, and nothing can overflow */
 };
 
-enum state { SIZE_FIRST, SIZE, EXT_SPACE, EXT, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER_FIRST, TRAILER_NAME, TRAILER_VALUE, TRAILER_LF, END_LF };
+enum state {
+    SIZE_FIRST,
+    SIZE,
+    EXT_SPACE,
+    EXT,
+    SIZE_LF,
+    DATA,
+    DATA_CR,
+    DATA_LF,
+    TRAILER_FIRST,
+    TRAILER_NAME,
+    TRAILER_VALUE,
+    TRAILER_LF,
+    END_LF
+};
 
 void http_reader_init(struct http_reader *r, enum http_body kind, uint64_t content_length) {
     *r = (struct http_reader){ .kind = kind, .state = SIZE_FIRST };

@@ -1,8 +1,9 @@
 /* Field lines and framing of an HTTP/1.1 head, for requests and responses alike.
  *
- * A head is parsed at once. If all of it came in one piece, as it nearly always does, it is looked at once; else the next calls only
- * search the new bytes for the blank line (or for a control byte that proves it broken, so that nobody waits for more of a head that can
- * never become right), and parse when it is there or the limit is. All that is ambiguous is refused here or in http_head_framing. */
+ * A head is parsed at once. If all of it came in one piece, as it nearly always does, it is looked at once; else the
+ * next calls only search the new bytes for the blank line (or for a control byte that proves it broken, so that nobody
+ * waits for more of a head that can never become right), and parse when it is there or the limit is. All that is
+ * ambiguous is refused here or in http_head_framing. */
 #include "proto/http/head.h"
 
 #include "proto/http/chars.h"
@@ -22,7 +23,8 @@ const char *http_value_end(const char *p, const char *end) {
         const __m128i ctl = _mm_set1_epi8(0x1f), del = _mm_set1_epi8(0x7f);
         while (end - p >= 16) {
             __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
-            unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(x, ctl), x), _mm_cmpeq_epi8(x, del)));
+            unsigned mask = (unsigned)_mm_movemask_epi8(
+                _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(x, ctl), x), _mm_cmpeq_epi8(x, del)));
             if (mask) {
                 p += __builtin_ctz(mask);
                 break;
@@ -38,7 +40,8 @@ const char *http_value_end(const char *p, const char *end) {
     }
 }
 
-/* name is lower case letters and hyphens; p holds token characters, of which no other becomes one of these by setting bit 5. */
+/* name is lower case letters and hyphens; p holds token characters, of which no other becomes one of these by setting
+ * bit 5. */
 static inline bool named(struct slice s, const char *name) {
     for (size_t i = 0; i < s.len; i++)
         if ((s.ptr[i] | 0x20) != name[i])
@@ -76,7 +79,8 @@ static inline void note(struct http_head *h, struct http_seen *seen, struct slic
             note_connection(seen, v);
         break;
     case 14:
-        if (named(name, "content-length") && (seen->lengths++ > 0 || !slice_to_u64(v, &h->content_length) || h->content_length > INT64_MAX))
+        if (named(name, "content-length") &&
+            (seen->lengths++ > 0 || !slice_to_u64(v, &h->content_length) || h->content_length > INT64_MAX))
             seen->length_bad = true;
         break;
     case 16:
@@ -91,7 +95,8 @@ static inline void note(struct http_head *h, struct http_seen *seen, struct slic
 }
 
 /* One field line at *at. HTTP_OK with nothing added: it was the blank line. */
-static enum http_result field_line(struct http_head *h, struct http_seen *seen, struct slice text, size_t *at, bool *blank) {
+static enum http_result field_line(struct http_head *h, struct http_seen *seen, struct slice text, size_t *at,
+                                   bool *blank) {
     const char *p = text.ptr + *at, *end = text.ptr + text.len, *name = p;
     *blank = p < end && *p == '\r';
     if (*blank) {
@@ -125,7 +130,8 @@ static enum http_result field_line(struct http_head *h, struct http_seen *seen, 
     return HTTP_OK;
 }
 
-/* Whether the rest of the head has come: its blank line, or a control byte that makes it wrong. Looks at new bytes only. */
+/* Whether the rest of the head has come: its blank line, or a control byte that makes it wrong. Looks at new bytes
+ * only. */
 static bool complete(struct slice text, size_t start, size_t *scanned) {
     const char *begin = text.ptr + start, *end = text.ptr + text.len;
     const char *p = *scanned > start ? text.ptr + *scanned : begin;
@@ -140,7 +146,8 @@ static bool complete(struct slice text, size_t start, size_t *scanned) {
     return false;
 }
 
-static enum http_result parse(struct http_head *h, struct slice text, size_t start, http_start_line *start_line, struct http_seen *seen) {
+static enum http_result parse(struct http_head *h, struct slice text, size_t start, http_start_line *start_line,
+                              struct http_seen *seen) {
     size_t at = start;
     bool blank = false;
     enum http_result result = start_line(h, text, &at);
@@ -150,7 +157,8 @@ static enum http_result parse(struct http_head *h, struct slice text, size_t sta
     return result;
 }
 
-enum http_result http_head_parse(struct http_head *h, struct slice text, size_t *scanned, http_start_line *start_line, struct http_seen *seen) {
+enum http_result http_head_parse(struct http_head *h, struct slice text, size_t *scanned, http_start_line *start_line,
+                                 struct http_seen *seen) {
     bool over = text.len >= HTTP_MAX_HEAD;
     size_t start = 0;
     text.len = over ? HTTP_MAX_HEAD : text.len;
@@ -169,7 +177,8 @@ enum http_result http_head_parse(struct http_head *h, struct slice text, size_t 
 }
 
 bool http_head_framing(struct http_head *h, const struct http_seen *seen) {
-    /* RFC 9112 §6.1: both, or a coding in 1.0, is how bodies are smuggled; a second length may be read by who stands behind us */
+    /* RFC 9112 §6.1: both, or a coding in 1.0, is how bodies are smuggled; a second length may be read by who stands
+     * behind us */
     if (seen->length_bad || (seen->lengths > 0 && seen->codings > 0) || (seen->codings > 0 && h->minor == 0))
         h->fault = HTTP_FAULT_LENGTH;
     else if (seen->coding_bad)

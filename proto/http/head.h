@@ -1,4 +1,5 @@
-/* What requests and responses have in common: finding the head's end, the field lines, the framing. Internal to proto/http. */
+/* What requests and responses have in common: finding the head's end, the field lines, the framing. Internal to
+ * proto/http. */
 #ifndef TG_HTTP_HEAD_H
 #define TG_HTTP_HEAD_H
 
@@ -14,7 +15,8 @@ struct http_seen {
 typedef enum http_result http_start_line(struct http_head *h, struct slice text, size_t *at);
 
 /* Parses a head up to its blank line. On HTTP_OK `seen` is filled and the caller settles the framing. */
-enum http_result http_head_parse(struct http_head *h, struct slice text, size_t *scanned, http_start_line *start_line, struct http_seen *seen);
+enum http_result http_head_parse(struct http_head *h, struct slice text, size_t *scanned, http_start_line *start_line,
+                                 struct http_seen *seen);
 enum http_result http_head_bad(struct http_head *h, enum http_fault fault);
 /* Sets keep_alive, upgrade and a stated body; false: a fault is set. A body that is not stated is HTTP_BODY_NONE. */
 bool http_head_framing(struct http_head *h, const struct http_seen *seen);

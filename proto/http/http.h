@@ -1,8 +1,9 @@
 /* HTTP/1.1 heads and bodies (RFC 9110, 9112): incremental, bounded, strict. Results are slices of the input.
  *
  * What is ambiguous is refused, for it is how requests are smuggled: Content-Length with Transfer-Encoding, two lengths
- * (equal ones too), a length that is not 1*DIGIT, a transfer-encoding other than one `chunked`, bare CR or LF, obs-fold,
- * space before the colon, a control byte in a value, a missing or second Host in 1.1, a chunk extension or trailer past its limit. */
+ * (equal ones too), a length that is not 1*DIGIT, a transfer-encoding other than one `chunked`, bare CR or LF,
+ * obs-fold, space before the colon, a control byte in a value, a missing or second Host in 1.1, a chunk extension or
+ * trailer past its limit. */
 #ifndef TG_HTTP_H
 #define TG_HTTP_H
 
@@ -80,9 +81,9 @@ struct http_reader {
     enum http_fault fault;
 };
 void http_reader_init(struct http_reader *r, enum http_body kind, uint64_t content_length);
-/* Looks at in (which begins where the last call stopped). *used: bytes to consume; *data: the run of body bytes within them
- * (may be empty). HTTP_OK: done, the body is complete; HTTP_MORE: call again with what is behind *used or comes later; HTTP_BAD: fault.
- * For HTTP_BODY_TO_EOF it never ends by itself: the caller knows the end of the connection. */
+/* Looks at in (which begins where the last call stopped). *used: bytes to consume; *data: the run of body bytes within
+ * them (may be empty). HTTP_OK: done, the body is complete; HTTP_MORE: call again with what is behind *used or comes
+ * later; HTTP_BAD: fault. For HTTP_BODY_TO_EOF it never ends by itself: the caller knows the end of the connection. */
 enum http_result http_reader_next(struct http_reader *r, struct slice in, struct slice *data, size_t *used);
 
 #endif

@@ -1,5 +1,5 @@
-/* Request heads. Targets are taken in origin-form and in absolute-form (RFC 9112 §3.2), whose authority then is the host;
- * asterisk-form and authority-form ask for what a gateway to models does not do and are refused as malformed. */
+/* Request heads. Targets are taken in origin-form and in absolute-form (RFC 9112 §3.2), whose authority then is the
+ * host; asterisk-form and authority-form ask for what a gateway to models does not do and are refused as malformed. */
 #include "proto/http/chars.h"
 #include "proto/http/head.h"
 
@@ -80,7 +80,8 @@ enum http_result http_parse_request(struct http_head *h, struct slice text, size
         return http_head_bad(h, HTTP_FAULT_SYNTAX);
     if (!http_head_framing(h, &seen))
         return HTTP_BAD;
-    /* RFC 9112 §3.2: exactly one Host in 1.1, at most one before it. In absolute-form its value does not count, its presence does. */
+    /* RFC 9112 §3.2: exactly one Host in 1.1, at most one before it. In absolute-form its value does not count, its
+     * presence does. */
     if (seen.hosts > 1 || (h->minor > 0 && h->host.len == 0) || !host_ok(h->host) || !host_ok(authority))
         return http_head_bad(h, HTTP_FAULT_HOST);
     if (authority.ptr)

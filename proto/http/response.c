@@ -1,4 +1,5 @@
-/* Response heads. The body's framing follows RFC 9112 §6.3; a response without any runs to the end of its connection. */
+/* Response heads. The body's framing follows RFC 9112 §6.3; a response without any runs to the end of its connection.
+ */
 #include "proto/http/head.h"
 
 static enum http_result status_line(struct http_head *h, struct slice text, size_t *at) {

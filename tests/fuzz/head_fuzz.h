@@ -1,5 +1,5 @@
-/* What the two fuzzers of heads share: the input whole and in pieces must be understood alike; what was understood must be free of all that
- * is ambiguous; and written out again from the parsed head it must be understood the same. */
+/* What the two fuzzers of heads share: the input whole and in pieces must be understood alike; what was understood must
+ * be free of all that is ambiguous; and written out again from the parsed head it must be understood the same. */
 #ifndef TG_HEAD_FUZZ_H
 #define TG_HEAD_FUZZ_H
 
@@ -19,7 +19,8 @@ static inline void head_check_slice(struct slice s, struct slice text, size_t by
 
 static inline void head_check(const struct http_head *h, struct slice text) {
     unsigned lengths = 0, codings = 0;
-    CHECK(h->bytes <= text.len && h->bytes <= HTTP_MAX_HEAD && h->bytes >= 4 && memcmp(text.ptr + h->bytes - 4, "\r\n\r\n", 4) == 0);
+    CHECK(h->bytes <= text.len && h->bytes <= HTTP_MAX_HEAD && h->bytes >= 4 &&
+          memcmp(text.ptr + h->bytes - 4, "\r\n\r\n", 4) == 0);
     CHECK(h->header_count <= HTTP_MAX_HEADERS && h->fault == HTTP_FAULT_NONE);
     struct slice parts[] = { h->method, h->target, h->path, h->query, h->reason, h->content_encoding, h->host };
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
@@ -38,7 +39,8 @@ static inline void head_check(const struct http_head *h, struct slice text) {
     CHECK(h->body != HTTP_BODY_CHUNKED || codings == 1);
 }
 
-static inline enum http_result head_pieces(struct http_head *h, head_parser *parse, struct slice text, size_t step, char **mem) {
+static inline enum http_result head_pieces(struct http_head *h, head_parser *parse, struct slice text, size_t step,
+                                           char **mem) {
     size_t scanned = 0;
     *mem = NULL;
     for (size_t have = step;; have += step) {
@@ -55,9 +57,10 @@ static inline enum http_result head_pieces(struct http_head *h, head_parser *par
 
 static inline bool head_same(const struct http_head *a, const struct http_head *b) {
     bool same = slice_eq(a->method, b->method) && slice_eq(a->target, b->target) && slice_eq(a->path, b->path) &&
-                slice_eq(a->query, b->query) && slice_eq(a->host, b->host) && a->status == b->status && a->minor == b->minor &&
-                slice_eq(a->reason, b->reason) && a->keep_alive == b->keep_alive && a->body == b->body && a->upgrade == b->upgrade &&
-                a->expect_continue == b->expect_continue && a->content_length == b->content_length && a->header_count == b->header_count;
+                slice_eq(a->query, b->query) && slice_eq(a->host, b->host) && a->status == b->status &&
+                a->minor == b->minor && slice_eq(a->reason, b->reason) && a->keep_alive == b->keep_alive &&
+                a->body == b->body && a->upgrade == b->upgrade && a->expect_continue == b->expect_continue &&
+                a->content_length == b->content_length && a->header_count == b->header_count;
     for (uint32_t i = 0; same && i < a->header_count; i++)
         same = slice_eq(a->headers[i].name, b->headers[i].name) && slice_eq(a->headers[i].value, b->headers[i].value);
     return same;
@@ -90,7 +93,8 @@ static inline int head_fuzz(head_parser *parse, const uint8_t *data, size_t size
         char *out = malloc(HTTP_MAX_HEAD + 64);
         size_t n = head_print(&whole, out);
         scanned = 0;
-        CHECK(n > HTTP_MAX_HEAD || (parse(&pieces, slice_of(out, n), &scanned) == HTTP_OK && pieces.bytes == n && head_same(&whole, &pieces)));
+        CHECK(n > HTTP_MAX_HEAD || (parse(&pieces, slice_of(out, n), &scanned) == HTTP_OK && pieces.bytes == n &&
+                                    head_same(&whole, &pieces)));
         free(out);
     }
     free(mem);

@@ -1,5 +1,5 @@
-/* Any bytes as a body: whole and in pieces it must yield the same data, end at the same byte, or be refused for the same reason. A chunked body
- * that ended is decoded a second way, by a plain reading of the grammar. */
+/* Any bytes as a body: whole and in pieces it must yield the same data, end at the same byte, or be refused for the
+ * same reason. A chunked body that ended is decoded a second way, by a plain reading of the grammar. */
 #include <stdlib.h>
 
 #include "proto/base/check.h"

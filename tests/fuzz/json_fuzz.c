@@ -1,5 +1,5 @@
-/* Any bytes as JSON. What parses must be a well-nested tape within the text; written again from the tape it must parse to the same tape
- * and the same decoded strings. Any bytes as a string must be written as JSON that parses. */
+/* Any bytes as JSON. What parses must be a well-nested tape within the text; written again from the tape it must parse
+ * to the same tape and the same decoded strings. Any bytes as a string must be written as JSON that parses. */
 #include <stdlib.h>
 
 #include "proto/base/check.h"
@@ -20,7 +20,9 @@ static void check_token(const struct json *j, uint32_t t, uint32_t start, uint32
     switch (tok->type) {
     case JSON_OBJECT: CHECK(first == '{' && last == '}'); break;
     case JSON_ARRAY: CHECK(first == '[' && last == ']'); break;
-    case JSON_STRING: CHECK(first == '"' && last == '"' && tok->escaped == (memchr(span.ptr, '\\', span.len) != NULL)); break;
+    case JSON_STRING:
+        CHECK(first == '"' && last == '"' && tok->escaped == (memchr(span.ptr, '\\', span.len) != NULL));
+        break;
     case JSON_NUMBER: CHECK(first == '-' || (first >= '0' && first <= '9')); break;
     case JSON_TRUE: CHECK(slice_is(span, "true")); break;
     case JSON_FALSE: CHECK(slice_is(span, "false")); break;

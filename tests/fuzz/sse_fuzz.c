@@ -1,4 +1,5 @@
-/* Any bytes as an event stream, whole and in pieces whose sizes the first byte chooses: the same events, every byte accounted for. */
+/* Any bytes as an event stream, whole and in pieces whose sizes the first byte chooses: the same events, every byte
+ * accounted for. */
 #include <stdlib.h>
 
 #include "proto/base/check.h"

@@ -221,9 +221,11 @@ static bool glob(const char *g, const char *n) {
 
 static void slices(void **state) {
     (void)state;
-    assert_true(glob("*", "") && glob("*", "a/b") && glob("a*c", "abbc") && glob("a*b*c", "aXbYbZc") && glob("**", "x") && glob("", ""));
+    assert_true(glob("*", "") && glob("*", "a/b") && glob("a*c", "abbc") && glob("a*b*c", "aXbYbZc") &&
+                glob("**", "x") && glob("", ""));
     assert_true(glob("openrouter/*", "openrouter/x/y") && glob("*-mini", "gpt-4o-mini") && glob("abc", "abc"));
-    assert_false(glob("a*c", "abcb") || glob("", "a") || glob("a", "") || glob("*-mini", "gpt-mini-4") || glob("abc", "abcd") || glob("A", "a"));
+    assert_false(glob("a*c", "abcb") || glob("", "a") || glob("a", "") || glob("*-mini", "gpt-mini-4") ||
+                 glob("abc", "abcd") || glob("A", "a"));
     char many[201], deep[201]; /* would take forever if it backtracked from every star */
     memset(many, 'a', 200);
     for (int i = 0; i < 200; i++)
@@ -234,11 +236,12 @@ static void slices(void **state) {
     uint64_t v;
     assert_true(slice_to_u64(SLICE("18446744073709551615"), &v) && v == UINT64_MAX);
     assert_true(slice_to_u64(SLICE("007"), &v) && v == 7);
-    assert_false(slice_to_u64(SLICE("18446744073709551616"), &v) || slice_to_u64(SLICE(""), &v) || slice_to_u64(SLICE("-1"), &v) ||
-                 slice_to_u64(SLICE("+1"), &v) || slice_to_u64(SLICE("1 "), &v) || slice_to_u64(SLICE("99999999999999999999"), &v));
+    assert_false(slice_to_u64(SLICE("18446744073709551616"), &v) || slice_to_u64(SLICE(""), &v) ||
+                 slice_to_u64(SLICE("-1"), &v) || slice_to_u64(SLICE("+1"), &v) || slice_to_u64(SLICE("1 "), &v) ||
+                 slice_to_u64(SLICE("99999999999999999999"), &v));
     assert_true(slice_ieq(SLICE("Content-Length"), SLICE("cONTENT-lENGTH")));
-    assert_false(slice_ieq(SLICE("a"), SLICE("b")) || slice_ieq(SLICE("["), SLICE("{")) || slice_ieq(SLICE("@"), SLICE("`")) ||
-                 slice_ieq(SLICE("a"), SLICE("aa")));
+    assert_false(slice_ieq(SLICE("a"), SLICE("b")) || slice_ieq(SLICE("["), SLICE("{")) ||
+                 slice_ieq(SLICE("@"), SLICE("`")) || slice_ieq(SLICE("a"), SLICE("aa")));
     assert_true(slice_eq(slice_trim(SLICE(" \t a b\t ")), SLICE("a b")) && slice_trim(SLICE(" \t")).len == 0);
     assert_true(slice_eq_secret(SLICE("abc"), SLICE("abc")) && slice_eq_secret(SLICE(""), SLICE_NONE));
     assert_false(slice_eq_secret(SLICE("abc"), SLICE("abd")) || slice_eq_secret(SLICE("abc"), SLICE("ab")) ||
@@ -253,11 +256,16 @@ static void slices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(arena_aligns_and_returns, all_returned), cmocka_unit_test_teardown(arena_overflow_is_sticky, all_returned),
-        cmocka_unit_test_teardown(arena_texts, all_returned), cmocka_unit_test_teardown(arena_resizes, all_returned),
-        cmocka_unit_test_teardown(buf_is_a_queue, all_returned), cmocka_unit_test_teardown(buf_ceiling, all_returned),
-        cmocka_unit_test_teardown(buf_prints, all_returned), cmocka_unit_test_teardown(buf_moves_seldom, all_returned),
-        cmocka_unit_test(pages_keep), cmocka_unit_test(slices),
+        cmocka_unit_test_teardown(arena_aligns_and_returns, all_returned),
+        cmocka_unit_test_teardown(arena_overflow_is_sticky, all_returned),
+        cmocka_unit_test_teardown(arena_texts, all_returned),
+        cmocka_unit_test_teardown(arena_resizes, all_returned),
+        cmocka_unit_test_teardown(buf_is_a_queue, all_returned),
+        cmocka_unit_test_teardown(buf_ceiling, all_returned),
+        cmocka_unit_test_teardown(buf_prints, all_returned),
+        cmocka_unit_test_teardown(buf_moves_seldom, all_returned),
+        cmocka_unit_test(pages_keep),
+        cmocka_unit_test(slices),
     };
     pages_init(&pages, 4);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

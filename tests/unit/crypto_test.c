@@ -1,5 +1,5 @@
-/* Published vectors: FIPS 180-4's examples, RFC 4231, RFC 4648 §10, RFC 3720 §B.4 (CRC-32C); each by instruction and by portable code,
- * whole and in pieces. */
+/* Published vectors: FIPS 180-4's examples, RFC 4231, RFC 4648 §10, RFC 3720 §B.4 (CRC-32C); each by instruction and by
+ * portable code, whole and in pieces. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,12 +26,14 @@ static size_t unhex(uint8_t *out, const char *s) {
     return n;
 }
 
-static const struct { const char *text, *digest; } SHA[] = {
+static const struct { const char *text, *digest;
+} SHA[] = {
     { "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" },
     { "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" },
     { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
       "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
-    { "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
+    { "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrst"
+      "u",
       "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1" },
 };
 
@@ -81,7 +83,9 @@ static void sha256_both_ways(void **state) {
         }
 }
 
-static const struct { const char *key, *data, *mac; } HMAC[] = { /* RFC 4231 §4.2–4.8 without 4.6 (truncation) */
+static const struct { const char *key, *data, *mac;
+} HMAC[] = {
+    /* RFC 4231 §4.2–4.8 without 4.6 (truncation) */
     { "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b", "4869205468657265",
       "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7" },
     { "4a656665", "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
@@ -92,10 +96,14 @@ static const struct { const char *key, *data, *mac; } HMAC[] = { /* RFC 4231 §4
     { "0102030405060708090a0b0c0d0e0f10111213141516171819",
       "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
       "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b" },
-    { "LONG", "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
+    { "LONG",
+      "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
       "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" },
-    { "LONG", "5468697320697320612074657374207573696e672061206c6172676572207468616e20626c6f636b2d73697a65206b657920616e642061206c61"
-      "72676572207468616e20626c6f636b2d73697a6520646174612e20546865206b6579206e6565647320746f2062652068617368656420626566"
+    { "LONG",
+      "5468697320697320612074657374207573696e672061206c6172676572207468616e20626c6f636b2d73697a65206b657920616e64206120"
+      "6c61"
+      "72676572207468616e20626c6f636b2d73697a6520646174612e20546865206b6579206e6565647320746f20626520686173686564206265"
+      "66"
       "6f7265206265696e6720757365642062792074686520484d414320616c676f726974686d2e",
       "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2" },
 };
@@ -164,8 +172,8 @@ static void base64_vectors(void **state) {
 
 static void base64_malformed(void **state) {
     (void)state;
-    static const char *const bad[] = { "Z", "Zm9vY", "Zg=", "Zg===", "=", "====", "Zm8==", "Zm9v=", "Zg==Zg==", "Zm=v", "Zm9*",
-                                       "Zm9v\x80", "Zm 9v=", "Zm9v====" };
+    static const char *const bad[] = { "Z",     "Zm9vY",    "Zg=",  "Zg===", "=",        "====",   "Zm8==",
+                                       "Zm9v=", "Zg==Zg==", "Zm=v", "Zm9*",  "Zm9v\x80", "Zm 9v=", "Zm9v====" };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_false(decodes(bad[i], false, NULL));
         assert_false(decodes(bad[i], true, NULL));

@@ -1,5 +1,6 @@
-/* HTTP/1.1 heads and bodies: a table of requests that must be refused, each by its fault (the shapes by which requests are smuggled), tables of
- * good ones, and every input once whole, cut at every byte, and a byte at a time, with one and the same result. */
+/* HTTP/1.1 heads and bodies: a table of requests that must be refused, each by its fault (the shapes by which requests
+ * are smuggled), tables of good ones, and every input once whole, cut at every byte, and a byte at a time, with one and
+ * the same result. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,12 +17,14 @@
 enum kind { REQUEST, RESPONSE, RESPONSE_TO_HEAD };
 
 static enum http_result parse(struct http_head *h, enum kind kind, struct slice text, size_t *scanned) {
-    return kind == REQUEST ? http_parse_request(h, text, scanned) : http_parse_response(h, text, scanned, kind == RESPONSE_TO_HEAD);
+    return kind == REQUEST ? http_parse_request(h, text, scanned)
+                           : http_parse_response(h, text, scanned, kind == RESPONSE_TO_HEAD);
 }
 
-/* Parses what comes in pieces of `step` bytes after a first piece of `first`; each time from an allocation of exactly what is there.
- * The last allocation is returned in *mem, for the head's slices point into it. */
-static enum http_result feed(struct http_head *h, enum kind kind, struct slice text, size_t first, size_t step, char **mem) {
+/* Parses what comes in pieces of `step` bytes after a first piece of `first`; each time from an allocation of exactly
+ * what is there. The last allocation is returned in *mem, for the head's slices point into it. */
+static enum http_result feed(struct http_head *h, enum kind kind, struct slice text, size_t first, size_t step,
+                             char **mem) {
     size_t scanned = 0;
     *mem = NULL;
     for (size_t have = first;; have = have + step < text.len ? have + step : text.len) {
@@ -47,7 +50,8 @@ static enum http_result parsed(enum kind kind, struct slice text) {
         if (r != whole)
             fail_msg("cut at %zu: %d, whole: %d: %.300s", cut, r, whole, text.ptr);
         if (whole == HTTP_BAD && h.fault != head.fault)
-            fail_msg("cut at %zu: %s, whole: %s: %.300s", cut, http_fault_text(h.fault), http_fault_text(head.fault), text.ptr);
+            fail_msg("cut at %zu: %s, whole: %s: %.300s", cut, http_fault_text(h.fault), http_fault_text(head.fault),
+                     text.ptr);
         if (whole == HTTP_OK) {
             assert_int_equal(h.bytes, head.bytes);
             assert_int_equal(h.header_count, head.header_count);
@@ -60,10 +64,12 @@ static enum http_result parsed(enum kind kind, struct slice text) {
     return whole;
 }
 
-static const struct { const char *text; enum http_fault fault; } BAD_REQUESTS[] = {
+static const struct { const char *text; enum http_fault fault;
+} BAD_REQUESTS[] = {
     /* Content-Length and Transfer-Encoding: CL.TE, TE.CL, TE.TE */
     { "POST / HTTP/1.1\r\n" H "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", HTTP_FAULT_LENGTH },
-    { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n8\r\nSMUGGLED", HTTP_FAULT_LENGTH },
+    { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n8\r\nSMUGGLED",
+      HTTP_FAULT_LENGTH },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc", HTTP_FAULT_LENGTH },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", HTTP_FAULT_LENGTH },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP_FAULT_CODING },
@@ -80,7 +86,9 @@ static const struct { const char *text; enum http_fault fault; } BAD_REQUESTS[] 
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: \"chunked\"\r\n\r\n", HTTP_FAULT_CODING },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding:\r\n\r\n", HTTP_FAULT_CODING },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\x0b\r\n\r\n", HTTP_FAULT_SYNTAX },
-    { "POST / HTTP/1.1\r\n" H "Transfer-Encoding:\x0b" "chunked\r\n\r\n", HTTP_FAULT_SYNTAX },
+    { "POST / HTTP/1.1\r\n" H "Transfer-Encoding:\x0b"
+      "chunked\r\n\r\n",
+      HTTP_FAULT_SYNTAX },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding : chunked\r\n\r\n", HTTP_FAULT_SYNTAX },
     { "POST / HTTP/1.1\r\n" H "Transfer-Encoding\t: chunked\r\n\r\n", HTTP_FAULT_SYNTAX },
     { "POST / HTTP/1.1\r\n" H " Transfer-Encoding: chunked\r\n\r\n", HTTP_FAULT_SYNTAX },
@@ -183,7 +191,8 @@ static void bad_requests(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(BAD_REQUESTS); i++) {
         enum http_result r = parsed(REQUEST, slice_str(BAD_REQUESTS[i].text));
         if (r != HTTP_BAD || head.fault != BAD_REQUESTS[i].fault)
-            fail_msg("got %d, %s; want %s: %s", r, http_fault_text(head.fault), http_fault_text(BAD_REQUESTS[i].fault), BAD_REQUESTS[i].text);
+            fail_msg("got %d, %s; want %s: %s", r, http_fault_text(head.fault), http_fault_text(BAD_REQUESTS[i].fault),
+                     BAD_REQUESTS[i].text);
     }
     static const char nul[] = "GET / HTTP/1.1\r\n" H "X: y\r\n\r\n";
     for (size_t at = 0; at + 4 < sizeof nul; at++) { /* a NUL has no place anywhere */
@@ -209,30 +218,43 @@ static void good_requests(void **state) {
         uint32_t headers;
     } good[] = {
         { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/", NULL, "a", 1, true, HTTP_BODY_NONE, 0, 1 },
-        { "\r\n\r\nGET /x?y=1?2 HTTP/1.1\r\nHost:a:80\r\n\r\n", "GET", "/x", "y=1?2", "a:80", 1, true, HTTP_BODY_NONE, 0, 1 },
+        { "\r\n\r\nGET /x?y=1?2 HTTP/1.1\r\nHost:a:80\r\n\r\n", "GET", "/x", "y=1?2", "a:80", 1, true, HTTP_BODY_NONE,
+          0, 1 },
         { "GET /? HTTP/1.0\r\n\r\n", "GET", "/", "", NULL, 0, false, HTTP_BODY_NONE, 0, 0 },
         { "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "GET", "/", NULL, NULL, 0, true, HTTP_BODY_NONE, 0, 1 },
-        { "GET / HTTP/1.1\r\nConnection: foo , CLOSE\r\nHost: [::1]:8080\r\n\r\n", "GET", "/", NULL, "[::1]:8080", 1, false, HTTP_BODY_NONE, 0, 2 },
-        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", "GET", "/", NULL, "a", 1, false, HTTP_BODY_NONE, 0, 3 },
-        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: closed, xclose\r\n\r\n", "GET", "/", NULL, "a", 1, true, HTTP_BODY_NONE, 0, 2 },
+        { "GET / HTTP/1.1\r\nConnection: foo , CLOSE\r\nHost: [::1]:8080\r\n\r\n", "GET", "/", NULL, "[::1]:8080", 1,
+          false, HTTP_BODY_NONE, 0, 2 },
+        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", "GET", "/", NULL, "a", 1,
+          false, HTTP_BODY_NONE, 0, 3 },
+        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: closed, xclose\r\n\r\n", "GET", "/", NULL, "a", 1, true,
+          HTTP_BODY_NONE, 0, 2 },
         { "GET / HTTP/1.7\r\nHost: a\r\n\r\n", "GET", "/", NULL, "a", 1, true, HTTP_BODY_NONE, 0, 1 },
-        { "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0012 \t\r\n\r\nbody", "POST", "/v1", NULL, "a", 1, true, HTTP_BODY_SIZED, 12, 2 },
-        { "POST /v1 HTTP/1.1\r\nHost: a\r\nCONTENT-LENGTH:0\r\n\r\n", "POST", "/v1", NULL, "a", 1, true, HTTP_BODY_SIZED, 0, 2 },
-        { "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n", "POST", "/v1", NULL, "a", 1, true, HTTP_BODY_SIZED, INT64_MAX, 2 },
-        { "POST /v1 HTTP/1.1\r\nHost: a\r\ntransfer-encoding: \tChunked\r\n\r\n", "POST", "/v1", NULL, "a", 1, true, HTTP_BODY_CHUNKED, 0, 2 },
+        { "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0012 \t\r\n\r\nbody", "POST", "/v1", NULL, "a", 1, true,
+          HTTP_BODY_SIZED, 12, 2 },
+        { "POST /v1 HTTP/1.1\r\nHost: a\r\nCONTENT-LENGTH:0\r\n\r\n", "POST", "/v1", NULL, "a", 1, true,
+          HTTP_BODY_SIZED, 0, 2 },
+        { "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n", "POST", "/v1", NULL, "a", 1,
+          true, HTTP_BODY_SIZED, INT64_MAX, 2 },
+        { "POST /v1 HTTP/1.1\r\nHost: a\r\ntransfer-encoding: \tChunked\r\n\r\n", "POST", "/v1", NULL, "a", 1, true,
+          HTTP_BODY_CHUNKED, 0, 2 },
         { "GET http://b:1/p?q HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/p", "q", "b:1", 1, true, HTTP_BODY_NONE, 0, 1 },
         { "GET HTTPS://b HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/", NULL, "b", 1, true, HTTP_BODY_NONE, 0, 1 },
         { "GET http://b?q HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/", "q", "b", 1, true, HTTP_BODY_NONE, 0, 1 },
-        { "M-SEARCH //x HTTP/1.1\r\nHost: a\r\nX:\r\nY: \t \r\nZ: a\tb \xc3\xa9 ~!\r\n\r\n", "M-SEARCH", "//x", NULL, "a", 1, true, HTTP_BODY_NONE, 0, 4 },
-        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n", "GET", "/", NULL, "a", 1, true, HTTP_BODY_NONE, 0, 1 },
-        { "GET /v1beta/models/a%2Fb:streamGenerateContent?alt=sse HTTP/1.1\r\nHost: a\r\nHost2: b\r\n\r\n", "GET", "/v1beta/models/a%2Fb:streamGenerateContent", "alt=sse", "a", 1, true, HTTP_BODY_NONE, 0, 2 },
+        { "M-SEARCH //x HTTP/1.1\r\nHost: a\r\nX:\r\nY: \t \r\nZ: a\tb \xc3\xa9 ~!\r\n\r\n", "M-SEARCH", "//x", NULL,
+          "a", 1, true, HTTP_BODY_NONE, 0, 4 },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n", "GET", "/", NULL, "a", 1, true, HTTP_BODY_NONE, 0,
+          1 },
+        { "GET /v1beta/models/a%2Fb:streamGenerateContent?alt=sse HTTP/1.1\r\nHost: a\r\nHost2: b\r\n\r\n", "GET",
+          "/v1beta/models/a%2Fb:streamGenerateContent", "alt=sse", "a", 1, true, HTTP_BODY_NONE, 0, 2 },
     };
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         struct slice text = slice_str(good[i].text);
         if (parsed(REQUEST, text) != HTTP_OK)
             fail_msg("refused (%s): %s", http_fault_text(head.fault), good[i].text);
-        assert_int_equal(head.bytes, (size_t)(strstr(good[i].text + (*good[i].text == '\r' ? 4 : 0), "\r\n\r\n") + 4 - good[i].text));
-        assert_true(is(head.method, good[i].method) && is(head.path, good[i].path) && is(head.query, good[i].query) && is(head.host, good[i].host));
+        assert_int_equal(head.bytes, (size_t)(strstr(good[i].text + (*good[i].text == '\r' ? 4 : 0), "\r\n\r\n") + 4 -
+                                              good[i].text));
+        assert_true(is(head.method, good[i].method) && is(head.path, good[i].path) && is(head.query, good[i].query) &&
+                    is(head.host, good[i].host));
         assert_int_equal(head.minor, good[i].minor);
         assert_int_equal(head.keep_alive, good[i].keep_alive);
         assert_int_equal(head.body, good[i].body);
@@ -240,7 +262,8 @@ static void good_requests(void **state) {
             assert_int_equal(head.content_length, good[i].length);
         assert_int_equal(head.header_count, good[i].headers);
     }
-    assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.1\r\nHost: a\r\nX: \t b c\t \r\nY:d\r\nx: second\r\n\r\n")), HTTP_OK);
+    assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.1\r\nHost: a\r\nX: \t b c\t \r\nY:d\r\nx: second\r\n\r\n")),
+                     HTTP_OK);
     assert_true(slice_is(http_find(&head, SLICE("x"))->value, "b c"));
     assert_true(slice_is(http_find(&head, SLICE("Y"))->value, "d"));
     assert_null(http_find(&head, SLICE("z")));
@@ -248,13 +271,24 @@ static void good_requests(void **state) {
 
 static void request_flags(void **state) {
     (void)state;
-    assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.1\r\n" H "Expect: 100-Continue\r\nContent-Encoding: gzip\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")), HTTP_OK);
+    assert_int_equal(
+        parsed(
+            REQUEST,
+            SLICE(
+                "GET / HTTP/1.1\r\n" H
+                "Expect: 100-Continue\r\nContent-Encoding: gzip\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")),
+        HTTP_OK);
     assert_true(head.expect_continue && !head.expect_other && head.upgrade && slice_is(head.content_encoding, "gzip"));
-    assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.1\r\n" H "Expect: the-unexpected\r\nContent-Encoding: Identity\r\nUpgrade: h2c\r\n\r\n")), HTTP_OK);
+    assert_int_equal(
+        parsed(REQUEST, SLICE("GET / HTTP/1.1\r\n" H
+                              "Expect: the-unexpected\r\nContent-Encoding: Identity\r\nUpgrade: h2c\r\n\r\n")),
+        HTTP_OK);
     assert_true(!head.expect_continue && head.expect_other && !head.upgrade && !head.content_encoding.ptr);
     assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n")), HTTP_OK);
     assert_false(head.expect_continue || head.expect_other);
-    assert_int_equal(parsed(REQUEST, SLICE("GET / HTTP/1.1\r\n" H "Content-Encoding: identity\r\nContent-Encoding: br\r\n\r\n")), HTTP_OK);
+    assert_int_equal(
+        parsed(REQUEST, SLICE("GET / HTTP/1.1\r\n" H "Content-Encoding: identity\r\nContent-Encoding: br\r\n\r\n")),
+        HTTP_OK);
     assert_true(slice_is(head.content_encoding, "br"));
 }
 
@@ -282,8 +316,10 @@ static void limits(void **state) {
     (void)state;
     char *text = malloc(3 * HTTP_MAX_HEAD);
     size_t rest = strlen("GET / HTTP/1.1\r\n" H "X: \r\n\r\n");
-    assert_int_equal(parsed(REQUEST, padded(text, "GET / HTTP/1.1\r\n" H "X: ", HTTP_MAX_HEAD - rest, "\r\n\r\n")), HTTP_OK);
-    assert_int_equal(parsed(REQUEST, padded(text, "GET / HTTP/1.1\r\n" H "X: ", HTTP_MAX_HEAD - rest + 1, "\r\n\r\n")), HTTP_BAD);
+    assert_int_equal(parsed(REQUEST, padded(text, "GET / HTTP/1.1\r\n" H "X: ", HTTP_MAX_HEAD - rest, "\r\n\r\n")),
+                     HTTP_OK);
+    assert_int_equal(parsed(REQUEST, padded(text, "GET / HTTP/1.1\r\n" H "X: ", HTTP_MAX_HEAD - rest + 1, "\r\n\r\n")),
+                     HTTP_BAD);
     assert_int_equal(head.fault, HTTP_FAULT_HEAD_LONG);
     assert_int_equal(parsed(REQUEST, padded(text, "GET / HTTP/1.1\r\n" H "X: ", 2 * HTTP_MAX_HEAD, "")), HTTP_BAD);
     assert_int_equal(head.fault, HTTP_FAULT_HEAD_LONG);
@@ -336,18 +372,24 @@ static void responses(void **state) {
         { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", RESPONSE, 200, "OK", HTTP_BODY_SIZED, 5, true },
         { "HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n", RESPONSE, 200, "", HTTP_BODY_SIZED, 5, true },
         { "HTTP/1.1 200\r\nContent-Length: 5\r\n\r\n", RESPONSE, 200, "", HTTP_BODY_SIZED, 5, true },
-        { "HTTP/1.1 429 Too Many Requests\r\nTransfer-Encoding: chunked\r\n\r\n", RESPONSE, 429, "Too Many Requests", HTTP_BODY_CHUNKED, 0, true },
+        { "HTTP/1.1 429 Too Many Requests\r\nTransfer-Encoding: chunked\r\n\r\n", RESPONSE, 429, "Too Many Requests",
+          HTTP_BODY_CHUNKED, 0, true },
         { "HTTP/1.1 200 OK\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_TO_EOF, 0, false },
         { "HTTP/1.0 200 OK\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_TO_EOF, 0, false },
         { "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_SIZED, 0, false },
-        { "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_SIZED, 0, true },
-        { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_SIZED, 0, false },
+        { "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", RESPONSE, 200, "OK",
+          HTTP_BODY_SIZED, 0, true },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", RESPONSE, 200, "OK", HTTP_BODY_SIZED, 0,
+          false },
         { "HTTP/1.1 100 Continue\r\n\r\n", RESPONSE, 100, "Continue", HTTP_BODY_NONE, 0, true },
-        { "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", RESPONSE, 204, "No Content", HTTP_BODY_NONE, 0, true },
-        { "HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", RESPONSE, 304, "Not Modified", HTTP_BODY_NONE, 0, true },
+        { "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", RESPONSE, 204, "No Content", HTTP_BODY_NONE,
+          0, true },
+        { "HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", RESPONSE, 304, "Not Modified", HTTP_BODY_NONE, 0,
+          true },
         { "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", RESPONSE_TO_HEAD, 200, "OK", HTTP_BODY_NONE, 0, true },
         { "HTTP/1.1 200 OK\r\n\r\n", RESPONSE_TO_HEAD, 200, "OK", HTTP_BODY_NONE, 0, true },
-        { "HTTP/1.1 599 \xc3\xa9t\xc3\xa9 \t!\r\nContent-Length: 1\r\n\r\n", RESPONSE, 599, "\xc3\xa9t\xc3\xa9 \t!", HTTP_BODY_SIZED, 1, true },
+        { "HTTP/1.1 599 \xc3\xa9t\xc3\xa9 \t!\r\nContent-Length: 1\r\n\r\n", RESPONSE, 599, "\xc3\xa9t\xc3\xa9 \t!",
+          HTTP_BODY_SIZED, 1, true },
     };
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         if (parsed(good[i].kind, slice_str(good[i].text)) != HTTP_OK)
@@ -387,7 +429,8 @@ static void responses(void **state) {
 }
 
 /* Reads a chunked body that comes in pieces; the data into out. Returns the last result, *rest: bytes not consumed. */
-static enum http_result body_of(struct http_reader *r, struct slice in, size_t first, size_t step, char *out, size_t *n, size_t *rest) {
+static enum http_result body_of(struct http_reader *r, struct slice in, size_t first, size_t step, char *out, size_t *n,
+                                size_t *rest) {
     size_t at = 0;
     *n = 0;
     for (size_t have = first;; have = have + step < in.len ? have + step : in.len) {
@@ -415,7 +458,8 @@ static enum http_result body_of(struct http_reader *r, struct slice in, size_t f
     }
 }
 
-static void check_body(enum http_body kind, uint64_t length, struct slice in, enum http_result want, enum http_fault fault, const char *data, size_t rest) {
+static void check_body(enum http_body kind, uint64_t length, struct slice in, enum http_result want,
+                       enum http_fault fault, const char *data, size_t rest) {
     char *out = malloc(in.len + 1);
     for (size_t cut = 0; cut <= in.len; cut += in.len > 4000 ? 997 : 1) {
         struct http_reader r;
@@ -454,24 +498,63 @@ static void chunked_bodies(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         check_body(HTTP_BODY_CHUNKED, 0, slice_str(good[i].in), HTTP_OK, HTTP_FAULT_NONE, good[i].data, good[i].rest);
     static const char *const bad[] = {
-        "\r\n", "g\r\n", " 5\r\nhello\r\n", "0x5\r\nhello\r\n", "-5\r\n", "+5\r\n", "5 \r\nhello\r\n", "5\t\r\n", "5\nhello\r\n", "5\r\rhello", "5\rhello", "5\r\nhello0\r\n\r\n", "5\r\nhello\n0\r\n\r\n",
-        "5\r\nhello\r0\r\n\r\n", "5\r\nhello!\r\n", "5\r\nhell\r\n0\r\n\r\n", "5,a\r\n", "5;a\nhello\r\n", "5;a\x01\r\n", "5;\x7f\r\n", "5 a\r\n", "5; a\r\rhello", "fffffffffffffffff\r\n", "10000000000000000\r\n",
-        "8000000000000000\r\n", "0000000000000005\r\nhello\r\n", "FFFFFFFFFFFFFFFF5\r\n", "0\r\nX y\r\n\r\n", "0\r\n X: y\r\n\r\n", "0\r\n: y\r\n\r\n", "0\r\nX: y\n\r\n", "0\r\nX: y\r\n\n", "0\r\n\n", "0\r\n\rX",
-        "0\r\nX : y\r\n\r\n", "0\r\nX: a\r\n b\r\n\r\n", "0\r\nX: a\x01\r\n\r\n", "0\n\n", "5;\"a\r\n\nhello\r\n",
+        "\r\n",
+        "g\r\n",
+        " 5\r\nhello\r\n",
+        "0x5\r\nhello\r\n",
+        "-5\r\n",
+        "+5\r\n",
+        "5 \r\nhello\r\n",
+        "5\t\r\n",
+        "5\nhello\r\n",
+        "5\r\rhello",
+        "5\rhello",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r0\r\n\r\n",
+        "5\r\nhello!\r\n",
+        "5\r\nhell\r\n0\r\n\r\n",
+        "5,a\r\n",
+        "5;a\nhello\r\n",
+        "5;a\x01\r\n",
+        "5;\x7f\r\n",
+        "5 a\r\n",
+        "5; a\r\rhello",
+        "fffffffffffffffff\r\n",
+        "10000000000000000\r\n",
+        "8000000000000000\r\n",
+        "0000000000000005\r\nhello\r\n",
+        "FFFFFFFFFFFFFFFF5\r\n",
+        "0\r\nX y\r\n\r\n",
+        "0\r\n X: y\r\n\r\n",
+        "0\r\n: y\r\n\r\n",
+        "0\r\nX: y\n\r\n",
+        "0\r\nX: y\r\n\n",
+        "0\r\n\n",
+        "0\r\n\rX",
+        "0\r\nX : y\r\n\r\n",
+        "0\r\nX: a\r\n b\r\n\r\n",
+        "0\r\nX: a\x01\r\n\r\n",
+        "0\n\n",
+        "5;\"a\r\n\nhello\r\n",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         check_body(HTTP_BODY_CHUNKED, 0, slice_str(bad[i]), HTTP_BAD, HTTP_FAULT_CHUNK, "", 0);
     check_body(HTTP_BODY_CHUNKED, 0, slice_of("\0", 1), HTTP_BAD, HTTP_FAULT_CHUNK, "", 0);
-    static const char *const more[] = { "", "5", "5\r", "5\r\n", "5;", "5 ", "0\r\n", "0\r\n\r", "0\r\nX", "0\r\nX: y\r\n", "0\r\nX: y\r\n\r" };
+    static const char *const more[] = { "",        "5",      "5\r",           "5\r\n",          "5;", "5 ", "0\r\n",
+                                        "0\r\n\r", "0\r\nX", "0\r\nX: y\r\n", "0\r\nX: y\r\n\r" };
     for (size_t i = 0; i < ARRAY_LEN(more); i++)
         check_body(HTTP_BODY_CHUNKED, 0, slice_str(more[i]), HTTP_MORE, HTTP_FAULT_NONE, "", 0);
     check_body(HTTP_BODY_CHUNKED, 0, SLICE("5\r\nhel"), HTTP_MORE, HTTP_FAULT_NONE, "hel", 0);
     check_body(HTTP_BODY_CHUNKED, 0, SLICE("5\r\nhello\r\n0\r\n\r"), HTTP_MORE, HTTP_FAULT_NONE, "hello", 0);
     char *text = malloc(20000);
-    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "5;", 200, "\r\nhello\r\n0\r\n\r\n"), HTTP_OK, HTTP_FAULT_NONE, "hello", 0);
-    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "5;", 300, "\r\nhello\r\n0\r\n\r\n"), HTTP_BAD, HTTP_FAULT_CHUNK, "", 0);
+    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "5;", 200, "\r\nhello\r\n0\r\n\r\n"), HTTP_OK, HTTP_FAULT_NONE,
+               "hello", 0);
+    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "5;", 300, "\r\nhello\r\n0\r\n\r\n"), HTTP_BAD, HTTP_FAULT_CHUNK, "",
+               0);
     check_body(HTTP_BODY_CHUNKED, 0, padded(text, "0\r\nX: ", 8000, "\r\n\r\n"), HTTP_OK, HTTP_FAULT_NONE, "", 0);
-    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "0\r\nX: ", 9000, "\r\n\r\n"), HTTP_BAD, HTTP_FAULT_TRAILER_LONG, "", 0);
+    check_body(HTTP_BODY_CHUNKED, 0, padded(text, "0\r\nX: ", 9000, "\r\n\r\n"), HTTP_BAD, HTTP_FAULT_TRAILER_LONG, "",
+               0);
     free(text);
 }
 
@@ -494,15 +577,36 @@ static void other_bodies(void **state) {
 
 static void utilities(void **state) {
     (void)state;
-    assert_true(http_has_token(SLICE("a, B ,c"), SLICE("b")) && http_has_token(SLICE("a"), SLICE("A")) && http_has_token(SLICE(",, a"), SLICE("a")));
-    assert_false(http_has_token(SLICE("ab, c"), SLICE("a")) || http_has_token(SLICE(""), SLICE("a")) || http_has_token(SLICE("a b"), SLICE("a")) || http_has_token(SLICE_NONE, SLICE("a")));
+    assert_true(http_has_token(SLICE("a, B ,c"), SLICE("b")) && http_has_token(SLICE("a"), SLICE("A")) &&
+                http_has_token(SLICE(",, a"), SLICE("a")));
+    assert_false(http_has_token(SLICE("ab, c"), SLICE("a")) || http_has_token(SLICE(""), SLICE("a")) ||
+                 http_has_token(SLICE("a b"), SLICE("a")) || http_has_token(SLICE_NONE, SLICE("a")));
     char out[8];
     size_t n;
-    static const struct { const char *query, *name, *value; } params[] = {
-        { "a=1&b=2", "b", "2" }, { "a=1&a=2", "a", "1" }, { "a", "a", "" }, { "a=", "a", "" }, { "ab=1&a=2", "a", "2" }, { "key=a%20b+c", "key", "a b c" }, { "k%65y=x", "key", "x" }, { "a=b=c", "a", "b=c" },
-        { "&&a=1", "a", "1" }, { "a=%2B%25", "a", "+%" }, { "a=12345678", "a", "12345678" },
-        { "", "a", NULL }, { "b=1", "a", NULL }, { "a=%", "a", NULL }, { "a=%1", "a", NULL }, { "a=%zz", "a", NULL }, { "a=%00", "a", NULL }, { "a=123456789", "a", NULL }, { "A=1", "a", NULL }, { "=1", "", NULL },
-        { "a=%&a=2", "a", NULL }, { "%=1&a=2", "a", "2" },
+    static const struct { const char *query, *name, *value;
+    } params[] = {
+        { "a=1&b=2", "b", "2" },
+        { "a=1&a=2", "a", "1" },
+        { "a", "a", "" },
+        { "a=", "a", "" },
+        { "ab=1&a=2", "a", "2" },
+        { "key=a%20b+c", "key", "a b c" },
+        { "k%65y=x", "key", "x" },
+        { "a=b=c", "a", "b=c" },
+        { "&&a=1", "a", "1" },
+        { "a=%2B%25", "a", "+%" },
+        { "a=12345678", "a", "12345678" },
+        { "", "a", NULL },
+        { "b=1", "a", NULL },
+        { "a=%", "a", NULL },
+        { "a=%1", "a", NULL },
+        { "a=%zz", "a", NULL },
+        { "a=%00", "a", NULL },
+        { "a=123456789", "a", NULL },
+        { "A=1", "a", NULL },
+        { "=1", "", NULL },
+        { "a=%&a=2", "a", NULL },
+        { "%=1&a=2", "a", "2" },
     };
     for (size_t i = 0; i < ARRAY_LEN(params); i++) {
         bool ok = http_query_get(slice_str(params[i].query), slice_str(params[i].name), out, sizeof out, &n);
@@ -510,8 +614,11 @@ static void utilities(void **state) {
             fail_msg("%s in %s: %d %.*s", params[i].name, params[i].query, ok, ok ? (int)n : 0, out);
     }
     assert_false(http_query_get(SLICE_NONE, SLICE("a"), out, sizeof out, &n));
-    assert_true(http_percent_decode(SLICE("a+b%2fc"), false, out, sizeof out, &n) && slice_is(slice_of(out, n), "a+b/c"));
-    assert_false(http_percent_decode(SLICE("a%0"), false, out, sizeof out, &n) || http_percent_decode(SLICE("%0g"), false, out, sizeof out, &n) || http_percent_decode(slice_of("a\0", 2), false, out, sizeof out, &n));
+    assert_true(http_percent_decode(SLICE("a+b%2fc"), false, out, sizeof out, &n) &&
+                slice_is(slice_of(out, n), "a+b/c"));
+    assert_false(http_percent_decode(SLICE("a%0"), false, out, sizeof out, &n) ||
+                 http_percent_decode(SLICE("%0g"), false, out, sizeof out, &n) ||
+                 http_percent_decode(slice_of("a\0", 2), false, out, sizeof out, &n));
     assert_string_equal(http_reason(200), "OK");
     assert_string_equal(http_reason(429), "Too Many Requests");
     assert_string_equal(http_reason(598), "Server Error");
@@ -532,8 +639,17 @@ static void character_classes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bad_requests), cmocka_unit_test(good_requests), cmocka_unit_test(request_flags), cmocka_unit_test(incomplete), cmocka_unit_test(limits), cmocka_unit_test(searched_once),
-        cmocka_unit_test(responses), cmocka_unit_test(chunked_bodies), cmocka_unit_test(other_bodies), cmocka_unit_test(utilities), cmocka_unit_test(character_classes),
+        cmocka_unit_test(bad_requests),
+        cmocka_unit_test(good_requests),
+        cmocka_unit_test(request_flags),
+        cmocka_unit_test(incomplete),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(searched_once),
+        cmocka_unit_test(responses),
+        cmocka_unit_test(chunked_bodies),
+        cmocka_unit_test(other_bodies),
+        cmocka_unit_test(utilities),
+        cmocka_unit_test(character_classes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

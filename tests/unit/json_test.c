@@ -1,6 +1,6 @@
-/* The JSON parser against tables of good and bad texts (RFC 8259, and the traps collected in "Parsing JSON is a minefield"), navigation,
- * numbers and the writer. Every text is parsed from an allocation of exactly its size, so that a sanitizer sees a read past it; each good
- * text is also cut at every byte, which must never be taken for whole. */
+/* The JSON parser against tables of good and bad texts (RFC 8259, and the traps collected in "Parsing JSON is a
+ * minefield"), navigation, numbers and the writer. Every text is parsed from an allocation of exactly its size, so that
+ * a sanitizer sees a read past it; each good text is also cut at every byte, which must never be taken for whole. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -58,38 +58,173 @@ static struct json parsed(const char *text) {
 }
 
 static const char *const GOOD[] = {
-    "{}", "[]", " [ ] ", "null", "true", "false", "0", "-0", "1", "-1", "0.1", "-0.0", "1e1", "1E+2", "1e-2", "12.50e007", "\"\"", "\"a\"", "123456789012345678901234567890",
-    "[1,2,3]", "[[],{},[[]]]", "{\"a\":1}", "{\"a\":{\"b\":[null,true,false]},\"c\":\"d\"}", "\t\r\n {\"a\" : 1 , \"b\" : [ 1 , 2 ] } \r\n",
-    "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\u0041\\u00e9\\u20ac\\ud83d\\ude00\\u0000\"", "\"\\uD800\\uDC00\\uDBFF\\uDFFF\"", "\"\x7f\"", "\"/\"",
-    "\"\xc2\x80\xdf\xbf\"", "\"\xe0\xa0\x80\xe2\x82\xac\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\"", "\"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"",
-    "\"\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xd0\xbc\xd0\xb8\xd1\x80 \xd0\xb8 \\n\xd1\x82\xd0\xb4 a \xd1\x82\"", "{\"\":0}", "{\"a\":1,\"a\":2}", "[0,-1.5e3,\"x\",{}]",
-    "\"0123456789abcdef\"", "\"0123456789abcde\"", "\"0123456789abcdefg\"", "\"0123456789abcdef0123456789abcdef\\n\"", "{\"0123456789abcdef\\u0030\":[\"0123456789abcde\xc3\xa9\"]}",
+    "{}",
+    "[]",
+    " [ ] ",
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "0.1",
+    "-0.0",
+    "1e1",
+    "1E+2",
+    "1e-2",
+    "12.50e007",
+    "\"\"",
+    "\"a\"",
+    "123456789012345678901234567890",
+    "[1,2,3]",
+    "[[],{},[[]]]",
+    "{\"a\":1}",
+    "{\"a\":{\"b\":[null,true,false]},\"c\":\"d\"}",
+    "\t\r\n {\"a\" : 1 , \"b\" : [ 1 , 2 ] } \r\n",
+    "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+    "\"\\u0041\\u00e9\\u20ac\\ud83d\\ude00\\u0000\"",
+    "\"\\uD800\\uDC00\\uDBFF\\uDFFF\"",
+    "\"\x7f\"",
+    "\"/\"",
+    "\"\xc2\x80\xdf\xbf\"",
+    "\"\xe0\xa0\x80\xe2\x82\xac\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\"",
+    "\"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"",
+    "\"\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xd0\xbc\xd0\xb8\xd1\x80 \xd0\xb8 \\n\xd1\x82\xd0\xb4 a "
+    "\xd1\x82\"",
+    "{\"\":0}",
+    "{\"a\":1,\"a\":2}",
+    "[0,-1.5e3,\"x\",{}]",
+    "\"0123456789abcdef\"",
+    "\"0123456789abcde\"",
+    "\"0123456789abcdefg\"",
+    "\"0123456789abcdef0123456789abcdef\\n\"",
+    "{\"0123456789abcdef\\u0030\":[\"0123456789abcde\xc3\xa9\"]}",
 };
 
-static const struct { const char *text; enum json_err err; size_t at; } BAD[] = {
-    { "", JSON_EMPTY, 0 }, { "  \n", JSON_EMPTY, 3 },
-    { "[", JSON_SYNTAX, 1 }, { "]", JSON_SYNTAX, 0 }, { "{", JSON_SYNTAX, 1 }, { "}", JSON_SYNTAX, 0 }, { "[1", JSON_SYNTAX, 2 }, { "[1,", JSON_SYNTAX, 3 },
-    { "[1,]", JSON_SYNTAX, 3 }, { "[,1]", JSON_SYNTAX, 1 }, { "[1 2]", JSON_SYNTAX, 3 }, { "[1:2]", JSON_SYNTAX, 2 }, { "[1}", JSON_SYNTAX, 2 }, { "{]", JSON_SYNTAX, 1 },
-    { "{\"a\"", JSON_SYNTAX, 4 }, { "{\"a\":", JSON_SYNTAX, 5 }, { "{\"a\":}", JSON_SYNTAX, 5 }, { "{\"a\":1,}", JSON_SYNTAX, 7 }, { "{\"a\",1}", JSON_SYNTAX, 4 }, { "{1:1}", JSON_SYNTAX, 1 },
-    { "{a:1}", JSON_SYNTAX, 1 }, { "{'a':1}", JSON_SYNTAX, 1 }, { "{\"a\":1 \"b\":2}", JSON_SYNTAX, 7 }, { "{\"a\" 1}", JSON_SYNTAX, 5 }, { "{\"a\":1]", JSON_SYNTAX, 6 }, { "{,}", JSON_SYNTAX, 1 },
-    { "{\"a\"::1}", JSON_SYNTAX, 5 }, { "{null:1}", JSON_SYNTAX, 1 }, { "{[]:1}", JSON_SYNTAX, 1 },
-    { "tru", JSON_SYNTAX, 3 }, { "True", JSON_SYNTAX, 0 }, { "truE", JSON_SYNTAX, 3 }, { "nul", JSON_SYNTAX, 3 }, { "fals", JSON_SYNTAX, 4 }, { "nan", JSON_SYNTAX, 1 }, { "NaN", JSON_SYNTAX, 0 },
-    { "Infinity", JSON_SYNTAX, 0 }, { "-Infinity", JSON_SYNTAX, 1 }, { "undefined", JSON_SYNTAX, 0 }, { "truefalse", JSON_TRAILING, 4 }, { "nullx", JSON_TRAILING, 4 },
-    { "-", JSON_SYNTAX, 1 }, { "+1", JSON_SYNTAX, 0 }, { ".5", JSON_SYNTAX, 0 }, { "1.", JSON_SYNTAX, 2 }, { "1.e1", JSON_SYNTAX, 2 }, { "1e", JSON_SYNTAX, 2 }, { "1e+", JSON_SYNTAX, 3 },
-    { "1E-", JSON_SYNTAX, 3 }, { "01", JSON_TRAILING, 1 }, { "-01", JSON_TRAILING, 2 }, { "[01]", JSON_SYNTAX, 2 }, { "0x10", JSON_TRAILING, 1 }, { "1.5.2", JSON_TRAILING, 3 }, { "1e5.2", JSON_TRAILING, 3 },
-    { "--1", JSON_SYNTAX, 1 }, { "-a", JSON_SYNTAX, 1 }, { "1_000", JSON_TRAILING, 1 }, { "\xef\xbc\x91", JSON_SYNTAX, 0 },
-    { "\"", JSON_SYNTAX, 1 }, { "\"a", JSON_SYNTAX, 2 }, { "\"\\", JSON_SYNTAX, 2 }, { "\"\\\"", JSON_SYNTAX, 3 }, { "\"\n\"", JSON_SYNTAX, 1 }, { "\"a\tb\"", JSON_SYNTAX, 2 }, { "\"\x1f\"", JSON_SYNTAX, 1 },
+static const struct { const char *text; enum json_err err; size_t at;
+} BAD[] = {
+    { "", JSON_EMPTY, 0 },
+    { "  \n", JSON_EMPTY, 3 },
+    { "[", JSON_SYNTAX, 1 },
+    { "]", JSON_SYNTAX, 0 },
+    { "{", JSON_SYNTAX, 1 },
+    { "}", JSON_SYNTAX, 0 },
+    { "[1", JSON_SYNTAX, 2 },
+    { "[1,", JSON_SYNTAX, 3 },
+    { "[1,]", JSON_SYNTAX, 3 },
+    { "[,1]", JSON_SYNTAX, 1 },
+    { "[1 2]", JSON_SYNTAX, 3 },
+    { "[1:2]", JSON_SYNTAX, 2 },
+    { "[1}", JSON_SYNTAX, 2 },
+    { "{]", JSON_SYNTAX, 1 },
+    { "{\"a\"", JSON_SYNTAX, 4 },
+    { "{\"a\":", JSON_SYNTAX, 5 },
+    { "{\"a\":}", JSON_SYNTAX, 5 },
+    { "{\"a\":1,}", JSON_SYNTAX, 7 },
+    { "{\"a\",1}", JSON_SYNTAX, 4 },
+    { "{1:1}", JSON_SYNTAX, 1 },
+    { "{a:1}", JSON_SYNTAX, 1 },
+    { "{'a':1}", JSON_SYNTAX, 1 },
+    { "{\"a\":1 \"b\":2}", JSON_SYNTAX, 7 },
+    { "{\"a\" 1}", JSON_SYNTAX, 5 },
+    { "{\"a\":1]", JSON_SYNTAX, 6 },
+    { "{,}", JSON_SYNTAX, 1 },
+    { "{\"a\"::1}", JSON_SYNTAX, 5 },
+    { "{null:1}", JSON_SYNTAX, 1 },
+    { "{[]:1}", JSON_SYNTAX, 1 },
+    { "tru", JSON_SYNTAX, 3 },
+    { "True", JSON_SYNTAX, 0 },
+    { "truE", JSON_SYNTAX, 3 },
+    { "nul", JSON_SYNTAX, 3 },
+    { "fals", JSON_SYNTAX, 4 },
+    { "nan", JSON_SYNTAX, 1 },
+    { "NaN", JSON_SYNTAX, 0 },
+    { "Infinity", JSON_SYNTAX, 0 },
+    { "-Infinity", JSON_SYNTAX, 1 },
+    { "undefined", JSON_SYNTAX, 0 },
+    { "truefalse", JSON_TRAILING, 4 },
+    { "nullx", JSON_TRAILING, 4 },
+    { "-", JSON_SYNTAX, 1 },
+    { "+1", JSON_SYNTAX, 0 },
+    { ".5", JSON_SYNTAX, 0 },
+    { "1.", JSON_SYNTAX, 2 },
+    { "1.e1", JSON_SYNTAX, 2 },
+    { "1e", JSON_SYNTAX, 2 },
+    { "1e+", JSON_SYNTAX, 3 },
+    { "1E-", JSON_SYNTAX, 3 },
+    { "01", JSON_TRAILING, 1 },
+    { "-01", JSON_TRAILING, 2 },
+    { "[01]", JSON_SYNTAX, 2 },
+    { "0x10", JSON_TRAILING, 1 },
+    { "1.5.2", JSON_TRAILING, 3 },
+    { "1e5.2", JSON_TRAILING, 3 },
+    { "--1", JSON_SYNTAX, 1 },
+    { "-a", JSON_SYNTAX, 1 },
+    { "1_000", JSON_TRAILING, 1 },
+    { "\xef\xbc\x91", JSON_SYNTAX, 0 },
+    { "\"", JSON_SYNTAX, 1 },
+    { "\"a", JSON_SYNTAX, 2 },
+    { "\"\\", JSON_SYNTAX, 2 },
+    { "\"\\\"", JSON_SYNTAX, 3 },
+    { "\"\n\"", JSON_SYNTAX, 1 },
+    { "\"a\tb\"", JSON_SYNTAX, 2 },
+    { "\"\x1f\"", JSON_SYNTAX, 1 },
     { "\"0123456789abcdef\x01\"", JSON_SYNTAX, 17 },
-    { "\"\\a\"", JSON_BAD_ESCAPE, 1 }, { "\"\\x41\"", JSON_BAD_ESCAPE, 1 }, { "\"\\'\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u12\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u123\"", JSON_BAD_ESCAPE, 1 },
-    { "\"\\u12g4\"", JSON_BAD_ESCAPE, 1 }, { "\"\\U0041\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u004", JSON_BAD_ESCAPE, 1 }, { "\"\\\n\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u00 0\"", JSON_BAD_ESCAPE, 1 }, { "\"\\u-001\"", JSON_BAD_ESCAPE, 1 },
-    { "\"\\ud800\"", JSON_BAD_ESCAPE, 1 }, { "\"\\udc00\"", JSON_BAD_ESCAPE, 1 }, { "\"\\ud800a\"", JSON_BAD_ESCAPE, 1 }, { "\"\\ud800\\n\"", JSON_BAD_ESCAPE, 1 }, { "\"\\ud800\\u0041\"", JSON_BAD_ESCAPE, 1 },
-    { "\"\\ud800\\ud800\"", JSON_BAD_ESCAPE, 1 }, { "\"\\udbff\\ue000\"", JSON_BAD_ESCAPE, 1 }, { "\"\\udfff\\ud800\"", JSON_BAD_ESCAPE, 1 }, { "\"\\ud83d\\ude0\"", JSON_BAD_ESCAPE, 1 }, { "\"a\\ud83d", JSON_BAD_ESCAPE, 2 },
-    { "\"\x80\"", JSON_BAD_UTF8, 1 }, { "\"\xbf\"", JSON_BAD_UTF8, 1 }, { "\"\xc0\x80\"", JSON_BAD_UTF8, 1 }, { "\"\xc1\xbf\"", JSON_BAD_UTF8, 1 }, { "\"\xc3\"", JSON_BAD_UTF8, 1 }, { "\"\xc3\x28\"", JSON_BAD_UTF8, 1 },
-    { "\"\xe0\x9f\xbf\"", JSON_BAD_UTF8, 1 }, { "\"\xe2\x82\"", JSON_BAD_UTF8, 1 }, { "\"\xed\xa0\x80\"", JSON_BAD_UTF8, 1 }, { "\"\xed\xbf\xbf\"", JSON_BAD_UTF8, 1 }, { "\"\xf0\x8f\xbf\xbf\"", JSON_BAD_UTF8, 1 },
-    { "\"\xf4\x90\x80\x80\"", JSON_BAD_UTF8, 1 }, { "\"\xf5\x80\x80\x80\"", JSON_BAD_UTF8, 1 }, { "\"\xff\"", JSON_BAD_UTF8, 1 }, { "\"\xfe\"", JSON_BAD_UTF8, 1 }, { "\"\xf0\x9f\x98\"", JSON_BAD_UTF8, 1 },
-    { "\"\xe2\x82\xac\xe2\x28\xa1\"", JSON_BAD_UTF8, 4 }, { "\"\xc3\xa9 \xa9\"", JSON_BAD_UTF8, 4 }, { "\"\xc3\xa9\"\x80", JSON_TRAILING, 4 },
-    { "1 2", JSON_TRAILING, 2 }, { "{} {}", JSON_TRAILING, 3 }, { "[],", JSON_TRAILING, 2 }, { "\"a\"x", JSON_TRAILING, 3 }, { "{}//c", JSON_TRAILING, 2 }, { "/**/1", JSON_SYNTAX, 0 }, { "[1]#", JSON_TRAILING, 3 },
-    { "\xef\xbb\xbf{}", JSON_SYNTAX, 0 }, { "\f1", JSON_SYNTAX, 0 }, { "\v1", JSON_SYNTAX, 0 }, { "1\xc2\xa0", JSON_TRAILING, 1 }, { "[\"a\"\"b\"]", JSON_SYNTAX, 4 }, { "[\"a\",\n\"b\"", JSON_SYNTAX, 9 },
+    { "\"\\a\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\x41\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\'\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u12\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u123\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u12g4\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\U0041\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u004", JSON_BAD_ESCAPE, 1 },
+    { "\"\\\n\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u00 0\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\u-001\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud800\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\udc00\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud800a\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud800\\n\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud800\\u0041\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud800\\ud800\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\udbff\\ue000\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\udfff\\ud800\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\ud83d\\ude0\"", JSON_BAD_ESCAPE, 1 },
+    { "\"a\\ud83d", JSON_BAD_ESCAPE, 2 },
+    { "\"\x80\"", JSON_BAD_UTF8, 1 },
+    { "\"\xbf\"", JSON_BAD_UTF8, 1 },
+    { "\"\xc0\x80\"", JSON_BAD_UTF8, 1 },
+    { "\"\xc1\xbf\"", JSON_BAD_UTF8, 1 },
+    { "\"\xc3\"", JSON_BAD_UTF8, 1 },
+    { "\"\xc3\x28\"", JSON_BAD_UTF8, 1 },
+    { "\"\xe0\x9f\xbf\"", JSON_BAD_UTF8, 1 },
+    { "\"\xe2\x82\"", JSON_BAD_UTF8, 1 },
+    { "\"\xed\xa0\x80\"", JSON_BAD_UTF8, 1 },
+    { "\"\xed\xbf\xbf\"", JSON_BAD_UTF8, 1 },
+    { "\"\xf0\x8f\xbf\xbf\"", JSON_BAD_UTF8, 1 },
+    { "\"\xf4\x90\x80\x80\"", JSON_BAD_UTF8, 1 },
+    { "\"\xf5\x80\x80\x80\"", JSON_BAD_UTF8, 1 },
+    { "\"\xff\"", JSON_BAD_UTF8, 1 },
+    { "\"\xfe\"", JSON_BAD_UTF8, 1 },
+    { "\"\xf0\x9f\x98\"", JSON_BAD_UTF8, 1 },
+    { "\"\xe2\x82\xac\xe2\x28\xa1\"", JSON_BAD_UTF8, 4 },
+    { "\"\xc3\xa9 \xa9\"", JSON_BAD_UTF8, 4 },
+    { "\"\xc3\xa9\"\x80", JSON_TRAILING, 4 },
+    { "1 2", JSON_TRAILING, 2 },
+    { "{} {}", JSON_TRAILING, 3 },
+    { "[],", JSON_TRAILING, 2 },
+    { "\"a\"x", JSON_TRAILING, 3 },
+    { "{}//c", JSON_TRAILING, 2 },
+    { "/**/1", JSON_SYNTAX, 0 },
+    { "[1]#", JSON_TRAILING, 3 },
+    { "\xef\xbb\xbf{}", JSON_SYNTAX, 0 },
+    { "\f1", JSON_SYNTAX, 0 },
+    { "\v1", JSON_SYNTAX, 0 },
+    { "1\xc2\xa0", JSON_TRAILING, 1 },
+    { "[\"a\"\"b\"]", JSON_SYNTAX, 4 },
+    { "[\"a\",\n\"b\"", JSON_SYNTAX, 9 },
 };
 
 static void good_texts(void **state) {
@@ -98,8 +233,10 @@ static void good_texts(void **state) {
         size_t len = strlen(GOOD[i]);
         if (parse_err(GOOD[i], len, NULL) != JSON_OK)
             fail_msg("refused: %s", GOOD[i]);
-        for (size_t cut = 0; cut < len; cut++) /* a prefix is whole only where it is a number or has shed its last space */
-            if (parse_err(GOOD[i], cut, NULL) == JSON_OK && !strchr("-0123456789. \r\n", GOOD[i][cut]) && !strchr("0123456789", GOOD[i][cut - 1]))
+        for (size_t cut = 0; cut < len;
+             cut++) /* a prefix is whole only where it is a number or has shed its last space */
+            if (parse_err(GOOD[i], cut, NULL) == JSON_OK && !strchr("-0123456789. \r\n", GOOD[i][cut]) &&
+                !strchr("0123456789", GOOD[i][cut - 1]))
                 fail_msg("taken for whole: %.*s", (int)cut, GOOD[i]);
         for (size_t at = 0; at <= len && strchr("[{", GOOD[i][0]); at++) { /* a NUL fits nowhere */
             char *with = malloc(len + 1);
@@ -119,7 +256,8 @@ static void bad_texts(void **state) {
         size_t at;
         enum json_err err = parse_err(BAD[i].text, strlen(BAD[i].text), &at);
         if (err != BAD[i].err || at != BAD[i].at)
-            fail_msg("%s: got %s at %zu, want %s at %zu", BAD[i].text, json_err_text(err), at, json_err_text(BAD[i].err), BAD[i].at);
+            fail_msg("%s: got %s at %zu, want %s at %zu", BAD[i].text, json_err_text(err), at,
+                     json_err_text(BAD[i].err), BAD[i].at);
     }
     assert_int_equal(parse_err("\"a\0b\"", 5, NULL), JSON_SYNTAX);
     struct json j;
@@ -135,8 +273,9 @@ static void bad_texts_shifted(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(inner); i++)
         for (size_t before = 0; before < 40; before++)
             for (size_t after = 0; after < 36; after += 5) {
-                int n = snprintf(text, sizeof text, "[\"%.*s%s%.*s\"]", (int)before, "the quick brown fox jumps over the lazy dog", inner[i],
-                                 (int)after, "the quick brown fox jumps over the lazy dog");
+                int n = snprintf(text, sizeof text, "[\"%.*s%s%.*s\"]", (int)before,
+                                 "the quick brown fox jumps over the lazy dog", inner[i], (int)after,
+                                 "the quick brown fox jumps over the lazy dog");
                 if (parse_err(text, (size_t)n, NULL) == JSON_OK)
                     fail_msg("taken: %s", text);
             }
@@ -199,7 +338,8 @@ static void bounds(void **state) {
 
 static void navigation(void **state) {
     (void)state;
-    struct json j = parsed("{\"a\":1,\"b\":[10,[20,21],{\"c\":30}],\"a\\u0062\":\"x\\ny\",\"o\":{},\"e\":[],\"a\":2,\"n\\u0000\":3}");
+    struct json j = parsed(
+        "{\"a\":1,\"b\":[10,[20,21],{\"c\":30}],\"a\\u0062\":\"x\\ny\",\"o\":{},\"e\":[],\"a\":2,\"n\\u0000\":3}");
     assert_int_equal(json_size(&j, 0), 7);
     assert_true(json_duplicate(&j, 0, "a"));
     assert_false(json_duplicate(&j, 0, "b") || json_duplicate(&j, 0, "zz"));
@@ -233,9 +373,16 @@ static void navigation(void **state) {
 
 static void strings(void **state) {
     (void)state;
-    static const struct { const char *json, *text; } pairs[] = {
-        { "\"\"", "" }, { "\"plain\"", "plain" }, { "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\/\b\f\n\r\t" }, { "\"\\u0041\\u007f\\u0080\\u07ff\\u0800\\uffff\"", "A\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf" },
-        { "\"x\\uD83D\\uDE00y\"", "x\xf0\x9f\x98\x80y" }, { "\"\\udbff\\udfff\"", "\xf4\x8f\xbf\xbf" }, { "\"\\ud800\\udc00\"", "\xf0\x90\x80\x80" }, { "\"\xc3\xa9\\n\xc3\xa9\"", "\xc3\xa9\n\xc3\xa9" },
+    static const struct { const char *json, *text;
+    } pairs[] = {
+        { "\"\"", "" },
+        { "\"plain\"", "plain" },
+        { "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\/\b\f\n\r\t" },
+        { "\"\\u0041\\u007f\\u0080\\u07ff\\u0800\\uffff\"", "A\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf" },
+        { "\"x\\uD83D\\uDE00y\"", "x\xf0\x9f\x98\x80y" },
+        { "\"\\udbff\\udfff\"", "\xf4\x8f\xbf\xbf" },
+        { "\"\\ud800\\udc00\"", "\xf0\x90\x80\x80" },
+        { "\"\xc3\xa9\\n\xc3\xa9\"", "\xc3\xa9\n\xc3\xa9" },
         { "\"\\u00E9\\u00e9\"", "\xc3\xa9\xc3\xa9" },
     };
     for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
@@ -268,14 +415,46 @@ static void strings(void **state) {
     assert_null(json_str(&j, 1, &full).ptr);
 }
 
-static const struct { const char *text; int places; bool ok; int64_t value; } FIXED[] = {
-    { "0", 0, true, 0 }, { "-0", 9, true, 0 }, { "1", 9, true, 1000000000 }, { "0.5", 0, false, 0 }, { "0.5", 1, true, 5 }, { "1.0", 0, true, 1 }, { "1e2", 0, true, 100 }, { "1.5e1", 0, true, 15 },
-    { "-12.345", 3, true, -12345 }, { "-12.345", 2, false, 0 }, { "12.3450000", 3, true, 12345 }, { "0.000000001", 9, true, 1 }, { "0.0000000001", 9, false, 0 }, { "1E-9", 9, true, 1 },
-    { "9223372036854775807", 0, true, INT64_MAX }, { "9223372036854775808", 0, false, 0 }, { "-9223372036854775808", 0, true, INT64_MIN }, { "-9223372036854775809", 0, false, 0 },
-    { "92233720368547758.07", 2, true, INT64_MAX }, { "9223372036.854775807", 9, true, INT64_MAX }, { "9223372036.854775808", 9, false, 0 }, { "18446744073709551616", 0, false, 0 },
-    { "1e18", 0, true, 1000000000000000000 }, { "1e19", 0, false, 0 }, { "1e999999999999999999999", 0, false, 0 }, { "0e999999999999999999999", 0, true, 0 }, { "0.0e-99999999999999999999", 3, true, 0 },
-    { "1e-999999999999999999999", 18, false, 0 }, { "100000000000000000000000000000e-28", 0, true, 10 }, { "0.00000000000000000000000001e26", 0, true, 1 }, { "10e-1", 0, true, 1 }, { "5e-1", 0, false, 0 },
-    { "123456789012345678901234567890", 0, false, 0 }, { "0.1234567890123456789", 18, false, 0 }, { "1e+3", 0, true, 1000 }, { "70", 0, true, 70 }, { "70.070", 2, true, 7007 }, { "1.10e1", 0, true, 11 },
+static const struct { const char *text; int places; bool ok; int64_t value;
+} FIXED[] = {
+    { "0", 0, true, 0 },
+    { "-0", 9, true, 0 },
+    { "1", 9, true, 1000000000 },
+    { "0.5", 0, false, 0 },
+    { "0.5", 1, true, 5 },
+    { "1.0", 0, true, 1 },
+    { "1e2", 0, true, 100 },
+    { "1.5e1", 0, true, 15 },
+    { "-12.345", 3, true, -12345 },
+    { "-12.345", 2, false, 0 },
+    { "12.3450000", 3, true, 12345 },
+    { "0.000000001", 9, true, 1 },
+    { "0.0000000001", 9, false, 0 },
+    { "1E-9", 9, true, 1 },
+    { "9223372036854775807", 0, true, INT64_MAX },
+    { "9223372036854775808", 0, false, 0 },
+    { "-9223372036854775808", 0, true, INT64_MIN },
+    { "-9223372036854775809", 0, false, 0 },
+    { "92233720368547758.07", 2, true, INT64_MAX },
+    { "9223372036.854775807", 9, true, INT64_MAX },
+    { "9223372036.854775808", 9, false, 0 },
+    { "18446744073709551616", 0, false, 0 },
+    { "1e18", 0, true, 1000000000000000000 },
+    { "1e19", 0, false, 0 },
+    { "1e999999999999999999999", 0, false, 0 },
+    { "0e999999999999999999999", 0, true, 0 },
+    { "0.0e-99999999999999999999", 3, true, 0 },
+    { "1e-999999999999999999999", 18, false, 0 },
+    { "100000000000000000000000000000e-28", 0, true, 10 },
+    { "0.00000000000000000000000001e26", 0, true, 1 },
+    { "10e-1", 0, true, 1 },
+    { "5e-1", 0, false, 0 },
+    { "123456789012345678901234567890", 0, false, 0 },
+    { "0.1234567890123456789", 18, false, 0 },
+    { "1e+3", 0, true, 1000 },
+    { "70", 0, true, 70 },
+    { "70.070", 2, true, 7007 },
+    { "1.10e1", 0, true, 11 },
 };
 
 static void numbers(void **state) {
@@ -291,8 +470,13 @@ static void numbers(void **state) {
         assert_int_equal(fixed_parse(slice_str(FIXED[i].text), FIXED[i].places, &p), plain);
         assert_int_equal(p, plain ? FIXED[i].value : 77);
     }
-    struct json j = parsed("[18446744073709551615,18446744073709551616,-1,-0,1.0,1e2,1.5,\"1\",true,184467440737095516150e-1,-5]");
-    static const struct { bool ok; uint64_t v; } want[] = { { true, UINT64_MAX }, { false, 0 }, { false, 0 }, { true, 0 }, { true, 1 }, { true, 100 }, { false, 0 }, { false, 0 }, { false, 0 }, { true, UINT64_MAX }, { false, 0 } };
+    struct json j =
+        parsed("[18446744073709551615,18446744073709551616,-1,-0,1.0,1e2,1.5,\"1\",true,184467440737095516150e-1,-5]");
+    static const struct {
+        bool ok;
+        uint64_t v;
+    } want[] = { { true, UINT64_MAX }, { false, 0 }, { false, 0 }, { true, 0 },          { true, 1 }, { true, 100 },
+                 { false, 0 },         { false, 0 }, { false, 0 }, { true, UINT64_MAX }, { false, 0 } };
     for (int i = 0; i < (int)ARRAY_LEN(want); i++) {
         uint64_t v = 77;
         assert_int_equal(json_u64(&j, i + 1, &v), want[i].ok);
@@ -306,16 +490,31 @@ static void numbers(void **state) {
 
 static void fixed_texts(void **state) {
     (void)state;
-    static const char *const bad[] = { "", "-", ".", ".5", "5.", "-.5", "1.2.3", "1e2", "+1", " 1", "1 ", "0x1", "1,5", "--1", "1-", "\xd9\xa1" };
+    static const char *const bad[] = { "",   "-",  ".",  ".5",  "5.",  "-.5", "1.2.3", "1e2",
+                                       "+1", " 1", "1 ", "0x1", "1,5", "--1", "1-",    "\xd9\xa1" };
     int64_t v;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         if (fixed_parse(slice_str(bad[i]), 3, &v))
             fail_msg("taken: %s", bad[i]);
     assert_false(fixed_parse(slice_of("1\0", 2), 0, &v) || fixed_parse(SLICE_NONE, 0, &v));
     assert_true(fixed_parse(SLICE("007.50"), 2, &v) && v == 750);
-    static const struct { int64_t v; int places; const char *text; } out[] = {
-        { 0, 0, "0" }, { 0, 9, "0" }, { 1, 9, "0.000000001" }, { -1, 9, "-0.000000001" }, { 1500000000, 9, "1.5" }, { 1000000000, 9, "1" }, { 100, 0, "100" }, { -12345, 3, "-12.345" }, { 12300, 3, "12.3" },
-        { INT64_MAX, 0, "9223372036854775807" }, { INT64_MIN, 0, "-9223372036854775808" }, { INT64_MAX, 18, "9.223372036854775807" }, { INT64_MIN, 18, "-9.223372036854775808" }, { 10, 18, "0.00000000000000001" }, { 50, 1, "5" },
+    static const struct { int64_t v; int places; const char *text;
+    } out[] = {
+        { 0, 0, "0" },
+        { 0, 9, "0" },
+        { 1, 9, "0.000000001" },
+        { -1, 9, "-0.000000001" },
+        { 1500000000, 9, "1.5" },
+        { 1000000000, 9, "1" },
+        { 100, 0, "100" },
+        { -12345, 3, "-12.345" },
+        { 12300, 3, "12.3" },
+        { INT64_MAX, 0, "9223372036854775807" },
+        { INT64_MIN, 0, "-9223372036854775808" },
+        { INT64_MAX, 18, "9.223372036854775807" },
+        { INT64_MIN, 18, "-9.223372036854775808" },
+        { 10, 18, "0.00000000000000001" },
+        { 50, 1, "5" },
     };
     for (size_t i = 0; i < ARRAY_LEN(out); i++) {
         char text[24];
@@ -356,16 +555,28 @@ static void writer(void **state) {
     jw_key(&w, "z"), jw_bool(&w, true);
     jw_end_object(&w);
     assert_false(w.failed);
-    assert_true(written_is(&b, "{\"s\":\"a\\\"b\\\\c/\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\",\"none\":null,\"empty\":\"\",\"k\\\"\\n\":18446744073709551615,"
-                               "\"a\":[-1,-9223372036854775808,true,false,null,0,[],{},[1, 2],1.2345,\"-0.05\"],\"p\":\"one\\n\\\"two\\\"\",\"z\":true}"));
+    assert_true(written_is(
+        &b, "{\"s\":\"a\\\"b\\\\c/"
+            "\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\",\"none\":null,\"empty\":\"\",\"k\\\"\\n\":18446744073709551615,"
+            "\"a\":[-1,-9223372036854775808,true,false,null,0,[],{},[1, "
+            "2],1.2345,\"-0.05\"],\"p\":\"one\\n\\\"two\\\"\",\"z\":true}"));
 }
 
 static void writer_utf8(void **state) {
     (void)state;
 #define FFFD "\xef\xbf\xbd"
-    static const struct { const char *in, *out; } pairs[] = {
-        { "\xc3\xa9t\xc3\xa9", "\xc3\xa9t\xc3\xa9" }, { "\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80" }, { "a\x80z", "a" FFFD "z" }, { "\xc3", FFFD }, { "\xc3\xa9\xc3", "\xc3\xa9" FFFD },
-        { "\xed\xa0\x80", FFFD FFFD FFFD }, { "\xc0\xaf", FFFD FFFD }, { "\xe2\x82\n", FFFD FFFD "\\n" }, { "\xf4\x90\x80\x80", FFFD FFFD FFFD FFFD }, { "0123456789abcdef\xff", "0123456789abcdef" FFFD },
+    static const struct { const char *in, *out;
+    } pairs[] = {
+        { "\xc3\xa9t\xc3\xa9", "\xc3\xa9t\xc3\xa9" },
+        { "\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80" },
+        { "a\x80z", "a" FFFD "z" },
+        { "\xc3", FFFD },
+        { "\xc3\xa9\xc3", "\xc3\xa9" FFFD },
+        { "\xed\xa0\x80", FFFD FFFD FFFD },
+        { "\xc0\xaf", FFFD FFFD },
+        { "\xe2\x82\n", FFFD FFFD "\\n" },
+        { "\xf4\x90\x80\x80", FFFD FFFD FFFD FFFD },
+        { "0123456789abcdef\xff", "0123456789abcdef" FFFD },
         { "0123456789abcdef\"", "0123456789abcdef\\\"" },
     };
     for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
@@ -418,9 +629,11 @@ static void round_trip(void **state) {
             else if (c < 0x800)
                 text[n++] = (char)(0xc0 | c >> 6), text[n++] = (char)(0x80 | (c & 63));
             else if (c < 0x10000)
-                text[n++] = (char)(0xe0 | c >> 12), text[n++] = (char)(0x80 | (c >> 6 & 63)), text[n++] = (char)(0x80 | (c & 63));
+                text[n++] = (char)(0xe0 | c >> 12), text[n++] = (char)(0x80 | (c >> 6 & 63)),
+                text[n++] = (char)(0x80 | (c & 63));
             else
-                text[n++] = (char)(0xf0 | c >> 18), text[n++] = (char)(0x80 | (c >> 12 & 63)), text[n++] = (char)(0x80 | (c >> 6 & 63)), text[n++] = (char)(0x80 | (c & 63));
+                text[n++] = (char)(0xf0 | c >> 18), text[n++] = (char)(0x80 | (c >> 12 & 63)),
+                text[n++] = (char)(0x80 | (c >> 6 & 63)), text[n++] = (char)(0x80 | (c & 63));
         }
         struct buf b;
         struct json_writer w;
@@ -437,10 +650,18 @@ static void round_trip(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(good_texts, teardown), cmocka_unit_test_teardown(bad_texts, teardown), cmocka_unit_test_teardown(bad_texts_shifted, teardown),
-        cmocka_unit_test_teardown(depth, teardown), cmocka_unit_test_teardown(bounds, teardown), cmocka_unit_test_teardown(navigation, teardown),
-        cmocka_unit_test_teardown(strings, teardown), cmocka_unit_test_teardown(numbers, teardown), cmocka_unit_test_teardown(fixed_texts, teardown),
-        cmocka_unit_test_teardown(writer, teardown), cmocka_unit_test_teardown(writer_utf8, teardown), cmocka_unit_test_teardown(writer_overflow, teardown),
+        cmocka_unit_test_teardown(good_texts, teardown),
+        cmocka_unit_test_teardown(bad_texts, teardown),
+        cmocka_unit_test_teardown(bad_texts_shifted, teardown),
+        cmocka_unit_test_teardown(depth, teardown),
+        cmocka_unit_test_teardown(bounds, teardown),
+        cmocka_unit_test_teardown(navigation, teardown),
+        cmocka_unit_test_teardown(strings, teardown),
+        cmocka_unit_test_teardown(numbers, teardown),
+        cmocka_unit_test_teardown(fixed_texts, teardown),
+        cmocka_unit_test_teardown(writer, teardown),
+        cmocka_unit_test_teardown(writer_utf8, teardown),
+        cmocka_unit_test_teardown(writer_overflow, teardown),
         cmocka_unit_test_teardown(round_trip, teardown),
     };
     pages_init(&pages, 4);

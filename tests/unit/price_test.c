@@ -1,4 +1,5 @@
-/* Prices: by hand, against values computed with Python's fractions.Fraction (tests/unit/price_vectors.py makes price_vectors.h), saturation. */
+/* Prices: by hand, against values computed with Python's fractions.Fraction (tests/unit/price_vectors.py makes
+ * price_vectors.h), saturation. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,6 +98,7 @@ static void sides(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(by_hand), cmocka_unit_test(saturates), cmocka_unit_test(against_fractions), cmocka_unit_test(sides) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(by_hand), cmocka_unit_test(saturates),
+                                        cmocka_unit_test(against_fractions), cmocka_unit_test(sides) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Server-sent events: each stream is read whole, cut at every byte, and one byte at a time; the events must be the same. */
+/* Server-sent events: each stream is read whole, cut at every byte, and one byte at a time; the events must be the
+ * same. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,8 +17,9 @@ static int teardown(void **state) {
     return pages.in_use != 0 || pages.big_bytes != 0;
 }
 
-/* Feeds text up to each mark in `cuts` (ascending, the last one the length) and writes what comes out as text: "name|data;" an event,
- * "name;" one without data; then "!" if it was too long, "+" if something unfinished was left. */
+/* Feeds text up to each mark in `cuts` (ascending, the last one the length) and writes what comes out as text:
+ * "name|data;" an event, "name;" one without data; then "!" if it was too long, "+" if something unfinished was left.
+ */
 static void events_of(struct slice text, const size_t *cuts, size_t ncuts, size_t max, struct buf *out) {
     struct sse s;
     struct arena scratch;
@@ -77,7 +79,8 @@ static void check(struct slice text, size_t max, const char *want) {
     free(cuts);
 }
 
-static const struct { const char *text, *want; } STREAMS[] = {
+static const struct { const char *text, *want;
+} STREAMS[] = {
     { "data: a\n\n", "|a;" },
     { "data: a\r\n\r\n", "|a;" },
     { "data: a\r\r", "|a;" },
@@ -111,11 +114,21 @@ static const struct { const char *text, *want; } STREAMS[] = {
     { "datax: y\ndat: z\n\n", ";" },
     { "data:: x\n\n", "|: x;" },
     { "data: a:b\n\n", "|a:b;" },
-    { "\xef\xbb\xbf" "data: a\n\n", "|a;" },
-    { "\xef\xbb\xbf\n" "data: a\n\n", ";|a;" },
-    { "\xef\xbb" "data: a\n\n", ";" },
-    { "\xef\xbb\xbf\xef\xbb\xbf" "data: a\n\n", ";" }, /* only one mark is a mark */
-    { "data: a\n\n\xef\xbb\xbf" "data: b\n\n", "|a;;" },
+    { "\xef\xbb\xbf"
+      "data: a\n\n",
+      "|a;" },
+    { "\xef\xbb\xbf\n"
+      "data: a\n\n",
+      ";|a;" },
+    { "\xef\xbb"
+      "data: a\n\n",
+      ";" },
+    { "\xef\xbb\xbf\xef\xbb\xbf"
+      "data: a\n\n",
+      ";" }, /* only one mark is a mark */
+    { "data: a\n\n\xef\xbb\xbf"
+      "data: b\n\n",
+      "|a;;" },
     { "data: [DONE]\n\n", "|[DONE];" },
     { "data: a", "+" },
     { "data: a\n", "+" },
@@ -133,7 +146,8 @@ static const struct { const char *text, *want; } STREAMS[] = {
     { "\xef\xbb\xbf", "" },
     { "", "" },
     { "data: \xff\xfe\x01\n\n", "|\xff\xfe\x01;" },
-    { "event: message_delta\ndata: {\"a\":\"0123456789abcdef0123456789abcdef0123456789\"}\n\n", "message_delta|{\"a\":\"0123456789abcdef0123456789abcdef0123456789\"};" },
+    { "event: message_delta\ndata: {\"a\":\"0123456789abcdef0123456789abcdef0123456789\"}\n\n",
+      "message_delta|{\"a\":\"0123456789abcdef0123456789abcdef0123456789\"};" },
 };
 
 static void streams(void **state) {
@@ -145,7 +159,8 @@ static void streams(void **state) {
 /* Random sequences of line ends and fragments against a plain reading of the standard. */
 static void against_model(void **state) {
     (void)state;
-    static const char *const bits[] = { "\n", "\r", "\r\n", "\n\n", "data:", "data: x", "data", ":c", "event:n", "\n", "\r\n", "x" };
+    static const char *const bits[] = { "\n",   "\r", "\r\n",    "\n\n", "data:", "data: x",
+                                        "data", ":c", "event:n", "\n",   "\r\n",  "x" };
     unsigned seed = 3;
     for (int round = 0; round < 1500; round++) {
         char text[200] = "", want[800] = "", name[100] = "", data[400] = "";

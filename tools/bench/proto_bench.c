@@ -1,5 +1,6 @@
 /* Micro-benchmarks of proto: nanoseconds an operation, the best of several rounds, on one core.
- * Prints a line each; -q runs a hundredth of the rounds (to see that it works). Not part of the tests: figures depend on the machine. */
+ * Prints a line each; -q runs a hundredth of the rounds (to see that it works). Not part of the tests: figures depend
+ * on the machine. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -26,9 +27,12 @@ static double now_ns(void) {
 static struct slice chat_body(size_t size, const char *fill) {
     struct buf b;
     buf_init(&b, &pages, 1 << 20);
-    buf_printf(&b, "{\"model\":\"gpt-4o-mini\",\"temperature\":0.7,\"max_tokens\":512,\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-                   "\"user\":\"u-12345\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant. Answer briefly.\"},"
-                   "{\"role\":\"user\",\"content\":\"What is the capital of France?\"},{\"role\":\"assistant\",\"content\":\"Paris.\"},"
+    buf_printf(&b, "{\"model\":\"gpt-4o-mini\",\"temperature\":0.7,\"max_tokens\":512,\"stream\":true,\"stream_"
+                   "options\":{\"include_usage\":true},"
+                   "\"user\":\"u-12345\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant. "
+                   "Answer briefly.\"},"
+                   "{\"role\":\"user\",\"content\":\"What is the capital of "
+                   "France?\"},{\"role\":\"assistant\",\"content\":\"Paris.\"},"
                    "{\"role\":\"user\",\"content\":\"Now summarise this text for me:\\n\\n");
     while (b.len + 5 < size)
         buf_append(&b, fill, strlen(fill));
@@ -45,18 +49,22 @@ static void setup(void) {
     arena_init(&arena, &pages, 64 << 20);
     chat_1k = chat_body(1024, "the quick brown fox jumps over the lazy dog, ");
     chat_100k = chat_body(100 * 1024, "the quick brown fox jumps over the lazy dog, ");
-    chat_cjk = chat_body(100 * 1024, "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe3\x81\xae\xe6\x96\x87\xe7\xab\xa0\xe3\x80\x82");
+    chat_cjk =
+        chat_body(100 * 1024, "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe3\x81\xae\xe6\x96\x87\xe7\xab\xa0\xe3\x80\x82");
     char *numbers = malloc(110000), *p = numbers;
     *p++ = '[';
-    while (p - numbers < 100 * 1024)
-        p += sprintf(p, "-0.0%d,", rand() % 1000000);
+    for (unsigned i = 1; p - numbers < 100 * 1024; i++)
+        p += snprintf(p, 16, "-0.0%u,", i * 2654435761u % 1000000);
     p[-1] = ']';
     many_numbers = slice_of(numbers, (size_t)(p - numbers));
-    chunk = SLICE("data: {\"id\":\"chatcmpl-9xYzAbCdEfGhIjKlMnOpQrStUvWx\",\"object\":\"chat.completion.chunk\",\"created\":1715367049,"
-                  "\"model\":\"gpt-4o-mini-2024-07-18\",\"system_fingerprint\":\"fp_a1b2c3d4e5\",\"choices\":[{\"index\":0,"
-                  "\"delta\":{\"content\":\" token\"},\"finish_reason\":null}]}\n\n");
+    chunk = SLICE(
+        "data: "
+        "{\"id\":\"chatcmpl-9xYzAbCdEfGhIjKlMnOpQrStUvWx\",\"object\":\"chat.completion.chunk\",\"created\":1715367049,"
+        "\"model\":\"gpt-4o-mini-2024-07-18\",\"system_fingerprint\":\"fp_a1b2c3d4e5\",\"choices\":[{\"index\":0,"
+        "\"delta\":{\"content\":\" token\"},\"finish_reason\":null}]}\n\n");
     head = SLICE("POST /v1/chat/completions HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: OpenAI/Python 1.51.0\r\n"
-                 "Authorization: Bearer sk-abcdefghijklmnopqrstuvwxyz012345\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+                 "Authorization: Bearer sk-abcdefghijklmnopqrstuvwxyz012345\r\nAccept: "
+                 "application/json\r\nContent-Type: application/json\r\n"
                  "Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\nContent-Length: 1024\r\n\r\n");
 }
 
@@ -85,7 +93,9 @@ static void bench_gets(void) {
     static struct json_tok tape[64];
     if (!j.count)
         CHECK(json_parse_into(&j, tape, 64, chat_1k.ptr, chat_1k.len));
-    static const char *const names[] = { "model", "messages", "stream", "max_tokens", "stream_options", "n", "max_completion_tokens", "tools" };
+    static const char *const names[] = {
+        "model", "messages", "stream", "max_tokens", "stream_options", "n", "max_completion_tokens", "tools"
+    };
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         sink += (uint64_t)json_get(&j, 0, names[i]);
 }
