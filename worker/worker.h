@@ -27,6 +27,7 @@ struct worker {
     struct shm shm;
     struct money money;
     struct pages pages;
+    struct arena scratch;          /* of one batch of stream events: reset before each */
     struct snapshot *snapshot;     /* the current one */
     struct counters *counters;     /* this worker's stripe */
     struct series *series;

@@ -1,0 +1,138 @@
+/* The pass path: a request whose client and upstream speak the same dialect is not rebuilt. One parse finds the few members that matter; the
+ * body goes out as pieces of what came in with a few splices; the answer comes back likewise, tapped for usage. Unknown members survive
+ * untouched. One module a dialect behind one small interface; the relay contains no `if` about a dialect. Pure: no I/O, no clock. */
+#ifndef TG_PASS_H
+#define TG_PASS_H
+
+#include "proto/json.h"
+#include "proto/price.h"
+#include "proto/sse.h"
+
+/* Output as a list of borrowed runs; a full list is sticky. The memory behind each run lives until the list is sent. */
+enum { PIECES_MAX = 512 };
+struct pieces {
+    struct slice at[PIECES_MAX];
+    uint32_t count;
+    bool full;
+    size_t bytes;
+};
+static inline void pieces_reset(struct pieces *p) { p->count = 0; p->bytes = 0; p->full = false; }
+static inline void pieces_add(struct pieces *p, struct slice s) {
+    if (s.len == 0)
+        return;
+    if (p->count == PIECES_MAX) {
+        p->full = true;
+        return;
+    }
+    p->at[p->count++] = s;
+    p->bytes += s.len;
+}
+
+/* What a request asks, as far as a gateway must know. */
+struct pass_request {
+    struct slice model;      /* decoded; empty where the path names it */
+    bool stream;
+    bool wants_usage;        /* the client asked for the usage chunk of its own accord */
+    uint64_t n;              /* answers asked for, at least 1 */
+    bool has_limit;
+    uint64_t limit;          /* output tokens, as the client named it */
+    uint64_t reasoning;      /* part of the output that a reasoning budget takes; 0: none named */
+    uint64_t prompt_bytes;   /* of text: messages, tools, schemas */
+    uint32_t messages, tools;
+    uint32_t media;          /* images, audio, files whose bytes are in the body */
+    uint32_t references;     /* content the body only refers to: URLs, ids */
+    /* refused: what is wrong and where */
+    const char *fault_code;  /* missing_field, invalid_value, unsupported_parameter; NULL: none */
+    const char *fault_param;
+    const char *fault_text;
+    /* the dialect's own notes for pass_build: token indices, -1 absent */
+    int t_model, t_limit, t_limit2, t_options, t_include_usage;
+};
+
+/* How the body is changed on its way. */
+struct pass_edit {
+    struct slice model;          /* name to send; ptr NULL: leave it */
+    bool set_limit;
+    uint64_t limit;              /* output limit to send when set_limit */
+    struct slice limit_field;    /* member to send a limit in; empty: as the client did, else the dialect's default */
+    const struct slice *strip;   /* top-level members to take out */
+    uint32_t strip_count;
+    bool ask_usage;              /* make the upstream send usage at the end of a stream */
+    uint32_t stripped;           /* out: bit i: strip[i] was there */
+};
+
+/* What a cost looks like in an answer. */
+struct pass_cost {
+    bool show;                   /* brand.usage_cost */
+    int64_t usd_nano;
+    bool tokens;                 /* unit tokens: cost_tokens too */
+    int64_t cost_tokens;
+};
+
+/* The life of one answer. Embedded in the exchange. */
+struct pass_answer {
+    /* set by the relay before the first byte */
+    struct slice id_prefix;      /* empty: ids stay */
+    bool wants_usage;
+    void *arg;
+    /* Asked exactly once, when the figures are final (usage_seen tells whether the provider gave them) and before the bytes
+     * that show them go out: prices, settles, answers the cost. */
+    void (*on_usage)(void *arg, struct pass_answer *a, struct pass_cost *cost);
+    struct buf *held;            /* a chunk that waits for the figures; owned by the exchange */
+    /* the tap */
+    struct meters meters;
+    bool usage_seen;
+    bool usage_final;            /* on_usage was called */
+    bool finished;               /* the answer said why it ended */
+    bool done;                   /* the stream's terminator came */
+    bool usage_sent;
+    bool sep_usage_sent;         /* the chunk with empty choices went out */
+    uint64_t text_bytes;         /* of answer text that came so far */
+    uint64_t events;
+    char ident[320];             /* members id, created, model of the last chunk, raw, for chunks of our own */
+    uint16_t ident_len;
+    struct pass_cost cost;
+};
+
+enum pass_result {
+    PASS_OK,
+    PASS_ERROR, /* the provider reports an error: `fault` says which; nothing of it was put out */
+    PASS_BAD    /* not what the dialect promises */
+};
+
+/* A provider's error, from a body of an error status, a 200 that holds one, or an event. */
+struct pass_fault {
+    struct slice message, type, code, param; /* decoded; ptr NULL where absent */
+    int status;                              /* that the body names; 0 none */
+};
+
+struct pass {
+    /* Fills r from a parsed body; r->fault_code set when it must be refused. allow: price-changing members let through. */
+    void (*scan)(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count);
+    /* The body with its edits, as pieces; new text from the arena. false: no memory. */
+    bool (*build)(const struct json *j, const struct pass_request *r, struct pass_edit *e, struct arena *arena, struct pieces *out);
+    /* A whole answer. out: the body to send. */
+    enum pass_result (*whole)(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out, struct pass_fault *fault);
+    /* One event of a stream; pieces lie in the event, the held buffer or the scratch arena. */
+    enum pass_result (*event)(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out, struct pass_fault *fault);
+    /* The upstream ended properly. PASS_BAD: not at an end the dialect knows: the answer is cut. */
+    enum pass_result (*end)(struct pass_answer *a, struct arena *scratch, struct pieces *out);
+    /* Reads an error body of any shape providers use. */
+    void (*error)(const struct json *j, struct arena *arena, struct pass_fault *fault);
+    const char *path;            /* behind the upstream's base path */
+};
+
+extern const struct pass pass_openai_chat;
+
+/* Shared helpers (pass.c). */
+struct splice { uint32_t at, len; struct slice with; };
+/* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts. */
+void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces *out);
+/* Splices that take members (by their value tokens) out of an object with their commas; out has room for n. Returns how many. */
+uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out);
+/* `"cost_usd":…` (and cost_tokens), without a leading comma; empty when not shown. */
+struct slice pass_cost_members(const struct pass_cost *c, struct arena *arena);
+/* An error object of OpenAI's shape and its many cousins. */
+void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *fault);
+
+#endif

@@ -1,0 +1,67 @@
+/* The table of paths: what answers where, in which shape, and what it needs first. */
+#include "worker/exchange.h"
+
+#include <stdio.h>
+
+static const struct endpoint endpoints[] = {
+    { "POST", "/v1/chat/completions", SHAPE_OPENAI, NEEDS_KEY, true, chat_run },
+    { "GET", "/v1/models", SHAPE_OPENAI, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
+    { "GET", "/v1/models/*", SHAPE_OPENAI, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
+    { "GET", "/v1beta/models", SHAPE_GEMINI, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
+    { "GET", "/v1beta/models/*", SHAPE_GEMINI, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
+    { "GET", "/v1/key", SHAPE_OPENAI, NEEDS_KEY, false, key_show },
+};
+
+static const struct endpoint admin_endpoints[] = {
+    { "GET", "/healthz", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_healthz },
+    { "GET", "/readyz", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_readyz },
+    { "GET", "/metrics", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_metrics },
+};
+
+static bool matches(const char *pattern, struct slice path, struct slice *rest) {
+    size_t n = strlen(pattern);
+    *rest = SLICE_NONE;
+    if (pattern[n - 1] != '*')
+        return slice_is(path, pattern);
+    if (path.len < n || memcmp(path.ptr, pattern, n - 1) != 0)
+        return false;
+    *rest = slice_from(path, n - 1);
+    return true;
+}
+
+static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method, struct slice path, struct slice *rest,
+                                      bool *other_method) {
+    for (size_t i = 0; i < count; i++) {
+        if (!matches(table[i].path, path, rest))
+            continue;
+        if (slice_is(method, table[i].method))
+            return &table[i];
+        *other_method = true;
+    }
+    return NULL;
+}
+
+const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest, bool *other_method) {
+    const struct endpoint *e = NULL;
+    *other_method = false;
+    if (path.len > 1 && path.ptr[path.len - 1] == '/')
+        path.len--;
+    if (admin)
+        return find_in(admin_endpoints, ARRAY_LEN(admin_endpoints), method, path, rest, other_method);
+    e = find_in(endpoints, ARRAY_LEN(endpoints), method, path, rest, other_method);
+    if (e == NULL && slice_starts(path, SLICE("/api/")))
+        e = find_in(endpoints, ARRAY_LEN(endpoints), method, slice_from(path, 4), rest, other_method);
+    return e;
+}
+
+void endpoint_methods(struct slice path, bool admin, char *out, size_t n) {
+    static const char *const methods[] = { "GET", "POST", "PUT", "DELETE" };
+    size_t at = 0;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        struct slice rest;
+        bool other;
+        if (endpoint_find(slice_str(methods[i]), path, admin, &rest, &other) != NULL)
+            at += (size_t)snprintf(out + at, n - at, "%s%s, ", methods[i], i == 0 ? ", HEAD" : "");
+    }
+    snprintf(out + at, n - at, "OPTIONS");
+}

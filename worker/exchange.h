@@ -1,0 +1,251 @@
+/* An exchange is one request and its answer: one struct, one state machine, made when a request's head is complete. */
+#ifndef TG_EXCHANGE_H
+#define TG_EXCHANGE_H
+
+#include "proto/http/http.h"
+#include "proto/pass/pass.h"
+#include "proto/sse.h"
+#include "worker/conn.h"
+#include "worker/proxy.h"
+#include "worker/upstream.h"
+
+enum exchange_state {
+    EX_BODY,     /* the request's body comes in */
+    EX_CONNECT,  /* waits for an upstream connection */
+    EX_REQUEST,  /* the request goes out */
+    EX_HEAD,     /* the answer's head is awaited */
+    EX_WHOLE,    /* a whole answer is collected */
+    EX_STREAM,   /* a stream is relayed */
+    EX_DRAIN,    /* the client has all of it; only the end of the upstream's body is awaited, to keep the connection */
+    EX_DONE
+};
+
+struct exchange;
+enum shape { SHAPE_OPENAI, SHAPE_ANTHROPIC, SHAPE_GEMINI, SHAPE_DETAIL /* accounts, keys, billing */ };
+
+/* What answers at a path. */
+struct endpoint {
+    const char *method;
+    const char *path;              /* a trailing * takes the rest as ex->path_rest */
+    enum shape shape;
+    enum { NEEDS_NOTHING, NEEDS_KEY, NEEDS_KEY_UNLESS_PUBLIC } needs;
+    bool body;                     /* reads a body first */
+    void (*run)(struct exchange *ex);
+};
+
+struct limit_view { uint64_t limit, remaining, reset_s; }; /* reset: epoch */
+
+struct attempt { /* one try at one upstream */
+    const struct snap_route *route;
+    const struct snap_upstream *up;
+    int key;                       /* of the upstream's keys */
+    struct up_ticket ticket;
+    bool waiting;                  /* the ticket is out */
+    struct upconn *conn;
+    char head[1536];               /* of the request */
+    size_t head_len, sent;         /* bytes of head and body gone out */
+    struct http_reader reader;
+    size_t head_scanned;
+    bool keep_alive;
+    bool got_bytes;                /* of the answer */
+    bool event_stream;
+    int status;
+    uint64_t started_ns;
+    uint64_t retry_after_ms;       /* of a 429 or 503; 0: none named */
+    uint64_t body_length;          /* sized */
+    uint32_t route_index;
+    bool write_failed;             /* it closed before it had the whole request */
+    bool hangup;
+    bool complete;                 /* the answer was read to its end: the connection can serve again */
+};
+
+struct exchange {
+    uint32_t magic;
+    enum exchange_state state;
+    struct worker *worker;
+    struct conn *conn;             /* NULL: the client is gone */
+    struct snapshot *snapshot;
+    struct arena arena;            /* the request's: reset once its answer streams and nothing can be tried again */
+    const struct endpoint *endpoint;
+    enum shape shape;
+
+    /* the request */
+    char request_id[SHM_REQUEST_ID + 1];
+    uint8_t request_id_len;
+    bool head_request, http10, keep, expect_continue;
+    bool cors;                     /* the client sent Origin and it is configured */
+    bool anthropic_version;        /* the header is there: a model list takes Anthropic's shape */
+    bool head_consumed;
+    size_t head_bytes;
+    char client[48];               /* address: of the peer, or of who is behind a trusted proxy */
+    struct slice path_rest, query; /* in the arena */
+    struct http_reader body_reader;
+    uint64_t content_length;
+    struct buf body_buf;
+    struct slice body;
+    size_t body_in_place;          /* bytes of conn->in that the body is */
+    uint64_t started_ns;
+    int64_t started_ms;
+
+    /* who */
+    bool known_key;
+    uint32_t key_index;
+    struct shm_key key;
+    struct shm_account account;
+    const struct snap_tier *tier;
+    const struct snap_group *group;
+    struct rate rpm, tpm;          /* that hold for this call */
+    uint64_t concurrency;
+    bool image_call;
+    struct limit_view rpm_view, tpm_view; /* for the headers */
+    struct slice dropped;          /* X-Tollgate-Dropped: members the target cannot carry */
+
+    /* what */
+    const struct snap_model *model;
+    char model_name[SHM_MODEL_NAME];
+    uint16_t model_len;
+    struct slice family_rest;      /* of a family model: what the * matched */
+    const struct pass *pass;
+    struct pass_request req;
+    struct json json;
+    struct pieces *pieces;         /* of the body to send, in the arena */
+    uint64_t out_limit;            /* output tokens a single answer may have; 0: none known */
+    bool limit_cut;
+
+    /* money and limits */
+    struct shm_slot *slot;         /* NULL: nothing is held */
+    uint64_t rpm_set, tpm_set, tpm_charged;
+    bool rpm_taken, tpm_taken;
+    struct meters meters;
+    int64_t cost_amount;           /* charged, in the unit */
+    int64_t cost_usd_nano;
+    bool settled;
+    uint32_t record_flags;
+
+    /* the attempts */
+    struct attempt try;
+    uint32_t tries;
+    uint64_t tried_routes;         /* bit per route of the model */
+    uint32_t key_rotation;
+    int last_status;               /* of the last failed attempt, as the client shall see it */
+    const char *last_code;
+    char last_text[200];
+    uint64_t last_retry_after_ms;
+    char up_text[160];
+    uint32_t reuse_failures;
+    size_t body_in_upconn;         /* bytes of try.conn->in that the answer's body is */
+    struct timer timer;            /* first byte, idle */
+
+    /* the answer */
+    struct pass_answer answer;
+    struct sse sse;
+    struct buf reply;              /* a whole body that came in pieces; of a stream: the unfinished event */
+    struct buf held;
+    bool head_sent, chunked, paused, client_wants_stream;
+    bool limits_shown;
+    int status;                    /* sent to the client */
+    uint64_t first_byte_ns, last_sent_ns;
+    struct timer ping;
+    uint64_t text_delivered;
+
+    /* a call to the ledger that it waits for (call.c) */
+    uint32_t call_id;
+    struct exchange *next_call;
+    void (*on_answer)(struct exchange *ex, const struct json *j);
+};
+
+/* ---- exchange.c: life ---- */
+/* conn has a whole head (slices into conn->in, consumed when this returns). */
+void exchange_begin(struct conn *c, const struct http_head *head);
+void exchange_body(struct exchange *ex);        /* more of the body may be there */
+void exchange_drained(struct exchange *ex);     /* the client took what was queued */
+void exchange_client_gone(struct exchange *ex);
+void exchange_finish(struct exchange *ex);      /* the answer is sent: settle what is not, log, free; conn_done */
+struct slice exchange_request_id(const struct exchange *ex);
+/* Gives the request's memory back once nothing can be tried again. */
+void exchange_forget_request(struct exchange *ex);
+void exchange_quit_all(struct worker *w);       /* settle what was delivered, at once */
+
+/* ---- endpoint.c ---- */
+const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest, bool *other_method);
+void endpoint_methods(struct slice path, bool admin, char *out, size_t n); /* for Allow */
+
+/* ---- auth.c ---- */
+/* Finds the key among the places a client may put it. False: an error was sent (unless optional). */
+bool auth_request(struct exchange *ex, const struct http_head *head, bool required);
+/* Reads the key's, account's and limits' present state again (after the body came). False: an error was sent. */
+bool auth_refresh(struct exchange *ex);
+
+/* ---- admit.c ---- */
+/* Model, plan, limits, room, hold; sets out_limit and limit_cut. False: an error was sent and nothing is held. */
+bool admit_model(struct exchange *ex, struct slice name);
+bool admit_call(struct exchange *ex);
+bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan); /* group; *plan: tier and key too */
+void admit_limits_view(struct exchange *ex);    /* current rate headers of the key */
+void admit_end(struct exchange *ex, int64_t held); /* the slot was settled: gauges */
+
+/* ---- meter.c ---- */
+/* Settles from figures (estimated false) or by estimate; pushes the record, corrects the rate words, counts. Once. */
+void meter_settle(struct exchange *ex, bool estimated);
+void meter_release(struct exchange *ex);        /* nothing was delivered: charge nothing */
+void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost);
+
+/* ---- attempt.c ---- */
+void attempt_start(struct exchange *ex);        /* picks a route and goes; or sends the error when none is left */
+void attempt_abandon(struct exchange *ex);      /* lets go of ticket or connection, unusable */
+void attempt_release(struct exchange *ex, bool reusable);
+void attempt_failed(struct exchange *ex, int status, const char *code, const char *text, bool other_upstream_only);
+void attempt_read(struct exchange *ex);         /* bytes may be there: call when a paused stream goes on */
+
+/* ---- relay.c ---- */
+void relay_stream_begin(struct exchange *ex);
+/* Body bytes of a stream. false: the exchange or the attempt is over. */
+bool relay_stream_bytes(struct exchange *ex, struct slice bytes);
+void relay_stream_end(struct exchange *ex);     /* the upstream ended properly; the exchange is over afterwards */
+void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text); /* after bytes went out: an error event, the end */
+void relay_body(struct exchange *ex, struct slice body);                        /* a whole answer; the exchange is over afterwards */
+void relay_upstream_error(struct exchange *ex, int status, struct slice body);  /* a 4xx about the request is passed on */
+
+/* ---- reply.c ---- */
+/* A whole answer with a JSON (or other) body; the body may lie anywhere until this returns. */
+void reply_json(struct exchange *ex, int status, struct slice body);
+void reply_text(struct exchange *ex, int status, struct slice type, struct slice body);
+void reply_pieces(struct exchange *ex, int status, const struct pieces *p);
+void reply_empty(struct exchange *ex, int status, struct slice extra_headers);
+/* An error in the shape of the endpoint's dialect; code and type by the contract's table. extra: more headers, whole lines. */
+void reply_error(struct exchange *ex, int status, const char *code, const char *param, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+struct reply_fault {
+    int status;
+    const char *code;
+    const char *param;
+    struct slice message;
+    struct slice provider_code; /* the provider's own code: wins over code where there is one */
+    uint64_t retry_after_ms;    /* 0: no Retry-After */
+    bool never;                 /* 429 that waiting does not help */
+};
+void reply_fault(struct exchange *ex, const struct reply_fault *f);
+/* The error as an event of a begun stream. */
+struct slice reply_error_event(struct exchange *ex, const struct reply_fault *f, struct arena *arena);
+/* The head of a stream. */
+size_t reply_stream_head(struct exchange *ex, char *out, size_t cap);
+
+/* ---- log.c ---- */
+struct access_log *access_log_new(struct worker *w);
+void access_log_exchange(struct exchange *ex);
+void access_log_flush(struct worker *w);
+void access_log_reopen(struct worker *w, int access_fd, int error_fd);
+
+/* ---- endpoints elsewhere ---- */
+void chat_run(struct exchange *ex);             /* chat.c */
+void chat_echo(struct exchange *ex);            /* the built-in upstream answers */
+void models_list(struct exchange *ex);          /* models.c */
+void models_show(struct exchange *ex);
+void key_show(struct exchange *ex);
+void admin_healthz(struct exchange *ex);        /* admin.c */
+void admin_readyz(struct exchange *ex);
+void admin_metrics(struct exchange *ex);
+/* Why new billable work cannot be taken now, or SHED_NO; reads what the ledger publishes, so it sees a stuck one too. */
+enum shm_shed worker_shed(const struct worker *w);
+
+#endif

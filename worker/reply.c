@@ -1,0 +1,390 @@
+/* Answers on their way to the client: heads, whole bodies, errors in the shape of the dialect that was called.
+ *
+ * Heads are written by hand into a bounded text: this is on the path of every request. Error types and statuses come from one table. */
+#include "worker/exchange.h"
+#include "worker/reply.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+/* ---- a bounded text ------------------------------------------------------------------------------------------------------------------ */
+
+struct text { char *at, *end; };
+
+static void put(struct text *t, const char *p, size_t n) {
+    if ((size_t)(t->end - t->at) < n)
+        return; /* heads are sized so that this does not happen; a header is lost rather than memory overrun */
+    memcpy(t->at, p, n);
+    t->at += n;
+}
+static void put_slice(struct text *t, struct slice s) { put(t, s.ptr, s.len); }
+#define PUT(t, lit) put(t, "" lit, sizeof(lit) - 1)
+
+static void put_u64(struct text *t, uint64_t v) {
+    char digits[20];
+    size_t n = sizeof digits;
+    do
+        digits[--n] = (char)('0' + v % 10);
+    while (v /= 10);
+    put(t, digits + n, sizeof digits - n);
+}
+
+static void put_header(struct text *t, const char *name, size_t n, uint64_t v) {
+    put(t, name, n);
+    put_u64(t, v);
+    PUT(t, "\r\n");
+}
+#define PUT_HEADER(t, name, v) put_header(t, name ": ", sizeof(name ": ") - 1, v)
+
+/* RFC 9110 §5.6.7, made once a second. */
+static void put_date(struct text *t, int64_t now_ms) {
+    static int64_t made_s;
+    static char date[48];
+    static size_t len;
+    if (now_ms / 1000 != made_s) {
+        time_t s = (time_t)(now_ms / 1000);
+        struct tm tm;
+        gmtime_r(&s, &tm);
+        len = strftime(date, sizeof date, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
+        made_s = now_ms / 1000;
+    }
+    put(t, date, len);
+}
+
+static void put_limits(struct text *t, const struct exchange *ex) {
+    const struct limit_view *r = &ex->rpm_view, *k = &ex->tpm_view;
+    if (!ex->limits_shown)
+        return;
+    if (r->limit != SNAP_NO_LIMIT) {
+        PUT_HEADER(t, "X-RateLimit-Limit", r->limit);
+        PUT_HEADER(t, "X-RateLimit-Remaining", r->remaining);
+        PUT_HEADER(t, "X-RateLimit-Reset", r->reset_s);
+        PUT_HEADER(t, "X-RateLimit-Limit-Requests", r->limit);
+        PUT_HEADER(t, "X-RateLimit-Remaining-Requests", r->remaining);
+        PUT_HEADER(t, "X-RateLimit-Reset-Requests", r->reset_s);
+    }
+    if (k->limit != SNAP_NO_LIMIT) {
+        PUT_HEADER(t, "X-RateLimit-Limit-Tokens", k->limit);
+        PUT_HEADER(t, "X-RateLimit-Remaining-Tokens", k->remaining);
+        PUT_HEADER(t, "X-RateLimit-Reset-Tokens", k->reset_s);
+    }
+}
+
+static void put_cors(struct text *t, const struct exchange *ex) {
+    if (!ex->cors)
+        return;
+    const struct snap *s = ex->snapshot->snap;
+    PUT(t, "Access-Control-Allow-Origin: ");
+    put_slice(t, snap_text(s, s->cors_origin));
+    PUT(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
+           "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, "
+           "X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens\r\n");
+}
+
+/* What every answer bears, up to the body's framing. */
+static void put_common(struct text *t, struct exchange *ex, int status) {
+    PUT(t, "HTTP/1.1 ");
+    put_u64(t, (uint64_t)status);
+    PUT(t, " ");
+    put_slice(t, slice_str(http_reason(status)));
+    PUT(t, "\r\n");
+    put_date(t, ex->worker->loop.wall_ms);
+    PUT(t, "X-Request-Id: ");
+    put(t, ex->request_id, ex->request_id_len);
+    PUT(t, "\r\n");
+    if (ex->shape == SHAPE_ANTHROPIC) {
+        PUT(t, "request-id: ");
+        put(t, ex->request_id, ex->request_id_len);
+        PUT(t, "\r\n");
+    }
+    put_limits(t, ex);
+    put_cors(t, ex);
+    if (ex->try.up != NULL) {
+        PUT(t, "X-Tollgate-Upstream: ");
+        put_slice(t, snap_text(ex->snapshot->snap, ex->try.up->name));
+        PUT(t, "\r\n");
+    }
+    if (ex->limit_cut)
+        PUT_HEADER(t, "X-Tollgate-Max-Tokens", ex->out_limit);
+    if (ex->dropped.len > 0) {
+        PUT(t, "X-Tollgate-Dropped: ");
+        put_slice(t, ex->dropped);
+        PUT(t, "\r\n");
+    }
+    if (!ex->keep || ex->worker->draining) {
+        ex->keep = false;
+        PUT(t, "Connection: close\r\n");
+    } else if (ex->http10) {
+        PUT(t, "Connection: keep-alive\r\n");
+    }
+}
+
+static void put_cost(struct text *t, const struct exchange *ex) {
+    char number[32];
+    if (!ex->settled || !ex->snapshot->snap->usage_cost)
+        return;
+    PUT(t, "X-Tollgate-Cost: ");
+    put(t, number, fixed_format(number, ex->cost_usd_nano, 9));
+    PUT(t, "\r\n");
+}
+
+/* ---- whole answers -------------------------------------------------------------------------------------------------------------------- */
+
+enum { HEAD_BYTES = 6144, CHUNK_IOV = 64 };
+
+static void mark_sent(struct exchange *ex, int status) {
+    ex->status = status;
+    ex->head_sent = true;
+    if (ex->first_byte_ns == 0)
+        ex->first_byte_ns = ex->worker->loop.now_ns;
+}
+
+/* Sends head and body and ends the exchange. */
+static void send_whole(struct exchange *ex, int status, struct slice type, struct slice extra, const struct slice *body, uint32_t count) {
+    char head[HEAD_BYTES];
+    struct text t = { head, head + sizeof head };
+    struct iovec iov[CHUNK_IOV];
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += body[i].len;
+    mark_sent(ex, status);
+    put_common(&t, ex, status);
+    put_cost(&t, ex);
+    put_slice(&t, extra);
+    if (status != 204) {
+        PUT(&t, "Content-Type: ");
+        put_slice(&t, type);
+        PUT(&t, "\r\nContent-Length: ");
+        put_u64(&t, bytes);
+        PUT(&t, "\r\n");
+    }
+    PUT(&t, "\r\n");
+    iov[0] = (struct iovec){ head, (size_t)(t.at - head) };
+    int n = 1;
+    bool alive = ex->conn != NULL;
+    for (uint32_t i = 0; i < count && !ex->head_request && alive; i++) {
+        iov[n++] = (struct iovec){ (void *)(uintptr_t)body[i].ptr, body[i].len };
+        if (n == CHUNK_IOV) {
+            alive = conn_send(ex->conn, iov, n);
+            n = 0;
+        }
+    }
+    if (n > 0 && alive)
+        conn_send(ex->conn, iov, n);
+    exchange_finish(ex);
+}
+
+void reply_text(struct exchange *ex, int status, struct slice type, struct slice body) { send_whole(ex, status, type, SLICE(""), &body, 1); }
+void reply_json(struct exchange *ex, int status, struct slice body) { reply_text(ex, status, SLICE("application/json"), body); }
+void reply_pieces(struct exchange *ex, int status, const struct pieces *p) {
+    send_whole(ex, status, SLICE("application/json"), SLICE(""), p->at, p->count);
+}
+void reply_empty(struct exchange *ex, int status, struct slice extra) { send_whole(ex, status, SLICE("text/plain"), extra, NULL, 0); }
+
+size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
+    struct text t = { out, out + cap };
+    mark_sent(ex, 200);
+    ex->chunked = !ex->http10;
+    if (!ex->chunked)
+        ex->keep = false;
+    put_common(&t, ex, 200);
+    PUT(&t, "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    if (ex->chunked)
+        PUT(&t, "Transfer-Encoding: chunked\r\n");
+    PUT(&t, "\r\n");
+    return (size_t)(t.at - out);
+}
+
+/* ---- errors --------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct kind { int status; const char *openai, *anthropic, *gemini; } kinds[] = {
+    { 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT" },
+    { 401, "authentication_error", "authentication_error", "UNAUTHENTICATED" },
+    { 402, "insufficient_quota", "billing_error", "RESOURCE_EXHAUSTED" },
+    { 403, "permission_error", "permission_error", "PERMISSION_DENIED" },
+    { 404, "not_found_error", "not_found_error", "NOT_FOUND" },
+    { 413, "invalid_request_error", "request_too_large", "INVALID_ARGUMENT" },
+    { 429, "rate_limit_error", "rate_limit_error", "RESOURCE_EXHAUSTED" },
+    { 500, "internal_server_error", "api_error", "INTERNAL" },
+    { 502, "upstream_error", "api_error", "UNAVAILABLE" },
+    { 503, "service_unavailable_error", "overloaded_error", "UNAVAILABLE" },
+    { 504, "upstream_error", "timeout_error", "DEADLINE_EXCEEDED" },
+};
+
+static const struct kind *kind_of(int status) {
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (kinds[i].status == status)
+            return &kinds[i];
+    return status >= 500 ? &kinds[7] : &kinds[0];
+}
+
+void branded_code(struct slice pattern, int status, char *out, size_t n) {
+    size_t at = 0;
+    for (size_t i = 0; i < pattern.len && at + 1 < n; i++) {
+        if (pattern.ptr[i] == '%' && i + 1 < pattern.len && pattern.ptr[i + 1] == 'd') {
+            at += (size_t)snprintf(out + at, n - at, "%d", status);
+            i++;
+        } else {
+            out[at++] = pattern.ptr[i];
+        }
+    }
+    out[at < n ? at : n - 1] = 0;
+}
+
+static void write_openai(struct json_writer *w, const struct exchange *ex, const struct reply_fault *f) {
+    const struct snap *s = ex->snapshot->snap;
+    struct slice code = f->provider_code.len > 0 ? f->provider_code : slice_str(f->code), brand = snap_text(s, s->error_code);
+    char branded[80];
+    jw_object(w);
+    jw_key(w, "error");
+    jw_object(w);
+    jw_key(w, "message");
+    jw_str(w, f->message);
+    jw_key(w, "type");
+    jw_cstr(w, kind_of(f->status)->openai);
+    jw_key(w, "param");
+    jw_str(w, slice_str(f->param));
+    jw_key(w, "code");
+    if (brand.len > 0) {
+        branded_code(brand, f->status, branded, sizeof branded);
+        jw_cstr(w, branded);
+        jw_key(w, "reason");
+    }
+    jw_str(w, code);
+    jw_end_object(w);
+    if (s->error_detail) {
+        jw_key(w, "detail");
+        jw_str(w, f->message);
+    }
+    jw_end_object(w);
+}
+
+static void write_anthropic(struct json_writer *w, const struct exchange *ex, const struct reply_fault *f) {
+    jw_object(w);
+    jw_key(w, "type");
+    jw_cstr(w, "error");
+    jw_key(w, "error");
+    jw_object(w);
+    jw_key(w, "type");
+    jw_cstr(w, kind_of(f->status)->anthropic);
+    jw_key(w, "message");
+    jw_str(w, f->message);
+    jw_key(w, "details");
+    jw_object(w);
+    jw_key(w, "error_code");
+    jw_str(w, f->provider_code.len > 0 ? f->provider_code : slice_str(f->code));
+    jw_end_object(w);
+    jw_end_object(w);
+    jw_key(w, "request_id");
+    jw_str(w, exchange_request_id(ex));
+    jw_end_object(w);
+}
+
+static void write_gemini(struct json_writer *w, const struct exchange *ex, const struct reply_fault *f) {
+    (void)ex;
+    jw_object(w);
+    jw_key(w, "error");
+    jw_object(w);
+    jw_key(w, "code");
+    jw_u64(w, (uint64_t)f->status);
+    jw_key(w, "message");
+    jw_str(w, f->message);
+    jw_key(w, "status");
+    jw_cstr(w, kind_of(f->status)->gemini);
+    jw_key(w, "details");
+    jw_array(w);
+    jw_object(w);
+    jw_key(w, "@type");
+    jw_cstr(w, "type.googleapis.com/google.rpc.ErrorInfo");
+    jw_key(w, "reason");
+    jw_str(w, f->provider_code.len > 0 ? f->provider_code : slice_str(f->code));
+    jw_key(w, "domain");
+    jw_cstr(w, "tollgate");
+    jw_end_object(w);
+    if (f->status == 429 && f->retry_after_ms > 0) {
+        char delay[40];
+        size_t n = fixed_format(delay, (int64_t)f->retry_after_ms, 3);
+        delay[n++] = 's';
+        jw_object(w);
+        jw_key(w, "@type");
+        jw_cstr(w, "type.googleapis.com/google.rpc.RetryInfo");
+        jw_key(w, "retryDelay");
+        jw_str(w, slice_of(delay, n));
+        jw_end_object(w);
+    }
+    jw_end_array(w);
+    jw_end_object(w);
+    jw_end_object(w);
+}
+
+static void write_detail(struct json_writer *w, const struct reply_fault *f) {
+    jw_object(w);
+    jw_key(w, "detail");
+    jw_str(w, f->message);
+    jw_end_object(w);
+}
+
+static void write_fault(struct json_writer *w, const struct exchange *ex, const struct reply_fault *f) {
+    switch (ex->shape) {
+    case SHAPE_OPENAI: write_openai(w, ex, f); break;
+    case SHAPE_ANTHROPIC: write_anthropic(w, ex, f); break;
+    case SHAPE_GEMINI: write_gemini(w, ex, f); break;
+    case SHAPE_DETAIL: write_detail(w, f); break;
+    }
+}
+
+/* Whether and when to come again: whole seconds for everybody, milliseconds for the SDKs that read them. */
+static struct slice retry_headers(const struct reply_fault *f, char *out, size_t cap) {
+    struct text t = { out, out + cap };
+    bool never = f->never || f->status == 401 || f->status == 402 || f->status == 403;
+    uint64_t ms = f->retry_after_ms;
+    if (f->status == 503 && ms == 0)
+        ms = 1000;
+    if (never) {
+        PUT(&t, "x-should-retry: false\r\n");
+    } else if ((f->status == 429 || f->status == 503) && ms > 0) {
+        PUT_HEADER(&t, "Retry-After", (ms + 999) / 1000);
+        PUT_HEADER(&t, "retry-after-ms", ms);
+    }
+    if (f->status == 405)
+        PUT(&t, "Allow: GET, HEAD, POST, OPTIONS\r\n");
+    return slice_of(out, (size_t)(t.at - out));
+}
+
+void reply_fault(struct exchange *ex, const struct reply_fault *f) {
+    struct buf body;
+    struct json_writer w;
+    char extra[160];
+    buf_init(&body, &ex->worker->pages, 1 << 20);
+    jw_init(&w, &body);
+    write_fault(&w, ex, f);
+    struct slice text = buf_slice(&body);
+    send_whole(ex, f->status, SLICE("application/json"), retry_headers(f, extra, sizeof extra), &text, 1);
+    buf_release(&body);
+}
+
+void reply_error(struct exchange *ex, int status, const char *code, const char *param, const char *fmt, ...) {
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    struct reply_fault f = { .status = status, .code = code, .param = param, .message = slice_str(text) };
+    reply_fault(ex, &f);
+}
+
+struct slice reply_error_event(struct exchange *ex, const struct reply_fault *f, struct arena *arena) {
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, arena->pages, 1 << 20);
+    jw_init(&w, &b);
+    if (ex->shape == SHAPE_ANTHROPIC)
+        buf_append_slice(&b, SLICE("event: error\n"));
+    buf_append_slice(&b, SLICE("data: "));
+    write_fault(&w, ex, f);
+    buf_append_slice(&b, SLICE("\n\n"));
+    struct slice text = arena_copy(arena, buf_slice(&b));
+    buf_release(&b);
+    return text;
+}
