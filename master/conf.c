@@ -25,7 +25,10 @@ static void load(struct conf *c, const char *name, struct slice text) {
         const char *why;
         size_t len;
         char *read = conf_read_file(c, name, MAX_FILE_BYTES, &len, &why);
-        if (!read) { conf_error(c, (struct conf_pos){ 0 }, "%s cannot be read: %s", name, why); return; }
+        if (!read) {
+            conf_error(c, (struct conf_pos){ 0 }, "%s cannot be read: %s", name, why);
+            return;
+        }
         text = slice_of(read, len);
     }
     conf_block_init(c, &c->main.block, CONF_MAIN, "", (struct conf_pos){ 0 });
@@ -62,9 +65,15 @@ static struct conf *guarded(const char *name, struct slice text, bool offline, F
     return NULL;
 }
 
-struct conf *conf_load(const char *path, FILE *err) { return guarded(path, SLICE_NONE, false, err, UINT64_MAX); }
-struct conf *conf_load_budget(const char *path, FILE *err, uint64_t budget) { return guarded(path, SLICE_NONE, false, err, budget); }
-struct conf *conf_load_text(const char *name, struct slice text, FILE *err) { return guarded(name, text, true, err, UINT64_MAX); }
+struct conf *conf_load(const char *path, FILE *err) {
+    return guarded(path, SLICE_NONE, false, err, UINT64_MAX);
+}
+struct conf *conf_load_budget(const char *path, FILE *err, uint64_t budget) {
+    return guarded(path, SLICE_NONE, false, err, budget);
+}
+struct conf *conf_load_text(const char *name, struct slice text, FILE *err) {
+    return guarded(name, text, true, err, UINT64_MAX);
+}
 
 void conf_free(struct conf *c) {
     if (!c) return;
@@ -79,7 +88,10 @@ static bool differ(const char *a, const char *b) { return (a == NULL) != (b == N
 
 bool conf_can_follow(const struct conf *running, const struct conf *next, FILE *err) {
     const struct conf_server *a = &running->server, *b = &next->server;
-    const struct { const char *name; bool changed; } settings[] = {
+    const struct {
+        const char *name;
+        bool changed;
+    } settings[] = {
         { "state_dir", differ(a->state_dir, b->state_dir) },
         { "shm_file", differ(a->shm_file, b->shm_file) },
         { "control", differ(a->control, b->control) },
@@ -88,7 +100,8 @@ bool conf_can_follow(const struct conf *running, const struct conf *next, FILE *
         { "max_keys", a->sizes.max_keys != b->sizes.max_keys },
         { "max_active", a->sizes.max_active != b->sizes.max_active },
         { "unit", running->billing.unit != next->billing.unit }, /* balances are counted in it */
-        { "workers", b->workers + 2 > a->sizes.max_ranges }, /* more than the segment has ranges for, one of them spare */
+        { "workers",
+          b->workers + 2 > a->sizes.max_ranges }, /* more than the segment has ranges for, one of them spare */
     };
     bool ok = true;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {

@@ -9,7 +9,10 @@
 
 enum { MAX_REPORTED = 100 };
 
-struct conf_chunk { struct conf_chunk *next; size_t bytes; };
+struct conf_chunk {
+    struct conf_chunk *next;
+    size_t bytes;
+};
 
 void *conf_alloc(struct conf *c, size_t n) {
     struct conf_pool *p = &c->pool;
@@ -96,13 +99,15 @@ void conf_warning(struct conf *c, struct conf_pos pos, const char *fmt, ...) {
 
 const char *conf_at(struct conf *c, struct conf_pos pos, const struct conf_file *from) {
     if (!pos.file) return "built in";
-    return pos.file == from ? conf_format(c, "on line %u", pos.line) : conf_format(c, "at %s:%u", pos.file->path, pos.line);
+    return pos.file == from ? conf_format(c, "on line %u", pos.line)
+                            : conf_format(c, "at %s:%u", pos.file->path, pos.line);
 }
 
 /* By file, then by place. */
 static int by_place(const void *a, const void *b) {
     const struct conf_error *x = *(const struct conf_error *const *)a, *y = *(const struct conf_error *const *)b;
-    if (x->pos.file != y->pos.file) return x->pos.file && y->pos.file ? strcmp(x->pos.file->path, y->pos.file->path) : x->pos.file ? 1 : -1;
+    if (x->pos.file != y->pos.file)
+        return x->pos.file && y->pos.file ? strcmp(x->pos.file->path, y->pos.file->path) : x->pos.file ? 1 : -1;
     if (x->pos.line != y->pos.line) return x->pos.line < y->pos.line ? -1 : 1;
     if (x->pos.column != y->pos.column) return x->pos.column < y->pos.column ? -1 : 1;
     return x->order < y->order ? -1 : 1;
@@ -119,7 +124,8 @@ void conf_report(struct conf *c, FILE *err) {
 }
 
 const char *conf_path(struct conf *c, const struct conf_file *in, const char *path) {
-    char *full = path[0] == '/' ? conf_copy(c, path, strlen(path)) : conf_format(c, "%s/%s", in ? in->folder : "", path);
+    char *full = path[0] == '/' ? conf_copy(c, path, strlen(path))
+                                : conf_format(c, "%s/%s", in ? in->folder : "", path);
     char *to = full;
     for (const char *at = full; *at;) { /* ".." stays: behind a symbolic link it is not what it looks like */
         while (*at == '/') at++;
@@ -140,7 +146,10 @@ const char *conf_path(struct conf *c, const struct conf_file *in, const char *pa
 /* Into malloc'd memory first: the descriptor must not be open across an allocation of the pool. */
 static char *read_all(const char *path, size_t max_bytes, size_t *len, const char **why) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0) { *why = strerror(errno); return NULL; }
+    if (fd < 0) {
+        *why = strerror(errno);
+        return NULL;
+    }
     struct stat st;
     char *mem = NULL;
     *why = "out of memory";
@@ -150,12 +159,23 @@ static char *read_all(const char *path, size_t max_bytes, size_t *len, const cha
     while (mem && n <= max_bytes) {
         ssize_t r = read(fd, mem + n, max_bytes + 1 - n);
         if (r < 0 && errno == EINTR) continue;
-        if (r < 0) { *why = strerror(errno); wipe(mem, n); free(mem); mem = NULL; break; }
+        if (r < 0) {
+            *why = strerror(errno);
+            wipe(mem, n);
+            free(mem);
+            mem = NULL;
+            break;
+        }
         if (r == 0) break;
         n += (size_t)r;
     }
     close(fd);
-    if (mem && n > max_bytes) { *why = "it is too large"; wipe(mem, n); free(mem); mem = NULL; }
+    if (mem && n > max_bytes) {
+        *why = "it is too large";
+        wipe(mem, n);
+        free(mem);
+        mem = NULL;
+    }
     *len = n;
     return mem;
 }
@@ -190,7 +210,8 @@ unsigned conf_distance(const char *a, const char *b) {
             unsigned cost = a[i - 1] != b[j - 1], best = d[i - 1][j - 1] + cost;
             if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
             if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
             d[i][j] = best;
         }
     return d[n][m];

@@ -1,14 +1,17 @@
 /* gateway.conf's bytes → words.
  *
- * A word is a run of bytes up to white space, `;`, `{` or `}`; a backslash takes the next byte as it is. A word that begins with " or ' runs
- * to the same quote on the same line, with the escapes \" \' \\ \n \r \t. `#` where a word could begin starts a comment. Columns count
- * characters, not bytes. Control characters and what is not UTF-8 are errors: names and values end up in HTTP heads, JSON and logs. */
+ * A word is a run of bytes up to white space, `;`, `{` or `}`; a backslash takes the next byte as it is. A word that
+ * begins with " or ' runs to the same quote on the same line, with the escapes \" \' \\ \n \r \t. `#` where a word
+ * could begin starts a comment. Columns count characters, not bytes. Control characters and what is not UTF-8 are
+ * errors: names and values end up in HTTP heads, JSON and logs. */
 #include "master/conf_tree.h"
 
 enum { MAX_WORD = 8192 };
 
 void conf_lex_init(struct conf_lexer *l, struct conf *c, const struct conf_file *file, struct slice text) {
-    *l = (struct conf_lexer){ .conf = c, .file = file, .at = text.ptr, .end = text.ptr + text.len, .line = 1, .column = 1 };
+    *l = (struct conf_lexer){
+        .conf = c, .file = file, .at = text.ptr, .end = text.ptr + text.len, .line = 1, .column = 1
+    };
     if (slice_starts(text, SLICE("\xef\xbb\xbf"))) l->at += 3; /* a byte order mark */
 }
 
@@ -17,16 +20,26 @@ static struct conf_pos here(const struct conf_lexer *l) { return (struct conf_po
 /* Bytes of the character at p (RFC 3629); 0: none. */
 static size_t utf8_len(const char *p, const char *end) {
     const uint8_t *s = (const uint8_t *)p;
-    size_t left = (size_t)(end - p), n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    size_t left = (size_t)(end - p), n = s[0] < 0x80   ? 1
+                                         : s[0] < 0xc2 ? 0
+                                         : s[0] < 0xe0 ? 2
+                                         : s[0] < 0xf0 ? 3
+                                         : s[0] < 0xf5 ? 4
+                                                       : 0;
     if (n > left) return 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
-    if (n > 2 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))) return 0;
+    if (n > 2 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+                  (s[0] == 0xf4 && s[1] > 0x8f)))
+        return 0;
     return n;
 }
 
 static void step(struct conf_lexer *l, size_t n) {
-    if (*l->at == '\n') { l->line++; l->column = 1; } else l->column++;
+    if (*l->at == '\n') {
+        l->line++;
+        l->column = 1;
+    } else l->column++;
     l->at += n;
 }
 
@@ -35,14 +48,21 @@ static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c ==
 /* A character that may stand in a word; NULL or what is wrong. */
 static const char *bad_character(const struct conf_lexer *l, size_t *n) {
     *n = utf8_len(l->at, l->end);
-    if (*n == 0) { *n = 1; return "this is not UTF-8"; }
+    if (*n == 0) {
+        *n = 1;
+        return "this is not UTF-8";
+    }
     if ((uint8_t)*l->at < 0x20 || *l->at == 0x7f) return "a control character";
     return NULL;
 }
 
 static void skip_blank(struct conf_lexer *l) {
     while (l->at < l->end) {
-        if (*l->at == '#') while (l->at < l->end && *l->at != '\n') { size_t n = utf8_len(l->at, l->end); step(l, n ? n : 1); }
+        if (*l->at == '#')
+            while (l->at < l->end && *l->at != '\n') {
+                size_t n = utf8_len(l->at, l->end);
+                step(l, n ? n : 1);
+            }
         else if (is_space(*l->at)) step(l, 1);
         else break;
     }
@@ -78,7 +98,10 @@ static bool read_quoted(struct conf_lexer *l, char *mem, size_t *len) {
         size_t n;
         const char *bad = quoted_character(l, c, &n);
         if (bad && ok) conf_error(l->conf, pos, "%s", bad);
-        if (bad) { ok = false; continue; }
+        if (bad) {
+            ok = false;
+            continue;
+        }
         if (*len + n <= MAX_WORD) memcpy(mem + *len, c, n);
         *len += n;
     }
@@ -113,7 +136,10 @@ enum conf_token conf_lex(struct conf_lexer *l, struct conf_word *out) {
     skip_blank(l);
     *out = (struct conf_word){ .pos = here(l), .text = "" };
     if (l->at == l->end) return TOKEN_END;
-    enum conf_token one = *l->at == ';' ? TOKEN_SEMICOLON : *l->at == '{' ? TOKEN_OPEN : *l->at == '}' ? TOKEN_CLOSE : TOKEN_WORD;
+    enum conf_token one = *l->at == ';'   ? TOKEN_SEMICOLON
+                          : *l->at == '{' ? TOKEN_OPEN
+                          : *l->at == '}' ? TOKEN_CLOSE
+                                          : TOKEN_WORD;
     if (one != TOKEN_WORD) {
         step(l, 1);
         return one;

@@ -3,33 +3,48 @@
 
 #include <inttypes.h>
 
-#define MAX_PRICE_MILLIONTHS 1000000000000ull /* a million dollars: 128 bits hold any sum, and pictures × 10^6 still fit 64 */
+#define MAX_PRICE_MILLIONTHS \
+    1000000000000ull /* a million dollars: 128 bits hold any sum, and pictures × 10^6 still fit 64 */
 enum { MAX_WEIGHT = 1000000 };
 
 const char *const conf_meter_names[METER_COUNT] = {
-    [METER_INPUT] = "input", [METER_CACHED_INPUT] = "cached_input", [METER_CACHE_WRITE] = "cache_write",
-    [METER_CACHE_WRITE_1H] = "cache_write_1h", [METER_AUDIO_INPUT] = "audio_input", [METER_IMAGE_INPUT] = "image_input",
-    [METER_OUTPUT] = "output", [METER_REASONING] = "reasoning", [METER_AUDIO_OUTPUT] = "audio_output",
-    [METER_IMAGE_OUTPUT] = "image_output", [METER_IMAGES] = "image",
+    [METER_INPUT] = "input",
+    [METER_CACHED_INPUT] = "cached_input",
+    [METER_CACHE_WRITE] = "cache_write",
+    [METER_CACHE_WRITE_1H] = "cache_write_1h",
+    [METER_AUDIO_INPUT] = "audio_input",
+    [METER_IMAGE_INPUT] = "image_input",
+    [METER_OUTPUT] = "output",
+    [METER_REASONING] = "reasoning",
+    [METER_AUDIO_OUTPUT] = "audio_output",
+    [METER_IMAGE_OUTPUT] = "image_output",
+    [METER_IMAGES] = "image",
 };
 
-/* ---- route UPSTREAM [as NAME] [weight N] [priority N] --------------------------------------------------------------------------------- */
+/* ---- route UPSTREAM [as NAME] [weight N] [priority N] ---- */
 
-static void route_option(struct conf_args *a, struct conf_route *r, const struct conf_word *key, const struct conf_word *value) {
+static void route_option(struct conf_args *a, struct conf_route *r, const struct conf_word *key,
+                         const struct conf_word *value) {
     const struct conf_model *m = (const void *)a->block;
     if (strcmp(key->text, "as") == 0) {
         const char *star = strchr(value->text, '*');
         if (r->as_pos.file) conf_error(a->conf, key->pos, "`as` stands twice");
         else if (!*value->text) conf_error(a->conf, value->pos, "a model name is expected behind `as`");
-        else if (star && !m->family) conf_error(a->conf, value->pos, "`%s`: a * here passes what a family's * matched, and `%s` is no family", value->text, a->block->name);
+        else if (star && !m->family)
+            conf_error(a->conf, value->pos, "`%s`: a * here passes what a family's * matched, and `%s` is no family",
+                       value->text, a->block->name);
         else if (star && strchr(star + 1, '*')) conf_error(a->conf, value->pos, "`%s`: one * at most", value->text);
-        else { r->as = value->text; r->as_pos = value->pos; }
+        else {
+            r->as = value->text;
+            r->as_pos = value->pos;
+        }
         return;
     }
     uint64_t n;
     bool weight = strcmp(key->text, "weight") == 0;
     const char *bad = conf_number(value->text, &n);
-    if (!bad && (n > MAX_WEIGHT || (weight && n == 0))) bad = weight ? "a weight is 1 to 1000000; leave the route out instead of 0" : "a priority is 0 to 1000000";
+    if (!bad && (n > MAX_WEIGHT || (weight && n == 0)))
+        bad = weight ? "a weight is 1 to 1000000; leave the route out instead of 0" : "a priority is 0 to 1000000";
     if (bad) conf_error(a->conf, value->pos, "`%s`: %s", value->text, bad);
     else *(weight ? &r->weight : &r->priority) = (uint32_t)n;
 }
@@ -47,8 +62,14 @@ void conf_set_route(struct conf_args *a) {
             conf_error(a->conf, key->pos, "`%s`: as, weight or priority is expected", key->text);
             return;
         }
-        if (i + 1 == a->count) { conf_error(a->conf, key->pos, "a value is missing behind `%s`", key->text); return; }
-        if ((weight && seen[0]) || (priority && seen[1])) { conf_error(a->conf, key->pos, "`%s` stands twice", key->text); continue; }
+        if (i + 1 == a->count) {
+            conf_error(a->conf, key->pos, "a value is missing behind `%s`", key->text);
+            return;
+        }
+        if ((weight && seen[0]) || (priority && seen[1])) {
+            conf_error(a->conf, key->pos, "`%s` stands twice", key->text);
+            continue;
+        }
         seen[0] |= weight;
         seen[1] |= priority;
         route_option(a, r, key, &a->at[i + 1]);
@@ -75,9 +96,12 @@ void conf_print_route(const struct conf_directive *d, const void *block, FILE *o
     }
 }
 
-/* ---- price and tokens: METER AMOUNT ..., image [SIZE] [QUALITY] AMOUNT, tool NAME AMOUNT, free ------------------------------------------ */
+/* ---- price and tokens: METER AMOUNT ..., image [SIZE] [QUALITY] AMOUNT, tool NAME AMOUNT, free ---- */
 
-static bool is_amount(const char *s) { uint64_t n; return conf_decimal(s, 6, &n) == NULL; }
+static bool is_amount(const char *s) {
+    uint64_t n;
+    return conf_decimal(s, 6, &n) == NULL;
+}
 static bool looks_like_amount(const char *s) { return *s == '-' || (*s && strspn(s, "0123456789.") == strlen(s)); }
 
 static bool is_size(const char *s) { /* 1024x1792, or auto */
@@ -92,7 +116,8 @@ static bool amount(struct conf_args *a, const struct conf_word *w, uint64_t *out
     return !bad;
 }
 
-/* Behind `image`: up to two words and the amount. Returns how many words it took; 0: an error that ends the directive. */
+/* Behind `image`: up to two words and the amount. Returns how many words it took; 0: an error that ends the directive.
+ */
 static uint32_t image_price(struct conf_args *a, struct conf_prices *p, uint32_t i, bool plain_only) {
     struct conf_image_price price = { "", "", 0 };
     uint32_t begin = i;
@@ -101,12 +126,17 @@ static uint32_t image_price(struct conf_args *a, struct conf_prices *p, uint32_t
         bool size = is_size(w->text) && !(strcmp(w->text, "auto") == 0 && *price.size); /* `auto` is a word of both */
         const char **to = size ? &price.size : &price.quality;
         if (plain_only || **to || !*w->text || i > begin + 1) {
-            conf_error(a->conf, w->pos, "`%s`: %s", w->text, plain_only ? "an amount is expected behind `image`" : "`image [SIZE] [QUALITY] AMOUNT` is expected");
+            conf_error(a->conf, w->pos, "`%s`: %s", w->text,
+                       plain_only ? "an amount is expected behind `image`"
+                                  : "`image [SIZE] [QUALITY] AMOUNT` is expected");
             return 0;
         }
         *to = w->text;
     }
-    if (i == a->count) { conf_error(a->conf, a->at[begin - 1].pos, "an amount is missing behind `image`"); return 0; }
+    if (i == a->count) {
+        conf_error(a->conf, a->at[begin - 1].pos, "an amount is missing behind `image`");
+        return 0;
+    }
     if (!amount(a, &a->at[i], &price.usd_millionths)) return i + 1 - begin;
     CONF_EACH(p->images, struct conf_image_price, other)
         if (strcmp(other->size, price.size) == 0 && strcmp(other->quality, price.quality) == 0) {
@@ -122,12 +152,21 @@ static uint32_t image_price(struct conf_args *a, struct conf_prices *p, uint32_t
 }
 
 static uint32_t tool_price(struct conf_args *a, struct conf_prices *p, uint32_t i) {
-    if (i + 1 >= a->count) { conf_error(a->conf, a->at[i - 1].pos, "`tool NAME AMOUNT` is expected"); return 0; }
+    if (i + 1 >= a->count) {
+        conf_error(a->conf, a->at[i - 1].pos, "`tool NAME AMOUNT` is expected");
+        return 0;
+    }
     struct conf_tool_price *t = conf_alloc(a->conf, sizeof *t);
     t->name = a->at[i].text;
-    if (!*t->name || is_amount(t->name)) { conf_error(a->conf, a->at[i].pos, "`%s`: the tool's name is expected", t->name); return 0; }
+    if (!*t->name || is_amount(t->name)) {
+        conf_error(a->conf, a->at[i].pos, "`%s`: the tool's name is expected", t->name);
+        return 0;
+    }
     CONF_EACH(p->tools, struct conf_tool_price, other)
-        if (strcmp(other->name, t->name) == 0) { conf_error(a->conf, a->at[i].pos, "a price for the tool `%s` is already given", t->name); return 2; }
+        if (strcmp(other->name, t->name) == 0) {
+            conf_error(a->conf, a->at[i].pos, "a price for the tool `%s` is already given", t->name);
+            return 2;
+        }
     if (amount(a, &a->at[i + 1], &t->usd_millionths)) conf_add(a->conf, &p->tools, t);
     return 2;
 }
@@ -137,11 +176,17 @@ static void unknown_meter(struct conf_args *a, const struct conf_word *w) {
     unsigned least = 4;
     for (unsigned m = 0; m < METER_COUNT; m++) {
         unsigned distance = conf_distance(w->text, conf_meter_names[m]);
-        if (distance < least && distance < strlen(conf_meter_names[m])) { least = distance; nearest = conf_meter_names[m]; }
+        if (distance < least && distance < strlen(conf_meter_names[m])) {
+            least = distance;
+            nearest = conf_meter_names[m];
+        }
     }
     if (nearest) conf_error(a->conf, w->pos, "`%s` has no price; did you mean `%s`?", w->text, nearest);
-    else conf_error(a->conf, w->pos, "`%s` has no price; there are: input output cached_input cache_write cache_write_1h audio_input audio_output image_input "
-                    "image_output reasoning image%s", w->text, strcmp(a->directive->name, "price") == 0 ? ", tool NAME" : "");
+    else
+        conf_error(a->conf, w->pos,
+                   "`%s` has no price; there are: input output cached_input cache_write cache_write_1h audio_input "
+                   "audio_output image_input image_output reasoning image%s",
+                   w->text, strcmp(a->directive->name, "price") == 0 ? ", tool NAME" : "");
 }
 
 void conf_set_price(struct conf_args *a) {
@@ -149,23 +194,32 @@ void conf_set_price(struct conf_args *a) {
     bool dollars = strcmp(a->directive->name, "price") == 0;
     if (dollars && strcmp(a->at[0].text, "free") == 0) {
         if (a->count > 1) conf_error(a->conf, a->at[1].pos, "nothing follows `free`");
-        else if (p->free || p->given || p->tools.count) conf_error(a->conf, a->at[0].pos, "this model already has a price");
+        else if (p->free || p->given || p->tools.count)
+            conf_error(a->conf, a->at[0].pos, "this model already has a price");
         else p->free = true;
         return;
     }
-    if (p->free) { conf_error(a->conf, a->at[0].pos, "this model is already `free`"); return; }
+    if (p->free) {
+        conf_error(a->conf, a->at[0].pos, "this model is already `free`");
+        return;
+    }
     for (uint32_t i = 0, took; i < a->count; i += 1 + took) {
         const struct conf_word *w = &a->at[i];
         unsigned m = 0;
         while (m < METER_COUNT && strcmp(conf_meter_names[m], w->text) != 0) m++;
         if (m == METER_IMAGES) took = image_price(a, p, i + 1, !dollars);
         else if (dollars && strcmp(w->text, "tool") == 0) took = tool_price(a, p, i + 1);
-        else if (m == METER_COUNT) { unknown_meter(a, w); return; }
-        else if (i + 1 == a->count) { conf_error(a->conf, w->pos, "an amount is missing behind `%s`", w->text); return; }
-        else {
+        else if (m == METER_COUNT) {
+            unknown_meter(a, w);
+            return;
+        } else if (i + 1 == a->count) {
+            conf_error(a->conf, w->pos, "an amount is missing behind `%s`", w->text);
+            return;
+        } else {
             took = 1;
             if (p->given & 1u << m) conf_error(a->conf, w->pos, "`%s` is already given", w->text);
-            else amount(a, &a->at[i + 1], &p->per_million[m]); /* given even if wrong: no second error for its absence */
+            else
+                amount(a, &a->at[i + 1], &p->per_million[m]); /* given even if wrong: no second error for its absence */
             p->given |= 1u << m;
         }
         if (!took) return;
@@ -186,8 +240,14 @@ void conf_print_price(const struct conf_directive *d, const void *block, FILE *o
     if (any) fputs(";\n", out);
     CONF_EACH(p->images, const struct conf_image_price, i) {
         fprintf(out, "    %s image ", d->name);
-        if (*i->size) { conf_put_word(out, i->size); fputc(' ', out); }
-        if (*i->quality) { conf_put_word(out, i->quality); fputc(' ', out); }
+        if (*i->size) {
+            conf_put_word(out, i->size);
+            fputc(' ', out);
+        }
+        if (*i->quality) {
+            conf_put_word(out, i->quality);
+            fputc(' ', out);
+        }
         conf_put_decimal(out, i->usd_millionths, 6);
         fputs(";\n", out);
     }
@@ -200,7 +260,7 @@ void conf_print_price(const struct conf_directive *d, const void *block, FILE *o
     }
 }
 
-/* ---- budgets EFFORT TOKENS ...: what a reasoning effort means for models that count tokens ----------------------------------------------- */
+/* ---- budgets EFFORT TOKENS ...: what a reasoning effort means for models that count tokens ---- */
 
 void conf_set_budgets(struct conf_args *a) {
     struct conf_model *m = (struct conf_model *)a->block;
@@ -209,15 +269,27 @@ void conf_set_budgets(struct conf_args *a) {
         const struct conf_word *w = &a->at[i];
         bool known = false;
         for (size_t e = 0; e < ARRAY_LEN(efforts); e++) known |= strcmp(w->text, efforts[e]) == 0;
-        if (!known) { conf_error(a->conf, w->pos, "`%s` is no effort; there are: minimal low medium high xhigh max", w->text); return; }
-        if (i + 1 == a->count) { conf_error(a->conf, w->pos, "a number of tokens is missing behind `%s`", w->text); return; }
+        if (!known) {
+            conf_error(a->conf, w->pos, "`%s` is no effort; there are: minimal low medium high xhigh max", w->text);
+            return;
+        }
+        if (i + 1 == a->count) {
+            conf_error(a->conf, w->pos, "a number of tokens is missing behind `%s`", w->text);
+            return;
+        }
         uint64_t n;
         const char *bad = conf_number(a->at[i + 1].text, &n);
         if (!bad && (n == 0 || n > 10000000)) bad = "a budget is 1 to 10000000 tokens";
-        CONF_EACH(m->budgets, struct conf_pair, other) if (!bad && strcmp(other->name, w->text) == 0) bad = "this effort already has a budget";
-        if (bad) { conf_error(a->conf, a->at[i + 1].pos, "`%s`: %s", a->at[i + 1].text, bad); continue; }
+        CONF_EACH(m->budgets, struct conf_pair, other)
+            if (!bad && strcmp(other->name, w->text) == 0) bad = "this effort already has a budget";
+        if (bad) {
+            conf_error(a->conf, a->at[i + 1].pos, "`%s`: %s", a->at[i + 1].text, bad);
+            continue;
+        }
         struct conf_pair *p = conf_alloc(a->conf, sizeof *p);
-        *p = (struct conf_pair){ .pos = w->pos, .name = w->text, .value = { .value = conf_format(a->conf, "%" PRIu64, n) } };
+        *p = (struct conf_pair){ .pos = w->pos,
+                                 .name = w->text,
+                                 .value = { .value = conf_format(a->conf, "%" PRIu64, n) } };
         conf_add(a->conf, &m->budgets, p);
     }
 }

@@ -1,17 +1,23 @@
-/* The tree → text that parses to the same tree. Only what the files say is printed, includes inlined, paths absolute, defaults left out,
- * in the table's order; so printing what was printed changes nothing. A secret is printed as where it comes from; one that stood in the
- * file itself as "********" with a comment, which is the one thing that does not read back the same. */
+/* The tree → text that parses to the same tree. Only what the files say is printed, includes inlined, paths absolute,
+ * defaults left out, in the table's order; so printing what was printed changes nothing. A secret is printed as where
+ * it comes from; one that stood in the file itself as "********" with a comment, which is the one thing that does not
+ * read back the same. */
 #include "master/conf_tree.h"
 
 #include <inttypes.h>
 
 void conf_print_secret(FILE *out, const struct conf_secret *s) {
-    if (s->source) { conf_put_word(out, s->source); fputs(";\n", out); }
-    else fputs("\"********\"; # a literal secret, not shown\n", out);
+    if (s->source) {
+        conf_put_word(out, s->source);
+        fputs(";\n", out);
+    } else fputs("\"********\"; # a literal secret, not shown\n", out);
 }
 
 static void put_words(FILE *out, const struct conf_list *words) {
-    CONF_EACH(*words, const struct conf_word, w) { fputc(' ', out); conf_put_word(out, w->text); }
+    CONF_EACH(*words, const struct conf_word, w) {
+        fputc(' ', out);
+        conf_put_word(out, w->text);
+    }
 }
 
 static void put_limit(FILE *out, const struct conf_limit *l) {
@@ -23,8 +29,14 @@ static void put_limit(FILE *out, const struct conf_limit *l) {
 static void put_value(FILE *out, const struct conf_directive *d, const void *at) {
     char word[32];
     const uint64_t *number = at;
-    if (d->shape == SHAPE_GLOBS || d->shape == SHAPE_WORDS) { put_words(out, at); return; }
-    if (d->shape == SHAPE_LIMIT) { put_limit(out, at); return; }
+    if (d->shape == SHAPE_GLOBS || d->shape == SHAPE_WORDS) {
+        put_words(out, at);
+        return;
+    }
+    if (d->shape == SHAPE_LIMIT) {
+        put_limit(out, at);
+        return;
+    }
     fputc(' ', out);
     switch (d->shape) {
     case SHAPE_FLAG: fputs(*number ? "on" : "off", out); break;
@@ -35,7 +47,8 @@ static void put_value(FILE *out, const struct conf_directive *d, const void *at)
     case SHAPE_NANO: conf_put_decimal(out, *number, 9); break;
     case SHAPE_PER_H: fprintf(out, "%" PRIu64 "/h", *number); break;
     case SHAPE_ENUM: fputs(conf_enum_word(d, *number, word), out); break;
-    case SHAPE_TEXT: case SHAPE_PATH: conf_put_word(out, *(const char *const *)at); break;
+    case SHAPE_TEXT:
+    case SHAPE_PATH: conf_put_word(out, *(const char *const *)at); break;
     default: CHECK(false);
     }
 }
@@ -43,13 +56,23 @@ static void put_value(FILE *out, const struct conf_directive *d, const void *at)
 static void print_directive(const struct conf_directive *d, const struct conf_block *b, FILE *out) {
     const char *indent = b->kind == CONF_MAIN ? "" : "    ";
     const void *at = (const char *)b + d->offset;
-    if (d->shape == SHAPE_OTHER) { d->print(d, b, out); return; }
+    if (d->shape == SHAPE_OTHER) {
+        d->print(d, b, out);
+        return;
+    }
     if (d->shape == SHAPE_SECRETS) {
-        CONF_EACH(*(const struct conf_list *)at, const struct conf_secret, s) { fprintf(out, "%s%s ", indent, d->name); conf_print_secret(out, s); }
+        CONF_EACH(*(const struct conf_list *)at, const struct conf_secret, s) {
+            fprintf(out, "%s%s ", indent, d->name);
+            conf_print_secret(out, s);
+        }
         return;
     }
     fprintf(out, "%s%s", indent, d->name);
-    if (d->shape == SHAPE_SECRET) { fputc(' ', out); conf_print_secret(out, at); return; }
+    if (d->shape == SHAPE_SECRET) {
+        fputc(' ', out);
+        conf_print_secret(out, at);
+        return;
+    }
     put_value(out, d, at);
     fputs(";\n", out);
 }

@@ -1,7 +1,8 @@
 /* The tree → the immutable blob of shm/snapshot.h.
  *
- * A blob grows at its end and may move, so nothing keeps a pointer into it: arrays are made on the side and appended whole. A failed
- * allocation is sticky and shows at the end. Padding is zero: the same configuration makes the same bytes, but for generation and time. */
+ * A blob grows at its end and may move, so nothing keeps a pointer into it: arrays are made on the side and appended
+ * whole. A failed allocation is sticky and shows at the end. Padding is zero: the same configuration makes the same
+ * bytes, but for generation and time. */
 #include "master/conf_tree.h"
 
 #include <stdlib.h>
@@ -19,12 +20,21 @@ struct build {
 
 static uint32_t append(struct build *b, const void *p, size_t n, size_t align) {
     size_t at = (b->len + align - 1) & ~(align - 1);
-    if (b->failed || at + n > UINT32_MAX / 2) { b->failed = true; return 0; }
+    if (b->failed || at + n > UINT32_MAX / 2) {
+        b->failed = true;
+        return 0;
+    }
     if (at + n > b->cap) {
         size_t cap = (at + n) * 2;
         char *mem = calloc(1, cap); /* no realloc: what it leaves behind holds secrets */
-        if (!mem) { b->failed = true; return 0; }
-        if (b->mem) { memcpy(mem, b->mem, b->len); wipe(b->mem, b->len); }
+        if (!mem) {
+            b->failed = true;
+            return 0;
+        }
+        if (b->mem) {
+            memcpy(mem, b->mem, b->len);
+            wipe(b->mem, b->len);
+        }
         free(b->mem);
         b->mem = mem;
         b->cap = cap;
@@ -53,7 +63,11 @@ static void *side(struct build *b, uint32_t count, size_t size) {
     if (!p) b->failed = true;
     return p;
 }
-#define SIDE(b, type, var, n) type *var = side(b, n, sizeof(type)); if (!var) return (struct snap_list){ 0, 0 }
+#define SIDE(b, type, var, n) \
+    type *var = side(b, n, sizeof(type)); \
+    if (!var) return (struct snap_list) { \
+            0, 0 \
+        }
 
 static struct snap_list done(struct build *b, void *items, uint32_t count, size_t size) {
     struct snap_list l = put_list(b, items, count, size);
@@ -62,9 +76,11 @@ static struct snap_list done(struct build *b, void *items, uint32_t count, size_
     return l;
 }
 
-static uint32_t id_of(struct build *b, enum name_kind kind, const char *name) { return b->ids->id_of(b->ids->arg, kind, name); }
+static uint32_t id_of(struct build *b, enum name_kind kind, const char *name) {
+    return b->ids->id_of(b->ids->arg, kind, name);
+}
 
-/* ---- lists ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lists ---- */
 
 static struct snap_list put_words(struct build *b, const struct conf_list *words) {
     SIDE(b, struct snap_str, a, words->count);
@@ -102,7 +118,8 @@ static struct snap_list put_listens(struct build *b) {
     for (uint32_t i = 0; i < l->count; i++) {
         const struct conf_listen *from = l->items[i];
         uint64_t options = (uint64_t)from->tls | (uint64_t)from->proxy_protocol << 1 | (uint64_t)from->admin << 2;
-        a[i] = (struct snap_listen){ hash64(from->address, strlen(from->address), options + 1), put_text(b, from->address), from->tls, from->proxy_protocol, from->admin };
+        a[i] = (struct snap_listen){ hash64(from->address, strlen(from->address), options + 1),
+                                     put_text(b, from->address), from->tls, from->proxy_protocol, from->admin };
     }
     return done(b, a, l->count, sizeof *a);
 }
@@ -121,8 +138,13 @@ static struct snap_list put_tiers(struct build *b) {
     SIDE(b, struct snap_tier, a, l->count);
     for (uint32_t i = 0; i < l->count; i++) {
         const struct conf_tier *t = l->items[i];
-        a[i] = (struct snap_tier){ .id = id_of(b, NAME_TIER, t->block.name), .name = put_text(b, t->block.name), .rpm = rate_of(&t->rpm), .tpm = rate_of(&t->tpm),
-                                   .images_rpm = rate_of(&t->images_rpm), .concurrency = t->concurrency, .models = put_globs(b, &t->models) };
+        a[i] = (struct snap_tier){ .id = id_of(b, NAME_TIER, t->block.name),
+                                   .name = put_text(b, t->block.name),
+                                   .rpm = rate_of(&t->rpm),
+                                   .tpm = rate_of(&t->tpm),
+                                   .images_rpm = rate_of(&t->images_rpm),
+                                   .concurrency = t->concurrency,
+                                   .models = put_globs(b, &t->models) };
     }
     return done(b, a, l->count, sizeof *a);
 }
@@ -132,7 +154,8 @@ static struct snap_list put_groups(struct build *b) {
     SIDE(b, struct snap_group, a, l->count);
     for (uint32_t i = 0; i < l->count; i++) {
         const struct conf_group *g = l->items[i];
-        a[i] = (struct snap_group){ id_of(b, NAME_GROUP, g->block.name), put_text(b, g->block.name), put_globs(b, &g->models), (uint32_t)g->ratio };
+        a[i] = (struct snap_group){ id_of(b, NAME_GROUP, g->block.name), put_text(b, g->block.name),
+                                    put_globs(b, &g->models), (uint32_t)g->ratio };
     }
     return done(b, a, l->count, sizeof *a);
 }
@@ -147,7 +170,7 @@ static struct snap_list put_cas(struct build *b) {
     return done(b, a, l->count, sizeof *a);
 }
 
-/* ---- upstreams --------------------------------------------------------------------------------------------------------------------- */
+/* ---- upstreams ---- */
 
 static struct snap_list put_keys(struct build *b, const struct conf_upstream *u) {
     uint32_t count = b->for_ledger ? 0 : u->keys.count;
@@ -157,8 +180,11 @@ static struct snap_list put_keys(struct build *b, const struct conf_upstream *u)
 }
 
 static uint32_t auth_of(const struct conf_upstream *u) {
-    static const uint32_t usual[DIALECT_COUNT] = { [DIALECT_OPENAI] = AUTH_BEARER, [DIALECT_RESPONSES] = AUTH_BEARER, [DIALECT_ANTHROPIC] = AUTH_X_API_KEY,
-                                                   [DIALECT_GEMINI] = AUTH_X_GOOG_API_KEY, [DIALECT_ECHO] = AUTH_BEARER };
+    static const uint32_t usual[DIALECT_COUNT] = { [DIALECT_OPENAI] = AUTH_BEARER,
+                                                   [DIALECT_RESPONSES] = AUTH_BEARER,
+                                                   [DIALECT_ANTHROPIC] = AUTH_X_API_KEY,
+                                                   [DIALECT_GEMINI] = AUTH_X_GOOG_API_KEY,
+                                                   [DIALECT_ECHO] = AUTH_BEARER };
     return conf_where(&u->block, "auth").file ? (uint32_t)u->auth : usual[u->dialect];
 }
 
@@ -177,20 +203,34 @@ static struct snap_list put_upstreams(struct build *b) {
     SIDE(b, struct snap_upstream, a, l->count);
     for (uint32_t i = 0; i < l->count; i++) {
         const struct conf_upstream *u = l->items[i];
-        a[i] = (struct snap_upstream){
-            .id = id_of(b, NAME_UPSTREAM, u->block.name), .name = put_text(b, u->block.name), .dialect = (uint32_t)u->dialect, .tls = u->url.tls,
-            .host = put_text(b, u->url.host), .port = u->url.port, .host_is_address = u->url.is_address, .host_header = put_host_header(b, &u->url),
-            .base_path = put_text(b, u->url.path), .auth = auth_of(u), .keys = put_keys(b, u),
-            .headers = put_pairs(b, b->for_ledger ? &none : &u->headers), .query = put_pairs(b, b->for_ledger ? &none : &u->query),
-            .ca = u->ca, .tls_max = u->tls_max ? 13 : 12, .connect_timeout_ms = (uint32_t)u->connect_timeout_ms,
-            .first_byte_timeout_ms = (uint32_t)u->first_byte_timeout_ms, .idle_timeout_ms = (uint32_t)u->idle_timeout_ms,
-            .max_connections = (uint32_t)u->max_connections, .keepalive = (uint32_t)u->keepalive, .retries = (uint32_t)u->retries,
-            .cooldown_ms = (uint32_t)u->cooldown_ms, .probe_ms = (uint32_t)u->probe_ms };
+        a[i] = (struct snap_upstream){ .id = id_of(b, NAME_UPSTREAM, u->block.name),
+                                       .name = put_text(b, u->block.name),
+                                       .dialect = (uint32_t)u->dialect,
+                                       .tls = u->url.tls,
+                                       .host = put_text(b, u->url.host),
+                                       .port = u->url.port,
+                                       .host_is_address = u->url.is_address,
+                                       .host_header = put_host_header(b, &u->url),
+                                       .base_path = put_text(b, u->url.path),
+                                       .auth = auth_of(u),
+                                       .keys = put_keys(b, u),
+                                       .headers = put_pairs(b, b->for_ledger ? &none : &u->headers),
+                                       .query = put_pairs(b, b->for_ledger ? &none : &u->query),
+                                       .ca = u->ca,
+                                       .tls_max = u->tls_max ? 13 : 12,
+                                       .connect_timeout_ms = (uint32_t)u->connect_timeout_ms,
+                                       .first_byte_timeout_ms = (uint32_t)u->first_byte_timeout_ms,
+                                       .idle_timeout_ms = (uint32_t)u->idle_timeout_ms,
+                                       .max_connections = (uint32_t)u->max_connections,
+                                       .keepalive = (uint32_t)u->keepalive,
+                                       .retries = (uint32_t)u->retries,
+                                       .cooldown_ms = (uint32_t)u->cooldown_ms,
+                                       .probe_ms = (uint32_t)u->probe_ms };
     }
     return done(b, a, l->count, sizeof *a);
 }
 
-/* ---- models ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- models ---- */
 
 /* By priority, in the file's order within one. */
 static struct snap_list put_routes(struct build *b, const struct conf_model *m, uint32_t model_id) {
@@ -215,7 +255,8 @@ static struct snap_list put_image_prices(struct build *b, const struct conf_mode
     for (int specific = 3; specific >= 0; specific--)
         CONF_EACH(*l, const struct conf_image_price, p)
             if ((*p->size ? 2 : 0) + (*p->quality ? 1 : 0) == specific)
-                a[n++] = (struct snap_image_price){ put_text(b, p->size), put_text(b, p->quality), p->usd_millionths * 1000000 };
+                a[n++] = (struct snap_image_price){ put_text(b, p->size), put_text(b, p->quality),
+                                                    p->usd_millionths * 1000000 };
     CHECK(n == l->count);
     return done(b, a, n, sizeof *a);
 }
@@ -231,7 +272,8 @@ static struct snap_list put_tool_prices(struct build *b, const struct conf_model
 }
 
 static uint32_t flags_of(const struct conf_model *m) {
-    uint32_t flags = (m->price.free ? MODEL_FREE : 0) | (m->family ? MODEL_FAMILY : 0) | (m->kind == MODEL_CHAT ? MODEL_STREAMING : 0);
+    uint32_t flags = (m->price.free ? MODEL_FREE : 0) | (m->family ? MODEL_FAMILY : 0) |
+                     (m->kind == MODEL_CHAT ? MODEL_STREAMING : 0);
     CONF_EACH(m->capabilities, const struct conf_word, w) {
         if (strcmp(w->text, "tools") == 0) flags |= MODEL_TOOLS;
         if (strcmp(w->text, "vision") == 0) flags |= MODEL_VISION;
@@ -247,13 +289,30 @@ static void put_model(struct build *b, const struct conf_model *m, struct snap_m
     const char *owner = m->owned_by ? m->owned_by : ((const struct conf_route *)m->routes.items[0])->upstream.text;
     bool limit_field = conf_where(&m->block, "limit_field").file;
     *to = (struct snap_model){
-        .id = id_of(b, NAME_MODEL, name), .name = put_text(b, m->block.name), .owned_by = put_text(b, owner), .provider = put_text(b, m->provider ? m->provider : owner),
-        .kind = m->kind < MODEL_OTHER ? (uint32_t)m->kind : MODEL_OTHER, .flags = flags_of(m), .price_given = m->price.given,
-        .max_output = m->max_output, .context = m->context, .call_cap_nano = (int64_t)m->call_cap_nano, .created = (int64_t)m->created,
-        .strip = put_words(b, &m->strip), .allow = put_words(b, &m->allow), .capabilities = put_words(b, &m->capabilities),
-        .limit_field = put_text(b, limit_field ? conf_enum_word(conf_find(CONF_MODEL, "limit_field"), m->limit_field, word) : NULL),
-        .image_prices = put_image_prices(b, m), .tool_prices = put_tool_prices(b, m), .sizes = put_words(b, &m->sizes), .qualities = put_words(b, &m->qualities),
-        .budgets = put_pairs(b, &m->budgets), .n_max = (uint32_t)m->n_max, .prompt_max = (uint32_t)m->prompt_max };
+        .id = id_of(b, NAME_MODEL, name),
+        .name = put_text(b, m->block.name),
+        .owned_by = put_text(b, owner),
+        .provider = put_text(b, m->provider ? m->provider : owner),
+        .kind = m->kind < MODEL_OTHER ? (uint32_t)m->kind : MODEL_OTHER,
+        .flags = flags_of(m),
+        .price_given = m->price.given,
+        .max_output = m->max_output,
+        .context = m->context,
+        .call_cap_nano = (int64_t)m->call_cap_nano,
+        .created = (int64_t)m->created,
+        .strip = put_words(b, &m->strip),
+        .allow = put_words(b, &m->allow),
+        .capabilities = put_words(b, &m->capabilities),
+        .limit_field = put_text(
+            b, limit_field ? conf_enum_word(conf_find(CONF_MODEL, "limit_field"), m->limit_field, word) : NULL),
+        .image_prices = put_image_prices(b, m),
+        .tool_prices = put_tool_prices(b, m),
+        .sizes = put_words(b, &m->sizes),
+        .qualities = put_words(b, &m->qualities),
+        .budgets = put_pairs(b, &m->budgets),
+        .n_max = (uint32_t)m->n_max,
+        .prompt_max = (uint32_t)m->prompt_max
+    };
     to->routes = put_routes(b, m, to->id);
     conf_prices_fill(m, &to->prices, &to->weights);
 }
@@ -287,13 +346,14 @@ static struct snap_list put_families(struct build *b) {
         const struct conf_model *m = l->items[i];
         if (!m->family) continue;
         uint32_t at = n++;
-        for (; at && strlen(((const struct conf_model *)l->items[a[at - 1]])->block.name) < strlen(m->block.name); at--) a[at] = a[at - 1];
+        for (; at && strlen(((const struct conf_model *)l->items[a[at - 1]])->block.name) < strlen(m->block.name); at--)
+            a[at] = a[at - 1];
         a[at] = i;
     }
     return done(b, a, n, sizeof *a);
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 static uint32_t index_of(const struct conf_list *blocks, const char *name) {
     for (uint32_t i = 0; i < blocks->count; i++)
@@ -347,7 +407,8 @@ static void put_brand_and_billing(struct build *b, struct snap *s) {
     s->default_group = index_of(&b->conf->groups, "default");
 }
 
-void *conf_snapshot(const struct conf *c, const struct conf_ids *ids, uint64_t generation, bool for_ledger, size_t *bytes) {
+void *conf_snapshot(const struct conf *c, const struct conf_ids *ids, uint64_t generation, bool for_ledger,
+                    size_t *bytes) {
     struct build b = { .conf = c, .ids = ids, .for_ledger = for_ledger };
     struct timespec now;
     struct snap s;

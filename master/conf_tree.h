@@ -1,11 +1,13 @@
 /* The configuration as parsed: what the files conf_*.c share and nobody else includes.
  *
- * Way of a file: conf_lex.c (bytes → words with positions) → conf_parse.c (words → directives, found in the table of conf_table.c, whose
- * rows know shape, bounds, default and place) → struct conf → conf_check.c (what no single directive can know: unknown upstreams, clashes,
- * what is missing) → conf_print.c (text again) or conf_snapshot.c (the blob for the workers).
+ * Way of a file: conf_lex.c (bytes → words with positions) → conf_parse.c (words → directives, found in the table of
+ * conf_table.c, whose rows know shape, bounds, default and place) → struct conf → conf_check.c (what no single
+ * directive can know: unknown upstreams, clashes, what is missing) → conf_print.c (text again) or conf_snapshot.c (the
+ * blob for the workers).
  *
- * Memory: everything hangs on conf.pool and goes with it, wiped, because secrets are among it. An allocation that fails leaves by longjmp
- * to conf_load, which frees the pool: so no code here checks for NULL, and none may hold a resource of its own across an allocation. */
+ * Memory: everything hangs on conf.pool and goes with it, wiped, because secrets are among it. An allocation that fails
+ * leaves by longjmp to conf_load, which frees the pool: so no code here checks for NULL, and none may hold a resource
+ * of its own across an allocation. */
 #ifndef TG_CONF_TREE_H
 #define TG_CONF_TREE_H
 
@@ -14,22 +16,44 @@
 #include "master/conf.h"
 #include "proto/base/check.h"
 
-/* ---- memory, positions, errors (conf_base.c) ------------------------------------------------------------------------------------- */
+/* ---- memory, positions, errors (conf_base.c) ---- */
 
 struct conf_pool {
     struct conf_chunk *chunks;
-    jmp_buf *escape;      /* where an allocation that fails goes */
-    uint64_t budget;      /* allocations until one is made to fail; UINT64_MAX: never. For the tests */
+    jmp_buf *escape; /* where an allocation that fails goes */
+    uint64_t budget; /* allocations until one is made to fail; UINT64_MAX: never. For the tests */
 };
-struct conf_file { const char *path, *folder; }; /* path as errors show it; folder absolute, for relative paths in it */
-struct conf_pos { const struct conf_file *file; uint32_t line, column; }; /* file NULL: nowhere (not set, a default) */
-struct conf_word { struct conf_pos pos; const char *text; size_t len; uint32_t end_column; bool quoted; }; /* text NUL-terminated, no NUL inside */
-struct conf_list { void **items; uint32_t count, cap; };
+/* path as errors show it; folder absolute, for relative paths in it */
+struct conf_file {
+    const char *path, *folder;
+};
+/* file NULL: nowhere (not set, a default) */
+struct conf_pos {
+    const struct conf_file *file;
+    uint32_t line, column;
+};
+/* text NUL-terminated, no NUL inside */
+struct conf_word {
+    struct conf_pos pos;
+    const char *text;
+    size_t len;
+    uint32_t end_column;
+    bool quoted;
+};
+struct conf_list {
+    void **items;
+    uint32_t count, cap;
+};
 #define CONF_EACH(list, type, var) \
     for (uint32_t var##_i = 0; var##_i < (list).count; var##_i++) \
         for (type *var = (list).items[var##_i]; var; var = NULL)
 
-struct conf_error { struct conf_pos pos; uint32_t order; bool warning; const char *text; };
+struct conf_error {
+    struct conf_pos pos;
+    uint32_t order;
+    bool warning;
+    const char *text;
+};
 
 void *conf_alloc(struct conf *c, size_t n); /* zeroed; never NULL */
 char *conf_copy(struct conf *c, const char *p, size_t n);
@@ -50,7 +74,7 @@ void conf_loose_wipe(struct conf *c);
 /* Edit distance with transpositions (optimal string alignment). */
 unsigned conf_distance(const char *a, const char *b);
 
-/* ---- words (conf_lex.c) ---------------------------------------------------------------------------------------------------------- */
+/* ---- words (conf_lex.c) ---- */
 
 enum conf_token { TOKEN_WORD, TOKEN_SEMICOLON, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_END, TOKEN_BAD /* reported; go on */ };
 struct conf_lexer {
@@ -62,7 +86,7 @@ struct conf_lexer {
 void conf_lex_init(struct conf_lexer *l, struct conf *c, const struct conf_file *file, struct slice text);
 enum conf_token conf_lex(struct conf_lexer *l, struct conf_word *out);
 
-/* ---- values (conf_value.c): each returns NULL, or what is wrong with the text ------------------------------------------------------ */
+/* ---- values (conf_value.c): each returns NULL, or what is wrong with the text ---- */
 
 const char *conf_number(const char *s, uint64_t *out);
 const char *conf_size(const char *s, uint64_t *bytes);
@@ -74,15 +98,20 @@ void conf_put_time(FILE *out, uint64_t ms);
 void conf_put_decimal(FILE *out, uint64_t scaled, unsigned decimals);
 void conf_put_word(FILE *out, const char *s); /* bare where that reads back the same, else quoted */
 
-struct conf_url { bool tls, is_address; const char *host, *path, *text; uint32_t port; }; /* host NULL: none; text: canonical */
+/* host NULL: none; text: canonical */
+struct conf_url {
+    bool tls, is_address;
+    const char *host, *path, *text;
+    uint32_t port;
+};
 const char *conf_url(struct conf *c, const char *s, struct conf_url *out);
 /* Canonical "address:port" or "unix:/absolute/path". */
 const char *conf_address(struct conf *c, const struct conf_file *in, const char *s, const char **out);
 const char *conf_cidr(const char *s, struct snap_cidr *out);
-const char *conf_header_name(const char *s);  /* what an operator may add to upstream requests */
+const char *conf_header_name(const char *s); /* what an operator may add to upstream requests */
 const char *conf_header_value(const char *s);
 
-/* ---- the tree -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the tree ---- */
 
 enum conf_kind { CONF_MAIN, CONF_BRAND, CONF_BILLING, CONF_TIER, CONF_GROUP, CONF_UPSTREAM, CONF_MODEL, CONF_KINDS };
 enum { CONF_MAX_DIRECTIVES = 40 }; /* in one kind of block */
@@ -90,9 +119,9 @@ enum { CONF_MAX_DIRECTIVES = 40 }; /* in one kind of block */
 /* Every block begins with this. */
 struct conf_block {
     enum conf_kind kind;
-    const char *name;     /* "" for main, brand and billing */
-    struct conf_pos pos;  /* of its name */
-    bool implicit;        /* not in the file: the tier and group `default`; not printed */
+    const char *name;                         /* "" for main, brand and billing */
+    struct conf_pos pos;                      /* of its name */
+    bool implicit;                            /* not in the file: the tier and group `default`; not printed */
     struct conf_pos set[CONF_MAX_DIRECTIVES]; /* where each directive of the block's table stands */
 };
 
@@ -100,32 +129,69 @@ enum conf_secret_kind { SECRET_NONE, SECRET_ENV, SECRET_FILE, SECRET_LITERAL };
 struct conf_secret {
     enum conf_secret_kind kind;
     struct conf_pos pos;
-    const char *source;   /* env:NAME or file:/absolute/path; NULL for a literal */
-    const char *value;    /* "" when it could not be read (an error was recorded) */
+    const char *source; /* env:NAME or file:/absolute/path; NULL for a literal */
+    const char *value;  /* "" when it could not be read (an error was recorded) */
 };
-struct conf_pair { struct conf_pos pos; const char *name; struct conf_secret value; }; /* a plain value is SECRET_LITERAL */
-struct conf_listen { struct conf_pos pos; const char *address; bool tls, proxy_protocol, admin; };
-struct conf_log { const char *path; uint32_t level; }; /* path NULL: off, or standard error */
-struct conf_route { struct conf_word upstream; const char *as; struct conf_pos as_pos; uint32_t weight, priority; uint32_t index; };
-struct conf_image_price { const char *size, *quality; uint64_t usd_millionths; };
-struct conf_tool_price { const char *name; uint64_t usd_millionths; };
+/* a plain value is SECRET_LITERAL */
+struct conf_pair {
+    struct conf_pos pos;
+    const char *name;
+    struct conf_secret value;
+};
+struct conf_listen {
+    struct conf_pos pos;
+    const char *address;
+    bool tls, proxy_protocol, admin;
+};
+/* path NULL: off, or standard error */
+struct conf_log {
+    const char *path;
+    uint32_t level;
+};
+struct conf_route {
+    struct conf_word upstream;
+    const char *as;
+    struct conf_pos as_pos;
+    uint32_t weight, priority;
+    uint32_t index;
+};
+struct conf_image_price {
+    const char *size, *quality;
+    uint64_t usd_millionths;
+};
+struct conf_tool_price {
+    const char *name;
+    uint64_t usd_millionths;
+};
 struct conf_prices {
     bool free;
-    uint32_t given;                        /* bit per enum meter */
-    uint64_t per_million[METER_COUNT];     /* as given: USD (tokens) in millionths; METER_IMAGES per picture */
-    struct conf_list images, tools;        /* struct conf_image_price, struct conf_tool_price */
+    uint32_t given;                    /* bit per enum meter */
+    uint64_t per_million[METER_COUNT]; /* as given: USD (tokens) in millionths; METER_IMAGES per picture */
+    struct conf_list images, tools;    /* struct conf_image_price, struct conf_tool_price */
 };
-struct conf_limit { uint64_t limit, burst; }; /* SNAP_NO_LIMIT: none */
+/* SNAP_NO_LIMIT: none */
+struct conf_limit {
+    uint64_t limit, burst;
+};
 
-struct conf_tier { struct conf_block block; struct conf_limit rpm, tpm, images_rpm; uint64_t concurrency; struct conf_list models; };
-struct conf_group { struct conf_block block; struct conf_list models; uint64_t ratio; };
+struct conf_tier {
+    struct conf_block block;
+    struct conf_limit rpm, tpm, images_rpm;
+    uint64_t concurrency;
+    struct conf_list models;
+};
+struct conf_group {
+    struct conf_block block;
+    struct conf_list models;
+    uint64_t ratio;
+};
 struct conf_upstream {
     struct conf_block block;
-    uint64_t dialect, auth, tls_max;       /* enum_words' positions */
+    uint64_t dialect, auth, tls_max; /* enum_words' positions */
     struct conf_url url;
     struct conf_list keys, headers, query; /* struct conf_secret; struct conf_pair */
     const char *ca_file;
-    uint32_t ca;                           /* index into conf.cas; set by the check when it is needed */
+    uint32_t ca; /* index into conf.cas; set by the check when it is needed */
     uint64_t connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms;
     uint64_t max_connections, keepalive, retries, cooldown_ms, probe_ms;
 };
@@ -134,11 +200,11 @@ struct conf_model {
     bool family;
     const char *owned_by, *provider;
     uint64_t kind;
-    struct conf_list routes;               /* struct conf_route */
+    struct conf_list routes; /* struct conf_route */
     struct conf_prices price, tokens;
     uint64_t max_output, context, call_cap_nano, created, limit_field, n_max, prompt_max;
     struct conf_list capabilities, aliases, strip, allow, sizes, qualities; /* struct conf_word */
-    struct conf_list budgets;              /* struct conf_pair: effort, tokens */
+    struct conf_list budgets;                                               /* struct conf_pair: effort, tokens */
 };
 struct conf_brand {
     struct conf_block block;
@@ -153,7 +219,7 @@ struct conf_billing {
 };
 struct conf_main {
     struct conf_block block;
-    uint64_t workers;                      /* 0: auto */
+    uint64_t workers;                          /* 0: auto */
     struct conf_list listens, trusted_proxies; /* struct conf_listen, struct snap_cidr */
     const char *certificate, *certificate_key, *control, *state_dir, *shm_file, *user, *cors_origin;
     struct conf_secret admin_token;
@@ -161,14 +227,24 @@ struct conf_main {
     uint64_t max_accounts, max_keys, max_active, max_connections, max_body;
     uint64_t client_timeout_ms, keepalive_timeout_ms, drain_timeout_ms, stream_ping_ms, on_client_abort;
 };
-struct conf_name { const char *name; struct conf_pos pos; uint32_t model; }; /* name NULL: an empty place; a family's is not here */
-struct conf_ca { const char *path, *pem; size_t len; uint64_t hash; };
+/* name NULL: an empty place; a family's is not here */
+struct conf_name {
+    const char *name;
+    struct conf_pos pos;
+    uint32_t model;
+};
+struct conf_ca {
+    const char *path, *pem;
+    size_t len;
+    uint64_t hash;
+};
 
 struct conf {
     struct conf_pool pool;
     struct conf_list errors;
     uint32_t error_count;
-    bool offline;          /* the text alone: secrets, certificates and users are not looked up, include is refused (the fuzzer) */
+    bool offline; /* the text alone: secrets, certificates and users are not looked up, include is refused (the fuzzer)
+                   */
     const struct conf_file *top; /* the file of conf_load */
     struct conf_main main;
     struct conf_brand brand;
@@ -176,19 +252,25 @@ struct conf {
     struct conf_list tiers, groups, upstreams, models;
     struct conf_name *names; /* every model's name and alias: open addressing, names_mask + 1 places */
     uint32_t names_mask;
-    struct conf_list cas;  /* struct conf_ca */
+    struct conf_list cas;                              /* struct conf_ca */
     const char *certificate_pem, *certificate_key_pem; /* NULL: none */
     struct conf_server server;
-    char *loose;           /* a file just read, on its way into the pool */
+    char *loose; /* a file just read, on its way into the pool */
     size_t loose_bytes;
-    void *outer;           /* struct conf_includes: the files being read, while conf_parse.c runs */
+    void *outer; /* struct conf_includes: the files being read, while conf_parse.c runs */
 };
 
-/* ---- the table (conf_table.c) ------------------------------------------------------------------------------------------------------ */
+/* ---- the table (conf_table.c) ---- */
 
 struct conf_directive;
-struct conf_args { struct conf *conf; struct conf_block *block; const struct conf_directive *directive; const struct conf_word *at; uint32_t count;
-                   struct conf_pos pos; /* of the directive's name */ };
+struct conf_args {
+    struct conf *conf;
+    struct conf_block *block;
+    const struct conf_directive *directive;
+    const struct conf_word *at;
+    uint32_t count;
+    struct conf_pos pos; /* of the directive's name */
+};
 
 enum conf_shape {
     SHAPE_FLAG,    /* on, off → uint64_t */
@@ -211,18 +293,26 @@ enum conf_shape {
 
 struct conf_directive {
     const char *name;
-    const char *args;     /* what it takes, for people: "SIZE", "NAME [weight N]" */
+    const char *args; /* what it takes, for people: "SIZE", "NAME [weight N]" */
     enum conf_shape shape;
-    size_t offset;        /* of its field in the block's struct */
-    uint64_t min, max;    /* SHAPE_COUNT, SIZE, TIME, RATIO, NANO, PER_H, LIMIT: bounds of the number; SHAPE_OTHER: of the number of arguments */
-    const char *words;    /* SHAPE_ENUM: the words, separated by spaces */
-    const char *initial;  /* the default as it would be written; NULL: none (zero, empty) */
-    bool repeat;          /* may stand more than once */
-    void (*set)(struct conf_args *a);                                         /* SHAPE_OTHER */
+    size_t offset;     /* of its field in the block's struct */
+    uint64_t min, max; /* SHAPE_COUNT, SIZE, TIME, RATIO, NANO, PER_H, LIMIT: bounds of the number; SHAPE_OTHER: of the
+                          number of arguments */
+    const char *words; /* SHAPE_ENUM: the words, separated by spaces */
+    const char *initial;              /* the default as it would be written; NULL: none (zero, empty) */
+    bool repeat;                      /* may stand more than once */
+    void (*set)(struct conf_args *a); /* SHAPE_OTHER */
     void (*print)(const struct conf_directive *d, const void *block, FILE *out); /* SHAPE_OTHER: whole lines */
-    const char *(*check)(const char *value); /* SHAPE_TEXT, SECRET, SECRETS, WORDS: what is wrong with a value; NULL: any will do */
+    const char *(*check)(
+        const char *value); /* SHAPE_TEXT, SECRET, SECRETS, WORDS: what is wrong with a value; NULL: any will do */
 };
-struct conf_block_info { const char *name; bool named; const struct conf_directive *directives; uint32_t count; size_t bytes; };
+struct conf_block_info {
+    const char *name;
+    bool named;
+    const struct conf_directive *directives;
+    uint32_t count;
+    size_t bytes;
+};
 extern const struct conf_block_info conf_blocks[CONF_KINDS];
 
 const struct conf_directive *conf_find(enum conf_kind kind, const char *name); /* NULL: unknown there */
@@ -230,11 +320,13 @@ const struct conf_directive *conf_find(enum conf_kind kind, const char *name); /
 struct conf_pos conf_where(const struct conf_block *b, const char *name);
 /* Fills the block's fields with the table's defaults. */
 void conf_block_init(struct conf *c, struct conf_block *b, enum conf_kind kind, const char *name, struct conf_pos pos);
-void conf_set(struct conf_args *a);                                          /* one directive by its shape (conf_set.c) */
-void conf_set_secret(struct conf *c, const struct conf_word *w, struct conf_secret *out, const char *(*check)(const char *));
+void conf_set(struct conf_args *a); /* one directive by its shape (conf_set.c) */
+void conf_set_secret(struct conf *c, const struct conf_word *w, struct conf_secret *out,
+                     const char *(*check)(const char *));
 const char *conf_enum_word(const struct conf_directive *d, uint64_t value, char buf[32]);
-void conf_print_secret(FILE *out, const struct conf_secret *s); /* its source, `;` and the line's end; never the value of a literal */
-const char *conf_name(const char *s);                          /* of an upstream, a tier, a group */
+void conf_print_secret(
+    FILE *out, const struct conf_secret *s); /* its source, `;` and the line's end; never the value of a literal */
+const char *conf_name(const char *s);        /* of an upstream, a tier, a group */
 const char *conf_model_name(const char *s, bool family);
 extern const char *const conf_meter_names[METER_COUNT];
 

@@ -1,8 +1,9 @@
 /* The configuration as workers see it: one immutable blob in a sealed memfd, offsets instead of pointers.
  *
- * The master builds it from a configuration that is wholly right and sends the descriptor to the workers; each maps it read-only. An exchange
- * keeps the snapshot that admitted it; the last one to leave unmaps it. Models, upstreams, tiers and groups have permanent ids (from the
- * ledger); an index is good within one snapshot only. It holds secrets (provider keys, TLS private keys): never log a snapshot. */
+ * The master builds it from a configuration that is wholly right and sends the descriptor to the workers; each maps it
+ * read-only. An exchange keeps the snapshot that admitted it; the last one to leave unmaps it. Models, upstreams, tiers
+ * and groups have permanent ids (from the ledger); an index is good within one snapshot only. It holds secrets
+ * (provider keys, TLS private keys): never log a snapshot. */
 #ifndef TG_SNAPSHOT_H
 #define TG_SNAPSHOT_H
 
@@ -72,7 +73,7 @@ struct snap_upstream {
 
 struct snap_route {
     uint32_t upstream;       /* index */
-    struct snap_str as;      /* model name sent upstream; for a family with `as *` may hold one '*' for what it matched */
+    struct snap_str as;      /* model name sent upstream; a family's may hold one '*' for what its own matched */
     uint32_t weight, priority; /* lower priority number first */
     uint32_t series;         /* index into the counters' series */
 };
@@ -109,7 +110,8 @@ struct snap_model {
     uint32_t n_max, prompt_max;    /* 0: none */
 };
 
-struct snap_name { uint64_t hash; uint32_t model; uint32_t pad; struct snap_str name; }; /* names and aliases, hash table */
+/* names and aliases, hash table */
+struct snap_name { uint64_t hash; uint32_t model; uint32_t pad; struct snap_str name; };
 
 struct snap {
     uint64_t magic;
@@ -137,7 +139,7 @@ struct snap {
     uint32_t unit_tokens, hold_share_millionths, signup, models_public;
     int64_t signup_credit;          /* in the unit */
     uint32_t signup_tier_id, signup_group_id, signup_rate_per_h;
-    struct snap_str jwt_secret;     /* empty: the ledger's own. Only the ledger gets it: empty in the workers' snapshot */
+    struct snap_str jwt_secret;     /* empty: the ledger's own. Only the ledger gets it, not the workers */
     uint64_t jwt_ttl_s;
     uint32_t default_tier, default_group; /* indices */
 };
@@ -145,7 +147,9 @@ struct snap {
 /* Checks magic, layout, size and that every list and string lies within (for a blob that came over a descriptor). */
 bool snap_valid(const void *blob, size_t bytes);
 
-static inline struct slice snap_text(const struct snap *s, struct snap_str t) { return slice_of((const char *)s + t.off, t.len); }
+static inline struct slice snap_text(const struct snap *s, struct snap_str t) {
+    return slice_of((const char *)s + t.off, t.len);
+}
 #define SNAP_AT(s, list, type, i) (&((const type *)(const void *)((const char *)(s) + (list).off))[i])
 #define SNAP_EACH(s, list, type, var) \
     for (const type *var = SNAP_AT(s, list, type, 0), *var##_end = var + (list).count; var < var##_end; var++)
@@ -162,6 +166,7 @@ const struct snap_model *snap_model_by_id(const struct snap *s, uint32_t id);
 bool snap_globs_allow(const struct snap *s, struct snap_str globs, struct slice name);
 bool snap_cidr_match(const struct snap *s, struct snap_list cidrs, uint8_t family, const uint8_t *bytes);
 /* Price of one picture; false: that size and quality has none. */
-bool snap_image_price(const struct snap *s, const struct snap_model *m, struct slice size, struct slice quality, uint64_t *per_million);
+bool snap_image_price(const struct snap *s, const struct snap_model *m, struct slice size, struct slice quality,
+                      uint64_t *per_million);
 
 #endif

@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include "master/conf_tree.h"
 
-/* ---- helpers ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers ---- */
 
 static uint32_t id_of(void *arg, enum name_kind kind, const char *name) {
     (void)arg;
@@ -142,7 +142,7 @@ static void compare(const char *path, const char *expected_path, const char *act
     free(expected);
 }
 
-/* ---- golden files ------------------------------------------------------------------------------------------------------------------ */
+/* ---- golden files ---- */
 
 static bool seen[CONF_KINDS][CONF_MAX_DIRECTIVES]; /* directives that a good file set */
 
@@ -253,7 +253,7 @@ static void test_each_error(void **state) {
     }
 }
 
-/* ---- the example ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the example ---- */
 
 static const struct conf_model *model_named(const struct conf *c, const char *name) {
     CONF_EACH(c->models, const struct conf_model, m) if (strcmp(m->block.name, name) == 0) return m;
@@ -356,7 +356,7 @@ static void test_defaults(void **state) {
     conf_free(c);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- values ---- */
 
 static void test_decimals(void **state) {
     (void)state;
@@ -417,7 +417,7 @@ static void test_distance(void **state) {
     assert_int_equal(conf_distance("kitten", "sitting"), 3);
 }
 
-/* ---- secrets ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- secrets ---- */
 
 static void test_secrets(void **state) {
     (void)state;
@@ -442,7 +442,7 @@ static void test_secrets(void **state) {
     conf_free(c);
 }
 
-/* ---- include ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- include ---- */
 
 static void test_include_depth(void **state) {
     (void)state;
@@ -469,7 +469,7 @@ static void test_missing_file(void **state) {
     free(errors);
 }
 
-/* ---- what the master asks ---------------------------------------------------------------------------------------------------------- */
+/* ---- what the master asks ---- */
 
 static void test_can_follow(void **state) {
     (void)state;
@@ -514,7 +514,7 @@ static void test_each_name(void **state) {
     conf_free(c);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ---- */
 
 /* Every allocation fails once (every 37th of the many in the middle): an error is reported, nothing leaks, nothing is touched after. */
 static void test_out_of_memory(void **state) {

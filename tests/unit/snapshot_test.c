@@ -327,7 +327,7 @@ static void test_listener_ids(void **state) {
     free(a);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- damage ---- */
 
 /* Everything a reader may follow. */
 static void read_all(const struct snap *s) {
