@@ -1,9 +1,9 @@
 /* Calls on their way to the ledger: whose they are, and the way back for their answers.
  *
- * The master gives each an id of its own (callers' ids may collide) and stamps the origin, so no worker can speak as the
- * operator. An answer is matched by id alone; one whose owner is gone meets nobody and is dropped. When the ledger dies every
- * call under way is answered as unavailable: whether it was committed is then for the caller to look up (credits have
- * idempotency keys for that). */
+ * The master gives each an id of its own (callers' ids may collide) and stamps the origin, so no worker can speak as
+ * the operator. An answer is matched by id alone; one whose owner is gone meets nobody and is dropped. When the
+ * ledger dies every call under way is answered as unavailable: whether it was committed is then for the caller to
+ * look up (credits have idempotency keys for that). */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -11,7 +11,8 @@
 #include "proto/base/check.h"
 
 #define BUSY \
-    SLICE("{\"error\":{\"code\":\"unavailable\",\"message\":\"too many calls to the ledger are under way; try again in a moment\"}}")
+    SLICE("{\"error\":{\"code\":\"unavailable\",\"message\":" \
+          "\"too many calls to the ledger are under way; try again in a moment\"}}")
 
 static struct call **find(struct calls *calls, uint32_t id) {
     struct call **at = &calls->bucket[id % CALLS_BUCKETS];
@@ -79,7 +80,7 @@ void calls_fail_all(struct master *m) {
 static void answer_worker(struct worker *w, uint32_t id, struct slice json) {
     struct ipc_header h = { .type = IPC_ANSWER, .id = id, .origin = IPC_FROM_WORKER + w->range };
     int rc = wire_send(&w->channel, &h, json, NULL, 0);
-    if (rc != 0 && w->channel.open) spawn_worker_kill(w, "it does not read its answers");
+    if (rc != 0 && rc != -EPIPE && w->channel.open) spawn_worker_kill(w, "it does not read its answers");
 }
 
 static void worker_call_done(struct call *c, struct slice answer) {

@@ -1,7 +1,8 @@
 /* The commands of the control socket that are the master's own; all others go to the ledger as they are.
  *
- * What status shows of workers and upstreams is read from shared memory as it stands; the ledger's part is asked for and left
- * out when it does not come within a second. `upstream drain` lasts as long as the segment (a reboot forgets it). */
+ * What status shows of workers and upstreams is read from shared memory as it stands; the ledger's part is asked for
+ * and left out when it does not come within a second. `upstream drain` lasts as long as the segment (a reboot forgets
+ * it). */
 #include <arpa/inet.h>
 
 #include "master/master.h"
@@ -21,9 +22,10 @@ static void key_u64(struct json_writer *w, const char *key, uint64_t value) {
     jw_u64(w, value);
 }
 
-/* ---- upstreams ---------------------------------------------------------------------------------------------------------------- */
+/* ---- upstreams ------------------------------------------------------------------------------------------------- */
 
-/* up; degraded: some key cools down or a probe is awaited; down: the circuit is open or every key cools down; draining. */
+/* up; degraded: some key cools down or a probe is awaited; down: the circuit is open or every key cools down;
+ * draining. */
 static const char *upstream_state(const struct shm_upstream *u, uint32_t keys, uint32_t *cooling) {
     uint64_t now = events_mono_ns();
     *cooling = 0;
@@ -76,11 +78,12 @@ static void write_upstreams(struct json_writer *w, struct master *m) {
     jw_end_array(w);
 }
 
-/* ---- models --------------------------------------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------------------------- */
 
 static void write_pricing(struct json_writer *w, const struct snap_model *model) {
     static const struct { enum meter meter; const char *name; } prices[] = {
-        { METER_INPUT, "input_per_1m" }, { METER_CACHED_INPUT, "cached_input_per_1m" }, { METER_OUTPUT, "output_per_1m" },
+        { METER_INPUT, "input_per_1m" }, { METER_CACHED_INPUT, "cached_input_per_1m" },
+            { METER_OUTPUT, "output_per_1m" },
         { METER_IMAGES, "image" },
     };
     jw_key(w, "pricing");
@@ -100,7 +103,8 @@ static void write_routes(struct json_writer *w, const struct snap *snap, const s
     jw_array(w);
     SNAP_EACH(snap, model->routes, struct snap_route, r) {
         jw_object(w);
-        key_str(w, "upstream", snap_text(snap, SNAP_AT(snap, snap->upstreams, struct snap_upstream, r->upstream)->name));
+        key_str(w, "upstream", snap_text(snap, SNAP_AT(snap, snap->upstreams, struct snap_upstream,
+                                                       r->upstream)->name));
         key_str(w, "as", snap_text(snap, r->as));
         key_u64(w, "weight", r->weight);
         key_u64(w, "priority", r->priority);
@@ -132,7 +136,7 @@ static void write_model(struct json_writer *w, const struct snap *snap, const st
     jw_end_object(w);
 }
 
-/* ---- status ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- status ---------------------------------------------------------------------------------------------------- */
 
 static void write_workers(struct json_writer *w, struct master *m) {
     jw_key(w, "workers");
@@ -186,7 +190,7 @@ static void write_status(struct json_writer *w, struct master *m, struct slice l
     write_upstreams(w, m);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- answers --------------------------------------------------------------------------------------------------- */
 
 struct reply { struct buf buf; struct json_writer w; };
 
@@ -315,7 +319,8 @@ void command_run(struct control *c, struct slice line) {
     else if (json_str_is(&j, cmd, "upstream.list")) run_upstream_list(c);
     else if (json_str_is(&j, cmd, "upstream.drain")) run_upstream_drain(c, upstream, 1);
     else if (json_str_is(&j, cmd, "upstream.enable")) run_upstream_drain(c, upstream, 0);
-    else if (json_str_is(&j, cmd, "names.intern")) control_error(c, "unknown_command", "names.intern is the master's own");
+    else if (json_str_is(&j, cmd, "names.intern")) control_error(c, "unknown_command",
+                                                                 "names.intern is the master's own");
     else relay(c, line);
     arena_reset(&arena);
 }

@@ -1,8 +1,9 @@
 /* The control socket: tollctl and whatever else the operator has speak JSON lines to it.
  *
- * Mode 0600, and the peer's user is checked besides (root or the server's own). One line is one command; the next line of a
- * connection is looked at when the answer is out, so answers come in order without numbers. A line that never ends, or an
- * answer that nobody reads, costs one bounded buffer. A caller that leaves early drops its answer, not its command. */
+ * Mode 0600, and the peer's user is checked besides (root or the server's own). One line is one command; the next
+ * line of a connection is looked at when the answer is out, so answers come in order without numbers. A line that
+ * never ends, or an answer that nobody reads, costs one bounded buffer. A caller that leaves early drops its answer,
+ * not its command. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -136,7 +137,8 @@ void control_error(struct control *c, const char *code, const char *message) {
     jw_cstr(&w, message);
     jw_end_object(&w);
     jw_end_object(&w);
-    control_answer(c, w.failed ? SLICE("{\"error\":{\"code\":\"internal\",\"message\":\"out of memory\"}}") : buf_slice(&b));
+    control_answer(c, w.failed ? SLICE("{\"error\":{\"code\":\"internal\",\"message\":\"out of memory\"}}")
+                   : buf_slice(&b));
     buf_release(&b);
 }
 
@@ -166,9 +168,11 @@ static void accept_one(struct watch *w, uint32_t events) {
     socklen_t len = sizeof peer;
     unsigned callers = 0;
     for (const struct control *c = m->controls; c; c = c->next) callers++;
-    bool allowed = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+    bool allowed = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+        (peer.uid == 0 || peer.uid == geteuid());
     if (!allowed || callers >= MAX_CALLERS) {
-        static const char no[] = "{\"error\":{\"code\":\"forbidden\",\"message\":\"another user, or too many connections\"}}\n";
+        static const char no[] =
+            "{\"error\":{\"code\":\"forbidden\",\"message\":\"another user, or too many connections\"}}\n";
         send(fd, no, sizeof no - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         close(fd);
         return;

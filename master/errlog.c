@@ -12,6 +12,12 @@
 static int log_fd = STDERR_FILENO;
 static enum log_level log_level = LOG_INFO;
 
+static bool errlog_mirrored;
+
+void errlog_mirror(bool on) {
+    errlog_mirrored = on;
+}
+
 void errlog_to(int fd, enum log_level level) {
     log_fd = fd;
     log_level = level;
@@ -22,7 +28,8 @@ size_t errlog_format(char *out, size_t cap, uint64_t wall_ms, enum log_level lev
     time_t seconds = (time_t)(wall_ms / 1000);
     struct tm t;
     gmtime_r(&seconds, &t);
-    int head = snprintf(out, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%03uZ %s %d ", t.tm_year + 1900, t.tm_mon + 1, t.tm_mday,
+    int head = snprintf(out, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%03uZ %s %d ", t.tm_year + 1900, t.tm_mon + 1,
+                        t.tm_mday,
                         t.tm_hour, t.tm_min, t.tm_sec, (unsigned)(wall_ms % 1000), names[level], pid);
     if (head < 0 || (size_t)head + 2 > cap) return 0;
     size_t n = (size_t)head;
@@ -44,6 +51,7 @@ void master_log(enum log_level level, const char *fmt, ...) {
     va_end(ap);
     size_t n = errlog_format(line, sizeof line, events_wall_ms(), level, getpid(), text);
     ssize_t put = write(log_fd, line, n);
+    if (errlog_mirrored && level == LOG_ERROR && log_fd != STDERR_FILENO) put = write(STDERR_FILENO, line, n);
     (void)put;
 }
 

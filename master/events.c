@@ -80,7 +80,8 @@ static struct timer *due(struct events *l) {
     return NULL;
 }
 
-/* Runs what is due, one by one, since a callback may clear any other timer. Those armed meanwhile wait for the next turn. */
+/* Runs what is due, one by one, since a callback may clear any other timer. Those armed meanwhile wait for the next
+ * turn. */
 static void run_timers(struct events *l) {
     l->now_ns = events_mono_ns();
     struct timer *t;

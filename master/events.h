@@ -1,7 +1,7 @@
 /* The master's event loop: descriptors by epoll, signals by signalfd (a watch like any other), deadlines by a list.
  *
- * One event is taken from epoll at a time, so a callback may remove and free any watch without leaving a stale event behind.
- * Timers are few (tens): a list without order is scanned once a turn. One thread. */
+ * One event is taken from epoll at a time, so a callback may remove and free any watch without leaving a stale event
+ * behind. Timers are few (tens): a list without order is scanned once a turn. One thread. */
 #ifndef TG_EVENTS_H
 #define TG_EVENTS_H
 

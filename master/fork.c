@@ -2,8 +2,8 @@
  *
  * A child is forked, not exec'ed, so it starts as a copy of the master. Before its own code runs it gives up: every
  * descriptor but stdio and those named; the configuration, the environment and the control socket's buffers, which hold
- * secrets that are none of its business; the blocked signals. It dies with the master (PDEATHSIG). A child that cannot be
- * made safe exits at once; the master sees that as a death at birth. */
+ * secrets that are none of its business; the blocked signals. It dies with the master (PDEATHSIG). A child that
+ * cannot be made safe exits at once; the master sees that as a death at birth. */
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
@@ -37,11 +37,13 @@ static void close_others(const int *keep, unsigned n) {
 
 /* The environment holds provider keys (env:NAME): only what libraries read stays. */
 static void wipe_environment(void) {
-    static const char *const stays[] = { "PATH=", "TZ=", "LANG=", "LC_", "ASAN_", "UBSAN_", "LSAN_", "TMPDIR=", "RES_" };
+    static const char *const stays[] = { "PATH=", "TZ=", "LANG=", "LC_", "ASAN_", "UBSAN_", "LSAN_", "TMPDIR=",
+                                        "RES_" };
     char **to = environ;
     for (char **from = environ; *from; from++) {
         bool keep = false;
-        for (size_t i = 0; i < sizeof stays / sizeof *stays; i++) keep = keep || strncmp(*from, stays[i], strlen(stays[i])) == 0;
+        for (size_t i = 0; i < sizeof stays / sizeof *stays; i++)
+            keep = keep || strncmp(*from, stays[i], strlen(stays[i])) == 0;
         if (keep) *to++ = *from;
         else wipe(*from, strlen(*from));
     }
@@ -80,7 +82,8 @@ pid_t spawn_fork(struct master *m, const int *keep, unsigned n, const char *titl
 void spawn_drop(uid_t uid, gid_t gid) {
     if (!uid) return;
     struct passwd *pw = getpwuid(uid);
-    if ((pw ? initgroups(pw->pw_name, gid) : setgroups(0, NULL)) != 0 || setgid(gid) != 0 || setuid(uid) != 0) _exit(71);
+    if ((pw ? initgroups(pw->pw_name, gid) : setgroups(0, NULL)) != 0 || setgid(gid) != 0 || setuid(uid) != 0)
+        _exit(71);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing the user clears it */
     if (getppid() == 1) _exit(70);
 }

@@ -1,9 +1,10 @@
 /* The ledger process as the master's child: started, restarted only after it was reaped, stopped last.
  *
- * While it is away nothing is lost: workers go on with what shared memory allows, records wait in the rings, and the workers
- * themselves shed new billable work when the oldest record is too old. Exit status 2 means that a restart will not help: the
- * master then sheds for good, says so loudly, and lets a raised pause fall, since nobody else can; the workers go on serving
- * what costs nothing. The same happens, until the next one is ready, when a pause stays raised with no ledger for two seconds. */
+ * While it is away nothing is lost: workers go on with what shared memory allows, records wait in the rings, and the
+ * workers themselves shed new billable work when the oldest record is too old. Exit status 2 means that a restart
+ * will not help: the master then sheds for good, says so loudly, and lets a raised pause fall, since nobody else can;
+ * the workers go on serving what costs nothing. The same happens, until the next one is ready, when a pause stays
+ * raised with no ledger for two seconds. */
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -57,7 +58,8 @@ static void on_gone(struct wire *c, int error) {
 
 static _Noreturn void be_ledger(struct master *m, int channel_fd) {
     struct ledger_heritage h = {
-        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd, .master_pid = m->pid,
+        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd,
+            .master_pid = m->pid,
         .uid = m->uid, .gid = m->gid,
     };
     memcpy(h.pepper, m->pepper, sizeof h.pepper);
@@ -129,15 +131,17 @@ const char *ledgerd_state(const struct master *m) {
     return m->ledger.failed ? "failed" : m->ledger.pid == 0 ? "down" : m->ledger.ready ? "up" : "starting";
 }
 
-/* No ledger will let the pause fall: the workers would stand for ever. Shedding first, so that nothing billable is admitted on
- * words that may be wrong; the dead ranges stay DEAD, so the next ledger settles them and computes their words again. */
+/* No ledger will let the pause fall: the workers would stand for ever. Shedding first, so that nothing billable is
+ * admitted on words that may be wrong; the dead ranges stay DEAD, so the next ledger settles them and computes their
+ * words again. */
 static void let_pause_fall(struct master *m, enum shm_shed why) {
     atomic_store(&m->shm.header->shed, why);
     uint32_t epoch = atomic_load(&m->shm.header->pause);
     if ((epoch & 1) == 0) return;
     atomic_compare_exchange_strong(&m->shm.header->pause, &epoch, epoch + 1);
     syscall(SYS_futex, &m->shm.header->pause, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    master_log(LOG_ERROR, "the ledger died with the workers paused: they go on, new billable calls get 503 until a ledger is ready");
+    master_log(LOG_ERROR,
+               "the ledger died with the workers paused: they go on, new billable calls get 503 until there is one");
 }
 
 static void stuck(struct timer *t) {
@@ -162,7 +166,8 @@ static void stopped(struct master *m, int status) {
     }
     master_log(LOG_ERROR, "the ledger ended before it had committed all: %s", spawn_cause(status, cause, sizeof cause));
     if (++l->stop_attempts >= STOP_ATTEMPTS || (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NO_RESTART)) {
-        master_log(LOG_ERROR, "what is not committed stays in shared memory (%s) until the next start: do not reboot before it",
+        master_log(LOG_ERROR,
+                   "what is not committed stays in shared memory (%s) until the next start: do not reboot before it",
                    m->shm_file);
         l->failed = true;
         m->exit_code = 1;
@@ -198,8 +203,10 @@ void ledgerd_reaped(struct master *m, int status) {
     }
     if (for_good) {
         l->failed = true;
-        master_log(LOG_ERROR, "the ledger has stopped for good; every billable call gets 503. Look at its messages above, check the "
-                   "disk, run `tollctl audit` after a restart; nothing that was delivered is lost: it waits in %s", m->shm_file);
+        master_log(LOG_ERROR,
+                   "the ledger has stopped for good; every billable call gets 503. Look at its messages above, check "
+                   "the disk, run `tollctl audit` after a restart; nothing that was delivered is lost: it waits in %s",
+                       m->shm_file);
         let_pause_fall(m, SHED_LEDGER_FAILED);
         reload_ledger_gone(m, true);
         return;

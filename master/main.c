@@ -38,7 +38,8 @@ static int versions(void) {
 static int test(const char *path, const struct conf *conf) {
     const struct conf_server *s = conf_server(conf);
     size_t bytes = shm_bytes(&s->sizes);
-    printf("%s: configuration ok; shared memory: %zu bytes (%zu MiB) in %s\n", path, bytes, (bytes + (1 << 20) - 1) >> 20, s->shm_file);
+    printf("%s: configuration ok; shared memory: %zu bytes (%zu MiB) in %s\n", path, bytes,
+           (bytes + (1 << 20) - 1) >> 20, s->shm_file);
     return 0;
 }
 
@@ -54,7 +55,8 @@ static int probe(const struct conf *conf) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option longs[] = { { "probe", no_argument, NULL, 'p' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+    static const struct option longs[] = { { "probe", no_argument, NULL, 'p' }, { "help", no_argument, NULL, 'h' },
+                                          { 0 } };
     const char *path = TG_DEFAULT_CONF;
     int mode = 0;
     for (int c; (c = getopt_long(argc, argv, "c:tTVh", longs, NULL)) != -1;) {

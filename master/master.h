@@ -1,13 +1,14 @@
 /* The master: one struct, and what its files offer each other.
  *
- * main.c     the command line                     start.c    lock, limits, user, segment, first forks; signals; the end
- * events.c     epoll, timers                        wire.c  a child's socket pair
- * fork.c     a child, made safe                   spawn.c    workers: heartbeat, deaths, throttle
- * ledgerd.c  the ledger process as a child        reload.c   file → names → snapshot → workers (the start is the first reload)
- * sockets.c   listening sockets                    resolve.c  the helper that resolves names; addresses into shared memory
- * calls.c    calls on their way to the ledger     control.c  the control socket; command.c the master's own commands
- * stop.c     drain and quit                       notify.c   systemd; errlog.c the error log
- * settle.c   what an earlier segment of another size still holds
+ * main.c      the command line              start.c    lock, limits, user, segment, first forks; signals; the end
+ * events.c    epoll, timers                 wire.c     a child's socket pair
+ * fork.c      a child, made safe            spawn.c    workers: heartbeat, deaths, throttle
+ * ledgerd.c   the ledger as a child         settle.c   what an earlier segment of another size still holds
+ * reload.c    file → names → snapshot → workers; the start is the first reload
+ * sockets.c   listening sockets             resolve.c  the helper that resolves names; addresses into shared memory
+ * calls.c     calls on their way to the ledger
+ * control.c   the control socket            command.c  the commands that are the master's own
+ * stop.c      drain and quit                notify.c   systemd             errlog.c   the error log
  *
  * Ownership: the master owns every descriptor that children get copies of. Nothing here waits for a disk or for another
  * process once the loop turns; before that (start.c) it may. */
@@ -26,18 +27,20 @@
 
 struct master;
 
-/* ---- errlog.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- errlog.c -------------------------------------------------------------------------------------------------- */
 
 /* One line: time, level, pid, text. What an operator must do, never a secret. Control characters become spaces. */
 void master_log(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* From here on lines go to fd (the caller keeps it open) when they are at most as detailed as level. */
 void errlog_to(int fd, enum log_level level);
+/* While the server starts errors go to standard error too: whoever typed the command sees why it failed. */
+void errlog_mirror(bool on);
 /* Formats a line into out; returns its length (LF included). For tests. */
 size_t errlog_format(char *out, size_t cap, uint64_t wall_ms, enum log_level level, int pid, const char *text);
 /* Opens for appending, created 0640 and given to uid:gid (0: stays). A descriptor or -errno. */
 int errlog_open(const char *path, uid_t uid, gid_t gid);
 
-/* ---- notify.c ---------------------------------------------------------------------------------------------------------------- */
+/* ---- notify.c -------------------------------------------------------------------------------------------------- */
 
 /* Sends "NAME=value\n…" to NOTIFY_SOCKET if there is one. Never blocks, never fails loudly. */
 void notify(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -45,7 +48,7 @@ void notify_reloading(void);
 /* Half of systemd's watchdog interval in ms; 0: none is asked for. */
 uint64_t notify_watchdog_ms(void);
 
-/* ---- a channel to a child (wire.c) -------------------------------------------------------------------------------------------- */
+/* ---- a channel to a child (wire.c) ----------------------------------------------------------------------------- */
 
 struct wire {
     struct master *m;
@@ -60,7 +63,7 @@ void wire_close(struct wire *c);
 /* 0, or -errno: not sent. -ENOBUFS: the child does not read. */
 int wire_send(struct wire *c, const struct ipc_header *h, struct slice payload, const int *fds, unsigned n);
 
-/* ---- fork.c, spawn.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- fork.c, spawn.c ------------------------------------------------------------------------------------------- */
 
 struct worker {
     struct wire channel; /* first: a channel of a worker is a worker */
@@ -77,8 +80,8 @@ struct back_off { uint32_t ms; };
 /* How long to wait before the next start: 0 after a child that lived, else 100 ms, doubled each time up to 10 s. */
 uint32_t spawn_back_off(struct back_off *b, bool died_young);
 
-/* Forks; the child keeps stdio and keep[], has its signals back, dies with the master, and has forgotten what it must not know.
- * 0 in the child; -errno. */
+/* Forks; the child keeps stdio and keep[], has its signals back, dies with the master, and has forgotten what it must
+ * not know. 0 in the child; -errno. */
 pid_t spawn_fork(struct master *m, const int *keep, unsigned n, const char *title);
 /* In the child, as root: becomes that user. Exits on failure. */
 void spawn_drop(uid_t uid, gid_t gid);
@@ -96,7 +99,7 @@ void spawn_send_listeners(struct worker *w);
 void spawn_send_logs(struct worker *w);
 unsigned spawn_count(const struct master *m, bool with_retiring);
 
-/* ---- ledgerd.c ----------------------------------------------------------------------------------------------------------------- */
+/* ---- ledgerd.c ------------------------------------------------------------------------------------------------- */
 
 struct ledgerd {
     struct wire channel; /* first */
@@ -117,7 +120,7 @@ void ledgerd_worker_dead(struct master *m, uint32_t range);
 void ledgerd_stop(struct master *m);
 const char *ledgerd_state(const struct master *m); /* "up", "starting", "down", "failed" */
 
-/* ---- calls.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls.c --------------------------------------------------------------------------------------------------- */
 
 /* A call under way to the ledger. done gets the answer's JSON, exactly once, unless the call is dropped. */
 struct call {
@@ -141,7 +144,7 @@ void calls_drop(struct master *m, void *owner); /* forgets all calls of that own
 void calls_fail_all(struct master *m);          /* the ledger died: each is answered as unavailable */
 void calls_from_worker(struct worker *w, const struct ipc_frame *f);
 
-/* ---- sockets.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- sockets.c ------------------------------------------------------------------------------------------------- */
 
 struct listener {
     struct listener *next;
@@ -149,15 +152,17 @@ struct listener {
     int fd;
     char address[256];
 };
-/* "127.0.0.1:80", "[::1]:80", "*:80", "80", "localhost:80", "unix:/path" → a listening, non-blocking descriptor, or -errno with a
- * sentence in err. */
+/* "127.0.0.1:80", "[::1]:80", "*:80", "80", "localhost:80", "unix:/path" → a listening, non-blocking descriptor, or
+ * -errno with a sentence in err. */
 int sockets_open(const char *address, unsigned unix_mode, char *err, size_t err_len);
-/* The set that snap asks for: what old has is taken over (by id, or by address), the rest is opened. NULL and false: nothing changed. */
-bool sockets_prepare(const struct snap *snap, const struct listener *old, struct listener **out, char *err, size_t err_len);
+/* The set that snap asks for: what old has is taken over (by id, or by address), the rest is opened. NULL and false:
+ * nothing changed. */
+bool sockets_prepare(const struct snap *snap, const struct listener *old, struct listener **out, char *err,
+                     size_t err_len);
 /* Frees a list and closes its descriptors; removes the paths of unix sockets that kept does not hold. */
 void sockets_close(struct listener *list, const struct listener *kept);
 
-/* ---- resolve.c ------------------------------------------------------------------------------------------------------------------ */
+/* ---- resolve.c ------------------------------------------------------------------------------------------------- */
 
 struct host;
 struct resolver {
@@ -182,7 +187,7 @@ void resolve_now(struct master *m, uint32_t upstream_id);
 bool resolve_literal(struct slice host, struct shm_address *out);
 void resolve_stop(struct master *m);
 
-/* ---- reload.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reload.c -------------------------------------------------------------------------------------------------- */
 
 /* A configuration in use: parsed, and as the two blobs that go to workers and ledger. */
 struct config {
@@ -219,7 +224,7 @@ void reload_forget(struct master *m);        /* in a child: wipes and frees */
 uint32_t names_find(const struct names *n, enum name_kind kind, const char *name); /* 0: unknown */
 bool names_add(struct names **n, enum name_kind kind, const char *name, uint32_t id);
 
-/* ---- control.c, command.c ---------------------------------------------------------------------------------------------------------- */
+/* ---- control.c, command.c -------------------------------------------------------------------------------------- */
 
 struct control {
     struct control *next;
@@ -245,7 +250,7 @@ void control_forget(struct master *m);  /* in a child: wipes what was read */
 void command_run(struct control *c, struct slice line);
 void command_timeout(struct timer *t);
 
-/* ---- stop.c ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- stop.c ---------------------------------------------------------------------------------------------------- */
 
 enum stop_phase { STOP_NO, STOP_DRAINING, STOP_QUITTING, STOP_LEDGER };
 void stop_graceful(struct master *m);
@@ -253,7 +258,7 @@ void stop_fast(struct master *m);
 /* A child is gone: what comes next? */
 void stop_progress(struct master *m);
 
-/* ---- start.c ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- start.c --------------------------------------------------------------------------------------------------- */
 
 struct master {
     struct events events;
@@ -300,7 +305,8 @@ int master_run(struct master *m, struct conf *conf);
 void master_announce(struct master *m);
 /* The lock is held: ranges that look alive are not. Prepares an attached segment for a ledger. */
 void master_take_over_segment(struct master *m);
-/* settle.c: a segment of other sizes is about to be replaced: commits what it holds. False: it could not be, and must stay. */
+/* settle.c: a segment of other sizes is about to be replaced: commits what it holds. False: it could not be, and must
+ * stay. */
 bool settle_old_segment(struct master *m, const struct shm_sizes *next);
 /* Opens the log files of the configuration in use again; what cannot be opened stays as it is. */
 void master_open_logs(struct master *m);

@@ -1,5 +1,5 @@
-/* systemd's readiness protocol (sd_notify(3)), by hand: one datagram of NAME=value lines to the socket that NOTIFY_SOCKET
- * names; a leading @ means the abstract namespace. Without the variable nothing happens. */
+/* systemd's readiness protocol (sd_notify(3)), by hand: one datagram of NAME=value lines to the socket that
+ * NOTIFY_SOCKET names; a leading @ means the abstract namespace. Without the variable nothing happens. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -29,7 +29,8 @@ void notify(const char *fmt, ...) {
 }
 
 void notify_reloading(void) {
-    notify("RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reading the configuration\n", (unsigned long long)(events_mono_ns() / 1000));
+    notify("RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reading the configuration\n",
+           (unsigned long long)(events_mono_ns() / 1000));
 }
 
 uint64_t notify_watchdog_ms(void) {

@@ -1,8 +1,8 @@
 /* From the file to what workers use: read, intern names, build, resolve, commit. The start is the first reload.
  *
- * Each step may refuse, and nothing is changed before the last: until then the running configuration is whole. Names get their
- * permanent ids from the ledger; those known already are not asked for again, so a reload without new names needs no ledger.
- * SIGHUPs that come while one is under way are answered by one more reload behind it. */
+ * Each step may refuse, and nothing is changed before the last: until then the running configuration is whole. Names
+ * get their permanent ids from the ledger; those known already are not asked for again, so a reload without new names
+ * needs no ledger. SIGHUPs that come while one is under way are answered by one more reload behind it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 enum { RESOLVE_MS = 2000, INTERN_MS = 30000, JSON_BYTES = 16 << 20 };
 
-/* ---- names ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------------------------- */
 
 struct names {
     struct names *next;
@@ -57,7 +57,7 @@ static uint32_t series_of(void *arg, uint32_t model_id, uint32_t upstream_id) {
     return r->series_count++;
 }
 
-/* ---- the two blobs ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the two blobs --------------------------------------------------------------------------------------------- */
 
 static void config_free(struct config *c) {
     if (!c) return;
@@ -96,13 +96,15 @@ static int seal(void *blob, size_t bytes, const char *name) {
 static bool fits(const struct master *m, const struct config *c, char *err, size_t err_len) {
     SNAP_EACH(c->snap, c->snap->upstreams, struct snap_upstream, u) {
         if (u->id < SHM_MAX_UPSTREAMS) continue;
-        snprintf(err, err_len, "upstream %.*s: more than %u upstreams have had a name here; use one of the earlier names",
+        snprintf(err, err_len,
+                 "upstream %.*s: more than %u upstreams have had a name here; use one of the earlier names",
                  SLICE_ARG(snap_text(c->snap, u->name)), (unsigned)SHM_MAX_UPSTREAMS - 1);
         return false;
     }
     uint32_t ranges = m->shm.header->max_ranges, workers = conf_server(c->conf)->workers;
     if (workers + 1 < ranges) return true;
-    snprintf(err, err_len, "workers %u needs a restart: the shared memory was made for at most %u", workers, ranges - 2);
+    snprintf(err, err_len, "workers %u needs a restart: the shared memory was made for at most %u", workers,
+             ranges - 2);
     return false;
 }
 
@@ -123,7 +125,7 @@ static bool build(struct master *m, struct config *c, char *err, size_t err_len)
     return fits(m, c, err, err_len);
 }
 
-/* ---- the steps ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the steps ------------------------------------------------------------------------------------------------- */
 
 static void start_reading(struct master *m);
 
@@ -161,7 +163,6 @@ static void refuse(struct master *m, const char *errors) {
     if (first) r->again = false;
     end(m, errors);
     if (!first) return;
-    if (m->error_log_fd != STDERR_FILENO) fprintf(stderr, "tollgate: %s\n", errors);
     m->exit_code = 1;
     stop_fast(m);
 }
@@ -171,7 +172,8 @@ static void warn_of_descriptors(const struct master *m) {
     struct rlimit limit;
     uint64_t wanted = 2ull * m->config->snap->max_connections + 256;
     if (m->announced || getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-    master_log(LOG_WARN, "a process may open %llu descriptors, max_connections %u may need %llu: raise the limit (LimitNOFILE=)",
+    master_log(LOG_WARN,
+               "a process may open %llu descriptors, max_connections %u may need %llu: raise the limit (LimitNOFILE=)",
                (unsigned long long)limit.rlim_cur, m->config->snap->max_connections, (unsigned long long)wanted);
 }
 
@@ -203,7 +205,8 @@ static void commit(struct master *m) {
     sockets_close(old_listeners, m->listeners);
     config_free(old);
     master_log(LOG_INFO, "configuration %llu is in use: %u models, %u upstreams, %u workers",
-               (unsigned long long)m->config->generation, m->config->snap->models.count, m->config->snap->upstreams.count,
+               (unsigned long long)m->config->generation, m->config->snap->models.count,
+                   m->config->snap->upstreams.count,
                m->workers_wanted);
     spawn_reconcile(m);
     end(m, NULL);
@@ -233,7 +236,8 @@ static void names_known(struct master *m) {
     struct reload *r = &m->reload;
     char err[512] = "";
     r->next->generation = ++r->last_generation;
-    if (!build(m, r->next, err, sizeof err) || !sockets_prepare(r->next->snap, m->listeners, &r->next_listeners, err, sizeof err)) {
+    if (!build(m, r->next, err, sizeof err) || !sockets_prepare(r->next->snap, m->listeners, &r->next_listeners, err,
+                                                                sizeof err)) {
         refuse(m, err);
         return;
     }
@@ -246,7 +250,7 @@ static void names_known(struct master *m) {
     events_timer_set(&m->events, &r->deadline, RESOLVE_MS, out_of_time);
 }
 
-/* ---- interning ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- interning ------------------------------------------------------------------------------------------------- */
 
 struct unknown { struct master *m; struct json_writer w; uint32_t count; };
 
@@ -301,7 +305,8 @@ static void interned(struct call *call, struct slice answer) {
     }
     bool unavailable = code.ptr && slice_is(code, "unavailable");
     char text[256];
-    snprintf(text, sizeof text, "the ledger refuses new names: %.*s", (int)(answer.len > 160 ? 160 : answer.len), answer.ptr);
+    snprintf(text, sizeof text, "the ledger refuses new names: %.*s", (int)(answer.len > 160 ? 160 : answer.len),
+             answer.ptr);
     arena_reset(&arena);
     if (a.ok) {
         events_timer_clear(&m->events, &r->deadline);
@@ -348,10 +353,11 @@ void reload_ledger_ready(struct master *m) {
 }
 
 void reload_ledger_gone(struct master *m, bool for_good) {
-    if (for_good && m->reload.phase == RELOAD_INTERNING) refuse(m, "the ledger has stopped for good: restart the server");
+    if (for_good && m->reload.phase == RELOAD_INTERNING)
+        refuse(m, "the ledger has stopped for good: restart the server");
 }
 
-/* ---- beginning -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- beginning ------------------------------------------------------------------------------------------------- */
 
 static void go_on_with(struct master *m, struct conf *conf) {
     struct reload *r = &m->reload;

@@ -1,8 +1,8 @@
 /* Names of upstreams → addresses in shared memory, by a helper process.
  *
  * The helper runs getaddrinfo (which blocks, and parses what strangers' name servers send), one name at a time, as the
- * unprivileged user and without the shared memory. The master keeps the list of hosts, asks for the one that is due longest,
- * and kills a helper that takes longer than a lookup may. Old addresses stay while new ones cannot be had.
+ * unprivileged user and without the shared memory. The master keeps the list of hosts, asks for the one that is due
+ * longest, and kills a helper that takes longer than a lookup may. Old addresses stay while new ones cannot be had.
  * Frames on its pair: IPC_CALL with the name, IPC_ANSWER with the addresses (17 bytes each; none: it failed). */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +19,8 @@
 #include "master/master.h"
 #include "proto/base/check.h"
 
-enum { REFRESH_MS = 30000, RETRY_MS = 5000, URGENT_MS = 1000, LOOKUP_MS = 10000, RESTART_MS = 1000, QUEUE_BYTES = 65536 };
+enum { REFRESH_MS = 30000, RETRY_MS = 5000, URGENT_MS = 1000, LOOKUP_MS = 10000, RESTART_MS = 1000,
+      QUEUE_BYTES = 65536 };
 
 struct host {
     struct host *next;
@@ -41,7 +42,7 @@ bool resolve_literal(struct slice host, struct shm_address *out) {
     return out->family != 0;
 }
 
-/* ---- the helper ------------------------------------------------------------------------------------------------------------- */
+/* ---- the helper ------------------------------------------------------------------------------------------------ */
 
 static uint32_t lookup(const char *name, struct shm_address *out) {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
@@ -93,7 +94,7 @@ static _Noreturn void be_resolver(struct master *m, int channel_fd) {
     }
 }
 
-/* ---- the master's side -------------------------------------------------------------------------------------------------------- */
+/* ---- the master's side ----------------------------------------------------------------------------------------- */
 
 static void ask_next(struct master *m);
 
@@ -208,7 +209,8 @@ void resolve_reaped(struct master *m, int status) {
     r->pid = 0;
     wire_close(&r->channel);
     if (m->stopping == STOP_LEDGER) return;
-    if (r->asked) master_log(LOG_WARN, "looking up %s ended with the resolver: %s", r->asked->name, spawn_cause(status, cause, sizeof cause));
+    if (r->asked) master_log(LOG_WARN, "looking up %s ended with the resolver: %s", r->asked->name,
+                             spawn_cause(status, cause, sizeof cause));
     else master_log(LOG_WARN, "the resolver ended: %s; it is restarted", spawn_cause(status, cause, sizeof cause));
     if (events_mono_ns() - r->last_start_ns > (uint64_t)RESTART_MS * 1000000u) resolve_start(m);
     else events_timer_set(&m->events, &r->next, RESTART_MS, restart);

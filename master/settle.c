@@ -1,9 +1,9 @@
 /* Before a segment of other sizes is made: what the earlier one still holds is committed.
  *
- * A server that ended by itself left nothing. One that was killed left records in the rings and holds in the slots, and a new
- * size (max_keys, workers, …) would throw them away with the segment. So a ledger is run on the old segment until it says that
- * all is settled, and told to stop. This happens before the loop turns: the master waits here, for a minute at most. A failure
- * leaves the old segment as it is, and the server does not start. */
+ * A server that ended by itself left nothing. One that was killed left records in the rings and holds in the slots,
+ * and a new size (max_keys, workers, …) would throw them away with the segment. So a ledger is run on the old segment
+ * until it says that all is settled, and told to stop. This happens before the loop turns: the master waits here, for
+ * a minute at most. A failure leaves the old segment as it is, and the server does not start. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -17,7 +17,8 @@ enum { SETTLE_MS = 60000, POLL_MS = 50, QUEUE_BYTES = 1 << 20 };
 
 static _Noreturn void be_ledger(struct master *m, int channel_fd) {
     struct ledger_heritage h = {
-        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd, .master_pid = m->pid,
+        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd,
+            .master_pid = m->pid,
         .uid = m->uid, .gid = m->gid,
     };
     memcpy(h.pepper, m->pepper, sizeof h.pepper);
@@ -88,7 +89,8 @@ bool settle_old_segment(struct master *m, const struct shm_sizes *next) {
     close(m->shm_ro_fd);
     m->shm_rw_fd = m->shm_ro_fd = -1;
     if (status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
-    master_log(LOG_ERROR, "what %s holds of an earlier server could not be settled; see the ledger's messages above. Nothing was "
+    master_log(LOG_ERROR,
+               "what %s holds of an earlier server could not be settled; see the ledger's messages above. Nothing was "
                "lost: start again with the earlier max_accounts, max_keys, max_active and workers", m->shm_file);
     return false;
 }

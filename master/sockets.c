@@ -1,9 +1,10 @@
-/* Listening sockets. The master opens them (ports below 1024 need root), keeps them open for as long as the configuration
- * names them, and hands copies to the workers, which share each.
+/* Listening sockets. The master opens them (ports below 1024 need root), keeps them open for as long as the
+ * configuration names them, and hands copies to the workers, which share each.
  *
- * A reload is two-phase: sockets_prepare opens what is new without touching what is there; only then is the old set closed
- * (sockets_close). A listener whose options changed has another id but the same address, so its socket is taken over: no
- * connection that waits in its queue is lost. A unix socket's path is replaced only if nobody answers there. */
+ * A reload is two-phase: sockets_prepare opens what is new without touching what is there; only then is the old set
+ * closed (sockets_close). A listener whose options changed has another id but the same address, so its socket is
+ * taken over: no connection that waits in its queue is lost. A unix socket's path is replaced only if nobody answers
+ * there. */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -82,7 +83,8 @@ static bool split_address(const char *address, char *host, size_t host_len, char
 
 static int open_tcp(const char *address, char *err, size_t err_len) {
     char host[128], port[8];
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE }, *ai = NULL;
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE },
+        *ai = NULL;
     if (!split_address(address, host, sizeof host, port, sizeof port) || getaddrinfo(host, port, &hints, &ai) != 0) {
         snprintf(err, err_len, "listen %s: expected ADDRESS:PORT with a numeric address, or unix:PATH", address);
         return -EINVAL;
@@ -95,7 +97,8 @@ static int open_tcp(const char *address, char *err, size_t err_len) {
     freeaddrinfo(ai);
     if (ok) return fd;
     snprintf(err, err_len, "cannot listen on %s: %s%s", address, strerror(error),
-             error == EADDRINUSE ? " (another process has the port)" : error == EACCES ? " (a port below 1024 needs root)" : "");
+             error == EADDRINUSE ? " (another process has the port)" : error == EACCES
+                 ? " (a port below 1024 needs root)" : "");
     if (fd >= 0) close(fd);
     return -error;
 }
@@ -130,7 +133,8 @@ static struct listener *make(uint64_t id, struct slice address, const struct lis
     return NULL;
 }
 
-bool sockets_prepare(const struct snap *snap, const struct listener *old, struct listener **out, char *err, size_t err_len) {
+bool sockets_prepare(const struct snap *snap, const struct listener *old, struct listener **out, char *err,
+                     size_t err_len) {
     struct listener *list = NULL, **last = &list;
     *out = NULL;
     if (snap->listens.count > IPC_MAX_FDS) {

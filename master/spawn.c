@@ -1,12 +1,12 @@
 /* Workers: forked, watched, replaced.
  *
- * A worker lives on a range of shared memory. Its range is LIVE before it is forked and DEAD after it was reaped, nothing
- * between (rule 12 of docs/recovery.md); the ledger alone makes it CLEAN again. A replacement does not wait for that: it takes
- * another clean range, of which there are spare ones.
+ * A worker lives on a range of shared memory. Its range is LIVE before it is forked and DEAD after it was reaped,
+ * nothing between (rule 12 of docs/recovery.md); the ledger alone makes it CLEAN again. A replacement does not wait
+ * for that: it takes another clean range, of which there are spare ones.
  *
- * Three kinds of failure: a worker that dies is replaced at once; one that dies at birth (within a second) again and again is
- * replaced ever more slowly; one that does not turn, though it is not asleep, is killed. The heartbeat counts ticks of its own
- * timer, not seconds: a machine that was suspended must not look like a hung worker. */
+ * Three kinds of failure: a worker that dies is replaced at once; one that dies at birth (within a second) again and
+ * again is replaced ever more slowly; one that does not turn, though it is not asleep, is killed. The heartbeat
+ * counts ticks of its own timer, not seconds: a machine that was suspended must not look like a hung worker. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -48,7 +48,8 @@ void spawn_worker_kill(struct worker *w, const char *why) {
 static void tell(struct worker *w, uint32_t type, struct slice payload, const int *fds, unsigned n) {
     struct ipc_header h = { .type = type };
     int rc = wire_send(&w->channel, &h, payload, fds, n);
-    if (rc != 0 && w->channel.open) spawn_worker_kill(w, rc == -ENOBUFS ? "it does not read its channel" : strerror(-rc));
+    if (rc == 0 || rc == -EPIPE) return; /* -EPIPE: it is ending and will be reaped */
+    if (w->channel.open) spawn_worker_kill(w, rc == -ENOBUFS ? "it does not read its channel" : strerror(-rc));
 }
 
 void spawn_send_config(struct worker *w) {
@@ -105,7 +106,7 @@ static void on_gone(struct wire *c, int error) {
     if (error != -EPIPE) spawn_worker_kill(w, "it broke the protocol of its channel");
 }
 
-/* ---- birth -------------------------------------------------------------------------------------------------------------------- */
+/* ---- birth ----------------------------------------------------------------------------------------------------- */
 
 static bool clean_range(const struct master *m, uint32_t *out) {
     for (uint32_t i = 0; i < m->shm.header->max_ranges; i++) {
@@ -138,7 +139,8 @@ static void prepare_range(struct master *m, uint32_t range, uint32_t generation)
 
 static _Noreturn void be_worker(struct master *m, const struct worker *w, int channel_fd) {
     struct worker_heritage h = {
-        .shm = m->shm, .shm_ro_fd = m->shm_ro_fd, .range = w->range, .generation = w->generation, .channel_fd = channel_fd,
+        .shm = m->shm, .shm_ro_fd = m->shm_ro_fd, .range = w->range, .generation = w->generation,
+            .channel_fd = channel_fd,
         .ledger_wake_fd = m->wake_fd, .uid = m->uid, .gid = m->gid, .server_started_at_ms = m->started_wall_ms,
         .master_pid = m->pid, .allow_sandbox = true,
     };
@@ -225,14 +227,15 @@ void spawn_reconcile(struct master *m) {
             if (rc == 0) continue;
             wait_ms = rc == -EBUSY ? RANGE_RETRY_MS : FORK_RETRY_MS;
             if (rc == -EBUSY && !m->ledger.ready) wait_ms = TICK_MS; /* nobody cleans */
-            if (rc != -EBUSY) master_log(LOG_ERROR, "cannot start a worker: %s (limit of processes or memory?)", strerror(-rc));
+            if (rc != -EBUSY) master_log(LOG_ERROR, "cannot start a worker: %s (limit of processes or memory?)",
+                                         strerror(-rc));
         }
         events_timer_set(&m->events, &m->respawn, wait_ms, respawn);
         return;
     }
 }
 
-/* ---- death -------------------------------------------------------------------------------------------------------------------- */
+/* ---- death ----------------------------------------------------------------------------------------------------- */
 
 /* "killed by signal 11 (Segmentation fault)", "exit status 3" */
 const char *spawn_cause(int status, char *out, size_t n) {
@@ -253,7 +256,8 @@ static void log_death(const struct master *m, const struct worker *w, int status
         master_log(LOG_INFO, "worker %u (pid %d) has drained", w->range, (int)w->pid);
         return;
     }
-    master_log(LOG_ERROR, "worker %u (pid %d) died after %llu ms: %s%s%s; its calls under way are settled by what they delivered",
+    master_log(LOG_ERROR,
+               "worker %u (pid %d) died after %llu ms: %s%s%s; its calls under way are settled by what they delivered",
                w->range, (int)w->pid, (unsigned long long)lived_ms, spawn_cause(status, cause, sizeof cause),
                words[0] ? "; its last words: " : "", words);
 }
@@ -273,11 +277,14 @@ static void worker_reaped(struct master *m, struct worker *w, int status) {
     wire_close(&w->channel);
     /* A kill from outside after it had served is no failure to start. */
     bool young = lived_ms < YOUNG_MS && !(w->ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    if (!w->retiring) {
+    /* Several that die together are one failure: the delay does not grow while it runs. */
+    if (!w->retiring && !(young && events_mono_ns() < m->spawn_not_before_ns)) {
         uint32_t delay_ms = spawn_back_off(&m->back_off, young);
         m->spawn_not_before_ns = events_mono_ns() + (uint64_t)delay_ms * 1000000u;
         if (delay_ms >= 1000) {
-            master_log(LOG_ERROR, "workers die as they start; the next one starts in %u ms: see the lines above for why", delay_ms);
+            master_log(LOG_ERROR,
+                       "workers die as they start; the next one starts in %u ms: see the lines above for why",
+                           delay_ms);
         }
     }
     free(w);
@@ -298,6 +305,9 @@ void spawn_children_changed(struct master *m) {
         struct worker *w = worker_of(m, pid);
         if (WIFSTOPPED(status) || WIFCONTINUED(status)) {
             if (w) w->stopped = WIFSTOPPED(status);
+            master_log(LOG_WARN, "%s (pid %d) was %s by a signal",
+                       w ? "a worker" : pid == m->ledger.pid ? "the ledger" : "the resolver",
+                       (int)pid, WIFSTOPPED(status) ? "stopped" : "continued");
         } else if (w) {
             worker_reaped(m, w, status);
         } else if (pid == m->ledger.pid) {
@@ -308,7 +318,7 @@ void spawn_children_changed(struct master *m) {
     }
 }
 
-/* ---- heartbeat ------------------------------------------------------------------------------------------------------------------ */
+/* ---- heartbeat ------------------------------------------------------------------------------------------------- */
 
 static void check_worker(struct worker *w) {
     const struct shm_range *r = &w->channel.m->shm.ranges[w->range];

@@ -1,8 +1,8 @@
 /* The start, step by step, each with a sentence for the operator when it fails; the signals; and the end.
  *
- * Before the loop turns the master may wait: for the lock that says that every process of an earlier server is gone. All
- * children inherit the lock's descriptor, so it is free only when the last of them has ended, and then whatever the segment
- * says is LIVE is dead. Only after that is shared memory touched. */
+ * Before the loop turns the master may wait: for the lock that says that every process of an earlier server is gone.
+ * All children inherit the lock's descriptor, so it is free only when the last of them has ended, and then whatever
+ * the segment says is LIVE is dead. Only after that is shared memory touched. */
 #include <errno.h>
 #include <fcntl.h>
 #include <dirent.h>
@@ -37,7 +37,7 @@ static bool fail(const char *fmt, ...) {
     return false;
 }
 
-/* ---- folders, user, lock ------------------------------------------------------------------------------------------------------ */
+/* ---- folders, user, lock --------------------------------------------------------------------------------------- */
 
 /* Makes the folders that lead to path; with_last: path itself too. */
 static bool make_folders(const char *path, bool with_last, mode_t mode) {
@@ -48,7 +48,8 @@ static bool make_folders(const char *path, bool with_last, mode_t mode) {
         if (path[i] != '/' && !(i == n && with_last)) continue;
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, mode) != 0 && errno != EEXIST && errno != EROFS) return fail("cannot make the folder %s: %s", part, strerror(errno));
+        if (mkdir(part, mode) != 0 && errno != EEXIST && errno != EROFS)
+            return fail("cannot make the folder %s: %s", part, strerror(errno));
     }
     return true;
 }
@@ -70,7 +71,8 @@ static bool find_user(struct master *m, const char *user) {
 static bool give_state(struct master *m) {
     int dir = open(m->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0) return fail("state_dir %s: %s", m->state_dir, strerror(errno));
-    if (m->uid && fchown(dir, m->uid, m->gid) != 0) return fail("cannot give %s to the user: %s", m->state_dir, strerror(errno));
+    if (m->uid && fchown(dir, m->uid, m->gid) != 0)
+        return fail("cannot give %s to the user: %s", m->state_dir, strerror(errno));
     DIR *list = m->uid ? fdopendir(dir) : NULL;
     if (!list) {
         close(dir);
@@ -80,7 +82,8 @@ static bool give_state(struct master *m) {
         int fd = openat(dir, e->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
         struct stat st;
         if (fd < 0) continue;
-        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == 0 && fchown(fd, m->uid, m->gid) != 0)
+        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == 0 &&
+            fchown(fd, m->uid, m->gid) != 0)
             master_log(LOG_WARN, "cannot give %s/%s to the user: %s", m->state_dir, e->d_name, strerror(errno));
         close(fd);
     }
@@ -97,7 +100,8 @@ static bool take_lock(struct master *m, const sigset_t *ending) {
     uint64_t give_up_ns = events_mono_ns() + (uint64_t)LOCK_WAIT_MS * 1000000u;
     for (bool said = false; flock(m->lock_fd, LOCK_EX | LOCK_NB) != 0; said = true) {
         if (errno != EWOULDBLOCK && errno != EINTR) return fail("cannot lock %s: %s", path, strerror(errno));
-        if (events_mono_ns() > give_up_ns) return fail("another tollgate holds %s: it is running, or its processes have not ended", path);
+        if (events_mono_ns() > give_up_ns)
+            return fail("another tollgate holds %s: it is running, or its processes have not ended", path);
         if (!said) master_log(LOG_INFO, "waiting for the processes of another tollgate to end (%s)", path);
         struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000 };
         if (sigtimedwait(ending, NULL, &pause) > 0) return fail("told to stop while waiting for the lock");
@@ -116,7 +120,7 @@ static void raise_limit(void) {
     setrlimit(RLIMIT_NOFILE, &l);
 }
 
-/* ---- secrets and shared memory ---------------------------------------------------------------------------------------------------- */
+/* ---- secrets and shared memory --------------------------------------------------------------------------------- */
 
 static bool take_pepper(struct master *m) {
     char err[512] = "";
@@ -130,8 +134,9 @@ static bool take_pepper(struct master *m) {
     return true;
 }
 
-/* The lock is ours: nobody of an earlier server lives, so a LIVE range is a dead worker's. The ledger settles it as it starts.
- * Series get their places anew with each start, so their figures begin at zero, as a scraper expects of a restart. */
+/* The lock is ours: nobody of an earlier server lives, so a LIVE range is a dead worker's. The ledger settles it as
+ * it starts. Series get their places anew with each start, so their figures begin at zero, as a scraper expects of a
+ * restart. */
 void master_take_over_segment(struct master *m) {
     for (uint32_t i = 0; i < m->shm.header->max_ranges; i++) {
         uint32_t live = RANGE_LIVE;
@@ -147,19 +152,22 @@ static bool open_segment(struct master *m, const struct shm_sizes *sizes) {
     bool fresh = false;
     if (!settle_old_segment(m, sizes)) return false;
     int rc = shm_open_segment(&m->shm, m->shm_file, sizes, &m->shm_rw_fd, &m->shm_ro_fd, &fresh, err, sizeof err);
-    if (rc != 0) return fail("shared memory %s (%zu bytes): %s", m->shm_file, shm_bytes(sizes), err[0] ? err : strerror(-rc));
+    if (rc != 0) return fail("shared memory %s (%zu bytes): %s", m->shm_file, shm_bytes(sizes),
+                             err[0] ? err : strerror(-rc));
     if (!fresh) master_take_over_segment(m);
-    master_log(LOG_INFO, "shared memory %s: %zu bytes, %s", m->shm_file, shm_bytes(sizes), fresh ? "new" : "taken over");
+    master_log(LOG_INFO, "shared memory %s: %zu bytes, %s", m->shm_file, shm_bytes(sizes),
+               fresh ? "new" : "taken over");
     return true;
 }
 
-/* ---- logs ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- logs ------------------------------------------------------------------------------------------------------ */
 
 /* Opens one log; where that fails the old descriptor stays. */
 static void reopen(struct master *m, int *fd, const char *path, int without) {
     int next = path && path[0] ? errlog_open(path, m->uid, m->gid) : without;
     if (path && path[0] && next < 0) {
-        master_log(LOG_ERROR, "cannot open the log %s: %s; %s", path, strerror(-next), *fd >= 0 ? "the old one stays in use" : "it is off");
+        master_log(LOG_ERROR, "cannot open the log %s: %s; %s", path, strerror(-next),
+                   *fd >= 0 ? "the old one stays in use" : "it is off");
         return;
     }
     if (*fd > STDERR_FILENO) close(*fd);
@@ -181,7 +189,7 @@ void master_open_logs(struct master *m) {
     open_logs(m, s->access_log, s->error_log, (enum log_level)m->config->snap->log_level);
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- signals --------------------------------------------------------------------------------------------------- */
 
 static void one_signal(struct master *m, int number) {
     switch (number) {
@@ -240,7 +248,7 @@ static bool open_loop(struct master *m) {
     return true;
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------------------------- */
 
 static void feed_watchdog(struct timer *t) {
     struct master *m = CONTAINER_OF(t, struct master, watchdog);
@@ -253,6 +261,7 @@ void master_announce(struct master *m) {
     for (const struct worker *w = m->workers; w; w = w->next) ready += w->ready && !w->retiring;
     if (m->announced || m->stopping || ready < m->workers_wanted) return;
     m->announced = true;
+    errlog_mirror(false);
     notify("READY=1\nMAINPID=%d\nSTATUS=Serving\n", m->pid);
     master_log(LOG_INFO, "tollgate " TOLLGATE_VERSION " serves: %u workers, ledger pid %d", ready, (int)m->ledger.pid);
 }
@@ -266,8 +275,10 @@ static bool prepare(struct master *m, const struct conf_server *s) {
     m->shm_file = strdup(s->shm_file);
     CHECK(m->state_dir && m->control_path && m->shm_file);
     raise_limit();
-    if (!find_user(m, s->user) || !make_folders(m->state_dir, true, 0700) || !make_folders(m->control_path, false, 0755)) return false;
-    if ((s->error_log && !make_folders(s->error_log, false, 0755)) || (s->access_log && !make_folders(s->access_log, false, 0755)))
+    if (!find_user(m, s->user) || !make_folders(m->state_dir, true, 0700) ||
+        !make_folders(m->control_path, false, 0755)) return false;
+    if ((s->error_log && !make_folders(s->error_log, false, 0755)) ||
+        (s->access_log && !make_folders(s->access_log, false, 0755)))
         return false;
     if (!take_lock(m, &ending)) return false;
     open_logs(m, s->access_log, s->error_log, LOG_INFO);
@@ -298,13 +309,14 @@ int master_run(struct master *m, struct conf *conf) {
     m->pid = getpid();
     m->started_wall_ms = events_wall_ms();
     m->started_mono_ns = events_mono_ns();
-    m->lock_fd = m->shm_rw_fd = m->shm_ro_fd = m->wake_fd = m->signal_fd = m->control_fd = m->access_log_fd = m->events.epoll_fd = -1;
+    m->lock_fd = m->shm_rw_fd = m->shm_ro_fd = m->wake_fd = -1;
+    m->signal_fd = m->control_fd = m->access_log_fd = m->events.epoll_fd = -1;
     m->error_log_fd = STDERR_FILENO;
     m->resolver.m = m->ledger.m = m;
     pages_init(&m->pages, PAGES_KEPT);
+    errlog_mirror(true);
     reload_init(m);
     if (!prepare(m, conf_server(conf))) {
-        if (m->error_log_fd != STDERR_FILENO) fprintf(stderr, "tollgate: cannot start: see the error log\n");
         conf_free(conf);
         finish(m);
         return 1;

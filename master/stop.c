@@ -1,8 +1,8 @@
 /* The end, in order: workers (by draining or at once), then the ledger, then the master.
  *
- * Draining has a deadline in each worker; the master's own is a little later and turns the drain into a quick end. A quick end
- * that a worker does not follow is a kill; nothing is lost by it, since its ring and slots outlive it. The ledger is given as
- * long as it needs: it commits what the rings hold. */
+ * Draining has a deadline in each worker; the master's own is a little later and turns the drain into a quick end. A
+ * quick end that a worker does not follow is a kill; nothing is lost by it, since its ring and slots outlive it. The
+ * ledger is given as long as it needs: it commits what the rings hold. */
 #include <signal.h>
 
 #include "master/master.h"
@@ -13,7 +13,8 @@ enum { DRAIN_GRACE_MS = 5000, QUIT_GRACE_MS = 3000, LEDGER_PATIENCE_MS = 30000 }
 static void deadline(struct timer *t) {
     struct master *m = CONTAINER_OF(t, struct master, stop_deadline);
     if (m->stopping == STOP_DRAINING) {
-        master_log(LOG_WARN, "drain_timeout is over and %u workers still have work: it is cut off", spawn_count(m, true));
+        master_log(LOG_WARN, "drain_timeout is over and %u workers still have work: it is cut off",
+                   spawn_count(m, true));
         stop_fast(m);
     } else if (m->stopping == STOP_QUITTING) {
         for (struct worker *w = m->workers; w; w = w->next) spawn_worker_kill(w, "it was told to end and did not");
@@ -71,5 +72,6 @@ void stop_progress(struct master *m) {
             return;
         }
     }
+    if (m->ledger.failed) m->exit_code = 1; /* something may be uncommitted */
     if (m->ledger.pid == 0) m->events.stop = true;
 }

@@ -1,7 +1,7 @@
 /* A child's socket pair in the event loop: frames in, frames out, and what is queued sent when there is room.
  *
- * The other end closing is no event of its own: the child is about to be reaped, and what follows is decided then. A child
- * that breaks the protocol is reported through on_gone with -EPROTO. */
+ * The other end closing is no event of its own: the child is about to be reaped, and what follows is decided then. A
+ * child that breaks the protocol is reported through on_gone with -EPROTO. */
 #include <errno.h>
 #include <sys/epoll.h>
 #include <unistd.h>
