@@ -92,6 +92,8 @@ static void timer_unlink(struct timer *t) {
 
 static void timer_place(struct loop *l, struct timer *t) {
     uint64_t tick = t->deadline_ns / LOOP_TICK_NS, now_tick = l->now_ns / LOOP_TICK_NS;
+    if (now_tick < l->wheel_tick)
+        now_tick = l->wheel_tick; /* a place that was passed would be reached only after a whole round */
     if (tick < now_tick)
         tick = now_tick;
     if (tick > now_tick + LOOP_WHEEL - 1)

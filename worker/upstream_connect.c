@@ -295,7 +295,6 @@ static bool have_addresses(struct connecting *c) {
         c->addresses.address[0] = p->address;
     } else if (!shm_addresses_read(&p->worker->shm, p->upstream_id, &c->addresses)) {
         c->addresses.count = 0;
-        c->addresses.resolved_at_ns = 0;
     }
     if (c->addresses.count == 0)
         return false;
