@@ -7,7 +7,12 @@
 #include "proto/json.h"
 
 #include "proto/base/check.h"
+#include "proto/base/cpu.h"
 #include "proto/json_scan.h"
+
+#ifdef __SSE2__
+#include <tmmintrin.h>
+#endif
 
 struct scan {
     const uint8_t *text, *end;
@@ -72,6 +77,59 @@ static const uint8_t *scan_escape(struct scan *s, const uint8_t *p) {
     return p + 12;
 }
 
+#ifdef __SSE2__
+/* Steps over plain text beyond ASCII, 16 bytes at a time, as far as it is proven well-formed, and stops before the
+ * first block that has anything else: a quote, an escape, a control byte, a fault, the end. What it stopped at is
+ * looked at again byte by byte, so this only ever saves time. The method is Keiser and Lemire's ("Validating UTF-8 in
+ * less than one instruction per byte", 2020): three lookups by half bytes name the faults that two neighbours can have;
+ * one comparison finds missing third and fourth bytes. */
+__attribute__((target("ssse3"))) static const uint8_t *skip_utf8(const uint8_t *p, const uint8_t *end) {
+    enum { SHORT = 1, LONG = 2, OVER3 = 4, SURROGATE = 16, OVER2 = 32, TWO = 128, LARGE = 8, LARGE1000 = 64, OVER4 = 64,
+           CARRY = SHORT | LONG | TWO };
+    const __m128i first_high =
+        _mm_setr_epi8(LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, (char)TWO, (char)TWO, (char)TWO, (char)TWO,
+                      SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | LARGE1000 | OVER4);
+    const __m128i first_low = _mm_setr_epi8(
+        (char)(CARRY | OVER3 | OVER2 | OVER4), (char)(CARRY | OVER2), (char)CARRY, (char)CARRY, (char)(CARRY | LARGE),
+        (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+        (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+        (char)(CARRY | LARGE | LARGE1000), (char)(CARRY | LARGE | LARGE1000),
+        (char)(CARRY | LARGE | LARGE1000 | SURROGATE), (char)(CARRY | LARGE | LARGE1000),
+        (char)(CARRY | LARGE | LARGE1000));
+    const __m128i second_high = _mm_setr_epi8(
+        SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, (char)(LONG | OVER2 | TWO | OVER3 | LARGE1000 | OVER4),
+        (char)(LONG | OVER2 | TWO | OVER3 | LARGE), (char)(LONG | OVER2 | TWO | SURROGATE | LARGE),
+        (char)(LONG | OVER2 | TWO | SURROGATE | LARGE), SHORT, SHORT, SHORT, SHORT);
+    const __m128i low4 = _mm_set1_epi8(15), high = _mm_set1_epi8((char)0x80);
+    const uint8_t *start = p;
+    __m128i before = _mm_setzero_si128();
+    for (; end - p >= 16; p += 16) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i stop =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'))),
+                         _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x));
+        __m128i prev1 = _mm_alignr_epi8(x, before, 15), prev2 = _mm_alignr_epi8(x, before, 14),
+                prev3 = _mm_alignr_epi8(x, before, 13);
+        __m128i pairs = _mm_and_si128(
+            _mm_and_si128(_mm_shuffle_epi8(first_high, _mm_and_si128(_mm_srli_epi16(prev1, 4), low4)),
+                          _mm_shuffle_epi8(first_low, _mm_and_si128(prev1, low4))),
+            _mm_shuffle_epi8(second_high, _mm_and_si128(_mm_srli_epi16(x, 4), low4)));
+        __m128i third = _mm_subs_epu8(prev2, _mm_set1_epi8((char)(0xe0 - 0x80)));
+        __m128i fourth = _mm_subs_epu8(prev3, _mm_set1_epi8((char)(0xf0 - 0x80)));
+        __m128i fault = _mm_xor_si128(_mm_and_si128(_mm_or_si128(third, fourth), high), pairs);
+        if (_mm_movemask_epi8(_mm_cmpeq_epi8(fault, _mm_setzero_si128())) != 0xffff || _mm_movemask_epi8(stop))
+            break;
+        before = x;
+    }
+    for (int back = 1; back <= 3 && p - start >= back; back++) /* a sequence that goes on behind p is not proven yet */
+        if ((p[-back] & 0xc0) == 0xc0)
+            return p - back;
+        else if (p[-back] < 0x80)
+            break;
+    return p;
+}
+#endif
+
 /* p behind the opening quote; returns the closing one. */
 static const uint8_t *scan_string(struct scan *s, const uint8_t *p, uint8_t *escaped) {
     const uint8_t *end = s->end;
@@ -89,6 +147,10 @@ static const uint8_t *scan_string(struct scan *s, const uint8_t *p, uint8_t *esc
         } else if (*p < 0x20) {
             return fail(s, JSON_SYNTAX, p);
         }
+#ifdef __SSE2__
+        if (end - p >= 32 && *p >= 0x80 && (cpu_features() & CPU_SSSE3))
+            p = skip_utf8(p, end);
+#endif
         /* text beyond ASCII: stay here while it goes on, for the wide search would stop at every letter */
         while (p < end && *p >= 0x80) {
             unsigned n = json_utf8_sequence(p, end);

@@ -1,37 +1,14 @@
 /* SHA-256, HMAC-SHA256, base64, random text, CRC-32C and a hash for tables.
  *
  * Nothing here fails but base64 (malformed text, a full buffer) and alnum_from_random (too few random bytes). The
- * compression uses the processor's SHA instructions where it has them; whether it has is asked once and remembered, for
- * inside a virtual machine that question is a trip to the hypervisor. The tests run both ways against the same vectors.
+ * compression uses the processor's SHA instructions where it has them. The tests run both ways against the same vectors.
  */
 #include "proto/base/crypto.h"
 
-#include <stdatomic.h>
+#include "proto/base/cpu.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
-
-enum { CPU_ASKED = 1, CPU_SHA = 2, CPU_CRC = 4 };
-
-/* Idempotent, so it does not matter who asks first. */
-static int cpu_features(void) {
-    static atomic_int known;
-    int f = atomic_load_explicit(&known, memory_order_relaxed);
-    if (f)
-        return f;
-    unsigned a, b, c, d;
-    f = CPU_ASKED;
-    bool sse41 = false;
-    if (__get_cpuid(1, &a, &b, &c, &d)) {
-        sse41 = (c & bit_SSE4_1) && (c & bit_SSSE3);
-        f |= (c & bit_SSE4_2) ? CPU_CRC : 0;
-    }
-    if (sse41 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 29)))
-        f |= CPU_SHA;
-    atomic_store_explicit(&known, f, memory_order_relaxed);
-    return f;
-}
 #endif
 
 /* FIPS 180-4 §4.2.2 */
@@ -122,11 +99,9 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void compress_sha(uint32_t h[
 }
 #endif
 
-bool crypto_portable_only;
-
 static void compress(uint32_t h[8], const uint8_t *p, size_t blocks) {
 #if defined(__x86_64__)
-    if (__builtin_expect((cpu_features() & CPU_SHA) && !crypto_portable_only, 1)) {
+    if (__builtin_expect(cpu_features() & CPU_SHA, 1)) {
         compress_sha(h, p, blocks);
         return;
     }
@@ -255,7 +230,7 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
 
 uint32_t crc32c(uint32_t crc, const void *p, size_t n) {
 #if defined(__x86_64__)
-    if ((cpu_features() & CPU_CRC) && !crypto_portable_only)
+    if (cpu_features() & CPU_CRC)
         return ~crc32c_sse42(~crc, p, n);
 #endif
     return ~crc32c_portable(~crc, p, n);

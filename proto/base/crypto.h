@@ -28,7 +28,4 @@ bool alnum_from_random(char *out, size_t n, const uint8_t *random, size_t random
 uint32_t crc32c(uint32_t crc, const void *p, size_t n); /* Castagnoli; start with 0 */
 uint64_t hash64(const void *p, size_t n, uint64_t seed); /* not for secrets: hash tables and checksums */
 
-/* Tests alone set this: the portable code even where the processor has instructions for it. */
-extern bool crypto_portable_only;
-
 #endif

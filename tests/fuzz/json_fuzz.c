@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "proto/base/check.h"
+#include "proto/base/cpu.h"
 #include "proto/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -127,7 +128,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     buf_init(&out, &pages, 64 << 20);
     bool ok = json_parse(&j, &arena, (const char *)data, size);
     CHECK(ok == (j.err == JSON_OK) && j.err_at <= size);
+    cpu_portable_only = true;
     bool into = json_parse_into(&k, tape, ARRAY_LEN(tape), (const char *)data, size);
+    cpu_portable_only = false;
+    CHECK(k.err == JSON_TOO_MANY || (k.err == j.err && k.err_at == j.err_at));
     CHECK(into == ok || k.err == JSON_TOO_MANY);
     if (ok) {
         check_value(&j, 0, 0, (uint32_t)size);

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "proto/base/check.h"
+#include "proto/base/cpu.h"
 #include "proto/base/crypto.h"
 
 static struct pages pages;
@@ -70,11 +71,11 @@ static void sha256_both_ways(void **state) {
     for (size_t n = 0; n <= sizeof data; n++)
         for (size_t cut = 0; cut <= n; cut += 13) {
             struct sha256 s;
-            crypto_portable_only = true;
+            cpu_portable_only = true;
             sha256_init(&s);
             sha256_update(&s, data, n);
             sha256_final(&s, a);
-            crypto_portable_only = false;
+            cpu_portable_only = false;
             sha256_init(&s);
             sha256_update(&s, data, cut);
             sha256_update(&s, data + cut, n - cut);
@@ -127,10 +128,10 @@ static void hmac_vectors(void **state) {
 }
 
 static void portable_vectors(void **state) {
-    crypto_portable_only = true;
+    cpu_portable_only = true;
     sha256_vectors(state);
     hmac_vectors(state);
-    crypto_portable_only = false;
+    cpu_portable_only = false;
 }
 
 static bool decodes(const char *text, bool loose, const char *want) {
@@ -208,7 +209,7 @@ static void crc_vectors(void **state) {
     (void)state;
     uint8_t data[32];
     for (int portable = 0; portable < 2; portable++) {
-        crypto_portable_only = portable;
+        cpu_portable_only = portable;
         assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283);
         assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
         memset(data, 0, sizeof data);
@@ -220,7 +221,7 @@ static void crc_vectors(void **state) {
         assert_int_equal(crc32c(0, data, 32), 0x46dd794e);
         assert_int_equal(crc32c(7, data, 0), 7);
     }
-    crypto_portable_only = false;
+    cpu_portable_only = false;
 }
 
 static void hash_spreads(void **state) {

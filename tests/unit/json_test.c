@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "proto/base/check.h"
+#include "proto/base/cpu.h"
 #include "proto/json.h"
 
 static struct pages pages;
@@ -90,8 +91,7 @@ static const char *const GOOD[] = {
     "\"\xc2\x80\xdf\xbf\"",
     "\"\xe0\xa0\x80\xe2\x82\xac\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\"",
     "\"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"",
-    "\"\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xd0\xbc\xd0\xb8\xd1\x80 \xd0\xb8 \\n\xd1\x82\xd0\xb4 a "
-    "\xd1\x82\"",
+    "\"\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xd0\xbc\xd0\xb8\xd1\x80 \\n\xd1\x82 a \xd1\x82\"",
     "{\"\":0}",
     "{\"a\":1,\"a\":2}",
     "[0,-1.5e3,\"x\",{}]",
@@ -279,6 +279,55 @@ static void bad_texts_shifted(void **state) {
                 if (parse_err(text, (size_t)n, NULL) == JSON_OK)
                     fail_msg("taken: %s", text);
             }
+}
+
+/* Sequences of all lengths, good and broken at their borders, at every place of a block: by instructions and byte by
+ * byte alike. */
+static void utf8_both_ways(void **state) {
+    (void)state;
+    static const char *const bits[] = { "a",
+                                        " ",
+                                        "\xc2\x80",
+                                        "\xdf\xbf",
+                                        "\xe0\xa0\x80",
+                                        "\xe2\x82\xac",
+                                        "\xed\x9f\xbf",
+                                        "\xee\x80\x80",
+                                        "\xef\xbf\xbf",
+                                        "\xf0\x90\x80\x80",
+                                        "\xf4\x8f\xbf\xbf",
+                                        "\xf1\xbf\x80\xbf",
+                                        "\xe6\x97\xa5",
+                                        "\xd0\x9f" };
+    char text[200];
+    unsigned seed = 11, refused = 0;
+    for (int round = 0; round < 60000; round++) {
+        size_t n = 1;
+        text[0] = '"';
+        while (n < 60 + (size_t)round % 40) {
+            seed = seed * 1103515245 + 12345;
+            const char *bit = bits[(seed >> 16) % ARRAY_LEN(bits)];
+            memcpy(text + n, bit, strlen(bit));
+            n += strlen(bit);
+        }
+        if (round % 4) { /* one byte changed, to one of those that matter */
+            static const unsigned char changes[] = { 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
+                                                     0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5, 0xff, 'x',  '\\', '\n' };
+            seed = seed * 1103515245 + 12345;
+            text[1 + (seed >> 16) % (n - 1)] = (char)changes[(seed >> 8) % ARRAY_LEN(changes)];
+        }
+        text[n++] = '"';
+        size_t at, at_portable;
+        enum json_err err = parse_err(text, n, &at);
+        cpu_portable_only = true;
+        assert_int_equal(err, parse_err(text, n, &at_portable));
+        cpu_portable_only = false;
+        assert_int_equal(at, at_portable);
+        refused += err != JSON_OK;
+        if (round % 4 == 0)
+            assert_int_equal(err, JSON_OK);
+    }
+    assert_in_range(refused, 20000, 44999);
 }
 
 static void depth(void **state) {
@@ -653,7 +702,7 @@ int main(void) {
         cmocka_unit_test_teardown(good_texts, teardown),
         cmocka_unit_test_teardown(bad_texts, teardown),
         cmocka_unit_test_teardown(bad_texts_shifted, teardown),
-        cmocka_unit_test_teardown(depth, teardown),
+        cmocka_unit_test_teardown(utf8_both_ways, teardown), cmocka_unit_test_teardown(depth, teardown),
         cmocka_unit_test_teardown(bounds, teardown),
         cmocka_unit_test_teardown(navigation, teardown),
         cmocka_unit_test_teardown(strings, teardown),
