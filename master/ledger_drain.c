@@ -1,0 +1,546 @@
+/* Rings → database: group commits and checkpoints.
+ *
+ * A group is everything that waits in the rings (up to GROUP_RECORDS): one transaction with the packed usage records and each ring's
+ * watermark, one sync. The usage records ARE the charges: balances, keys' spending and daily roll-ups as stored are those up to record
+ * meta.applied, and a checkpoint, every few seconds, writes what changed since and moves `applied` on, in one transaction. A start reads
+ * the records behind `applied` once more. So a record costs its own bytes and no more, however many accounts take part.
+ *
+ * A record is copied out of shared memory before it is looked at, and trusted in nothing (promise 7 of the design): what does not fit goes
+ * to quarantine, and its charge back to the words as a credit does (rule 11), because the pending sum of a recomputation counted it.
+ * Mirrors are changed while a group is built and put back if its commit fails; roll-ups are then read again from the database. */
+#include <stdlib.h>
+#include "master/ledger_int.h"
+
+enum { GROUP_RECORDS = 8192, GROUP_BLOCKS = 512, GROUP_NAMED = 8, MAX_QUARANTINED = 10000 };
+#define GROUP_BYTES ((size_t)GROUP_BLOCKS * (PACK_BLOCK + 2048))
+#define CHECKPOINT_EVERY_NS 5000000000u
+enum { CHECKPOINT_ROWS = 16384 };
+#define MAX_LATE_MS (24 * 3600 * 1000)
+
+enum quarantine_why { BAD_SEQUENCE = 1, BAD_CHECKSUM, BAD_TEXT, BAD_OWNER, BAD_AMOUNT, BAD_OVERDRAW };
+static const char *const why_text[] = {
+    "", "wrong sequence number", "wrong checksum", "impossible length", "key and account do not belong together", "impossible amount",
+    "overdraws the account",
+};
+
+struct undo_account { uint32_t index; struct account_mem was; };
+struct undo_key { uint32_t index; struct key_mem was; };
+struct fix { uint32_t account, key; int64_t account_add, key_add; }; /* words to correct after the commit */
+struct quarantined { struct row_quarantine row; struct shm_record record; };
+
+struct group {
+    struct packer packer;
+    uint8_t *out;                   /* GROUP_BYTES */
+    struct { uint64_t first_id; size_t at, len; } blocks[GROUP_BLOCKS];
+    unsigned block_count;
+    size_t out_len;
+    uint64_t first_id, next_id;
+    int64_t now_ms, late_ms;
+    uint64_t *next;                 /* by range: the watermark after this group */
+    struct undo_account accounts[GROUP_RECORDS];
+    struct undo_key keys[GROUP_RECORDS];
+    uint32_t account_count, key_count;
+    struct fix fixes[GROUP_NAMED];
+    unsigned fix_count;
+    struct quarantined bad[GROUP_NAMED];
+    unsigned bad_count;
+};
+
+/* ---- roll-ups ------------------------------------------------------------------------------------------------------------------- */
+
+void daily_add(struct row_daily *to, const struct row_daily *from) {
+    to->requests += from->requests;
+    to->input += from->input;
+    to->cached += from->cached;
+    to->cache_write += from->cache_write;
+    to->output += from->output;
+    to->reasoning += from->reasoning;
+    to->images += from->images;
+    to->cost = (int64_t)((uint64_t)to->cost + (uint64_t)from->cost);
+    to->uncollected = (int64_t)((uint64_t)to->uncollected + (uint64_t)from->uncollected);
+    if (from->last_usage > to->last_usage)
+        to->last_usage = from->last_usage;
+}
+
+void daily_add_item(struct row_daily *d, const struct usage_item *u) {
+    const uint64_t *n = u->meters.n;
+    daily_add(d, &(struct row_daily){
+        .requests = 1, .input = meters_input(&u->meters), .cached = n[METER_CACHED_INPUT],
+        .cache_write = n[METER_CACHE_WRITE] + n[METER_CACHE_WRITE_1H], .output = meters_output(&u->meters),
+        .reasoning = n[METER_REASONING], .images = n[METER_IMAGES], .cost = u->charge, .uncollected = u->uncollected,
+        .last_usage = u->id,
+    });
+}
+
+static struct rollup *rollup_place(struct rollup *at, uint32_t mask, uint32_t account_id, uint32_t day, uint32_t model_id) {
+    uint64_t h = ((uint64_t)account_id << 32 | model_id) * 0x9e3779b97f4a7c15ull ^ (uint64_t)day * 0xc2b2ae3d27d4eb4full;
+    uint32_t i = (uint32_t)(h >> 32) & mask;
+    while (at[i].used && (at[i].account_id != account_id || at[i].day != day || at[i].model_id != model_id))
+        i = (i + 1) & mask;
+    return &at[i];
+}
+
+static bool rollups_grow(struct rollups *r) {
+    uint32_t mask = r->at ? r->mask * 2 + 1 : 4095;
+    struct rollup *at = calloc((size_t)mask + 1, sizeof *at);
+    if (!at)
+        return false;
+    for (uint32_t i = 0; r->at && i <= r->mask; i++)
+        if (r->at[i].used)
+            *rollup_place(at, mask, r->at[i].account_id, r->at[i].day, r->at[i].model_id) = r->at[i];
+    free(r->at);
+    r->at = at;
+    r->mask = mask;
+    return true;
+}
+
+struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day, uint32_t model_id) {
+    if ((!r->at || r->count > r->mask / 2) && !rollups_grow(r))
+        return NULL;
+    struct rollup *u = rollup_place(r->at, r->mask, account_id, day, model_id);
+    if (!u->used) {
+        *u = (struct rollup){ .account_id = account_id, .day = day, .model_id = model_id, .used = 1 };
+        r->count++;
+    }
+    return u;
+}
+
+void rollups_clear(struct rollups *r) {
+    if (r->mask > 65535) { /* one burst should not be paid for ever after */
+        free(r->at);
+        *r = (struct rollups){ 0 };
+    } else if (r->count > 0) {
+        memset(r->at, 0, ((size_t)r->mask + 1) * sizeof *r->at);
+    }
+    r->count = 0;
+}
+
+struct id_key daily_key(uint32_t account_id, uint32_t day, uint32_t model_id) {
+    struct id_key k = { .len = 12 };
+    be32_put(k.bytes, account_id);
+    be32_put(k.bytes + 4, day);
+    be32_put(k.bytes + 8, model_id);
+    return k;
+}
+
+/* Account 0 is the sum of all. */
+static void rollup_item(struct ledger *l, const struct usage_item *u) {
+    uint32_t day = day_of(u->time_ms);
+    for (int all = 0; all < 2; all++) {
+        struct rollup *r = rollups_at(&l->rollups, all ? 0 : u->account_id, day, u->model_id);
+        CHECK(r); /* out of memory: the process is of no use; a start reads the records again */
+        daily_add_item(&r->add, u);
+    }
+}
+
+/* ---- dirty rows ------------------------------------------------------------------------------------------------------------------ */
+
+static void checkpoint_soon(struct ledger *l) {
+    if (l->checkpoint_ns == 0)
+        l->checkpoint_ns = ledger_now_ns() + CHECKPOINT_EVERY_NS;
+}
+void drain_dirty_account(struct ledger *l, uint32_t index) {
+    if (l->accounts[index].dirty)
+        return;
+    l->dirty_accounts[l->dirty_account_count++] = index;
+    l->accounts[index].dirty = l->dirty_account_count;
+    checkpoint_soon(l);
+}
+void drain_dirty_key(struct ledger *l, uint32_t index) {
+    if (l->keys[index].dirty)
+        return;
+    l->dirty_keys[l->dirty_key_count++] = index;
+    l->keys[index].dirty = l->dirty_key_count;
+    checkpoint_soon(l);
+}
+
+/* ---- building a group -------------------------------------------------------------------------------------------------------------- */
+
+static struct account_mem *touch_account(struct ledger *l, uint32_t index) {
+    struct group *g = l->group;
+    struct account_mem *a = &l->accounts[index];
+    if (!a->touched) {
+        g->accounts[g->account_count++] = (struct undo_account){ index, *a };
+        a->touched = g->account_count;
+    }
+    return a;
+}
+static struct key_mem *touch_key(struct ledger *l, uint32_t index) {
+    struct group *g = l->group;
+    struct key_mem *k = &l->keys[index];
+    if (!k->touched) {
+        g->keys[g->key_count++] = (struct undo_key){ index, *k };
+        k->touched = g->key_count;
+    }
+    return k;
+}
+
+static bool close_block(struct group *g) {
+    if (g->packer.count == 0)
+        return true;
+    if (g->block_count == GROUP_BLOCKS)
+        return false;
+    size_t len = pack_end(&g->packer, g->out + g->out_len);
+    g->blocks[g->block_count].first_id = g->packer.first_id;
+    g->blocks[g->block_count].at = g->out_len;
+    g->blocks[g->block_count++].len = len;
+    g->out_len += len;
+    pack_begin(&g->packer, g->next_id, g->now_ms);
+    return true;
+}
+
+/* Why a record cannot be booked; 0: it can. r is our own copy. */
+static enum quarantine_why inspect(const struct ledger *l, const struct shm_record *r, uint64_t seq) {
+    const struct shm_usage *u = &r->usage;
+    if (r->seq != seq)
+        return BAD_SEQUENCE;
+    if (u->request_id_len > SHM_REQUEST_ID || u->model_len > SHM_MODEL_NAME)
+        return BAD_TEXT;
+    if (r->checksum != shm_record_checksum(r))
+        return BAD_CHECKSUM;
+    if (u->account >= l->shm->header->max_accounts || u->key >= l->shm->header->max_keys || u->account_id == 0 || u->key_id == 0)
+        return BAD_OWNER;
+    const struct account_mem *a = &l->accounts[u->account];
+    const struct key_mem *k = &l->keys[u->key];
+    if (a->id != u->account_id || k->id != u->key_id || k->account != u->account)
+        return BAD_OWNER;
+    int64_t cost, spent;
+    if (r->charge < 0 || r->uncollected < 0 || __builtin_add_overflow(r->charge, r->uncollected, &cost) ||
+        __builtin_add_overflow(k->spent, r->charge, &spent))
+        return BAD_AMOUNT;
+    int64_t left;
+    if (__builtin_sub_overflow(a->balance, r->charge, &left) || (r->charge > 0 && left < a->floor))
+        return BAD_OVERDRAW;
+    return 0;
+}
+
+/* Its charge goes back as far as a recomputation has counted it: to an account and a capped key that exist in the tables. */
+static void quarantine(struct ledger *l, const struct shm_record *r, uint32_t range, uint64_t seq, enum quarantine_why why) {
+    struct group *g = l->group;
+    const struct shm_usage *u = &r->usage;
+    g->bad[g->bad_count++] = (struct quarantined){ { .time_ms = g->now_ms, .range = range, .why = why, .seq = seq }, *r };
+    struct fix f = { .account = NO_INDEX, .key = NO_INDEX };
+    if (r->charge > 0 && u->account < l->shm->header->max_accounts)
+        f.account = u->account, f.account_add = r->charge;
+    if (r->charge > 0 && u->capped && u->key < l->shm->header->max_keys && l->keys[u->key].capped)
+        f.key = u->key, f.key_add = r->charge;
+    if (f.account != NO_INDEX || f.key != NO_INDEX)
+        g->fixes[g->fix_count++] = f;
+}
+
+static int64_t sane_time(int64_t ended_ms, int64_t committed_ms) {
+    if (ended_ms > committed_ms)
+        return committed_ms;
+    return ended_ms < committed_ms - MAX_LATE_MS ? committed_ms - MAX_LATE_MS : ended_ms;
+}
+
+static void book(struct ledger *l, const struct shm_record *r) {
+    struct group *g = l->group;
+    const struct shm_usage *u = &r->usage;
+    struct account_mem *a = touch_account(l, u->account);
+    struct key_mem *k = touch_key(l, u->key);
+    struct usage_item item = {
+        .id = g->next_id, .exchange_id = u->exchange_id, .prev_account = a->last_usage, .prev_key = k->last_usage,
+        .account_id = u->account_id, .key_id = u->key_id, .model_id = u->model_id, .upstream_id = u->upstream_id, .charge = r->charge,
+        .uncollected = r->uncollected, .cost_usd_nano = r->cost_usd_nano, .time_ms = sane_time(r->ended_at_ms, g->now_ms),
+        .meters = r->meters, .status = r->status, .flags = r->flags, .ttfb_ms = r->ttfb_ms, .duration_ms = r->duration_ms,
+        .dialect = u->dialect, .stream = u->stream, .unit_tokens = u->unit_tokens,
+        .request_id = slice_of(u->request_id, u->request_id_len), .model = slice_of(u->model, u->model_len),
+    };
+    CHECK(pack_add(&g->packer, &item));
+    g->next_id++;
+    if (g->now_ms - item.time_ms > g->late_ms)
+        g->late_ms = g->now_ms - item.time_ms;
+    a->balance -= r->charge;
+    a->last_usage = k->last_usage = item.id;
+    k->spent += r->charge;
+    if (item.time_ms / 1000 > k->last_used_s)
+        k->last_used_s = item.time_ms / 1000;
+    if (k->capped && !u->capped && r->charge > 0) /* admitted before the key was seen to have a limit: its word has not moved */
+        g->fixes[g->fix_count++] = (struct fix){ NO_INDEX, u->key, 0, -r->charge };
+    rollup_item(l, &item);
+}
+
+/* Room for one record more, whatever it is. */
+static bool group_has_room(struct group *g) {
+    if (g->packer.count == PACK_BLOCK_RECORDS || g->packer.bytes + PACK_MAX_RECORD > PACK_BLOCK)
+        if (!close_block(g))
+            return false;
+    return g->block_count < GROUP_BLOCKS && g->account_count < GROUP_RECORDS && g->key_count < GROUP_RECORDS &&
+           g->fix_count < GROUP_NAMED && g->bad_count < GROUP_NAMED;
+}
+
+static uint64_t head_of(const struct ledger *l, uint32_t range) {
+    uint64_t from = l->watermark[range], to = atomic_load_explicit(&l->shm->ranges[range].head, memory_order_acquire);
+    if (to < from)
+        return from;
+    return to - from > l->shm->header->ring_size ? from + l->shm->header->ring_size : to; /* as truth_pending does */
+}
+
+static void build(struct ledger *l) {
+    struct group *g = l->group;
+    g->first_id = g->next_id = l->next_usage;
+    g->now_ms = ledger_wall_ms();
+    if (g->now_ms < l->last_committed_ms)
+        g->now_ms = l->last_committed_ms;
+    g->late_ms = l->late_ms;
+    g->block_count = g->fix_count = g->bad_count = 0;
+    g->account_count = g->key_count = 0;
+    g->out_len = 0;
+    pack_begin(&g->packer, g->next_id, g->now_ms);
+    for (uint32_t i = 0; i < l->shm->header->max_ranges; i++) {
+        uint64_t seq = l->watermark[i], head = head_of(l, i);
+        for (; seq < head && group_has_room(g); seq++) {
+            struct shm_record r;
+            memcpy(&r, shm_ring(l->shm, i, seq), sizeof r);
+            __asm__ volatile("" : : : "memory"); /* a worker may still write there: from here on only the copy counts */
+            enum quarantine_why why = inspect(l, &r, seq);
+            if (why)
+                quarantine(l, &r, i, seq, why);
+            else
+                book(l, &r);
+        }
+        g->next[i] = seq;
+    }
+    CHECK(close_block(g));
+}
+
+static void untouch(struct ledger *l, bool undo) {
+    struct group *g = l->group;
+    for (uint32_t i = 0; i < g->account_count; i++) {
+        struct account_mem *a = &l->accounts[g->accounts[i].index];
+        if (undo)
+            *a = g->accounts[i].was;
+        a->touched = 0;
+        if (!undo)
+            drain_dirty_account(l, g->accounts[i].index);
+    }
+    for (uint32_t i = 0; i < g->key_count; i++) {
+        struct key_mem *k = &l->keys[g->keys[i].index];
+        if (undo)
+            *k = g->keys[i].was;
+        k->touched = 0;
+        if (!undo)
+            drain_dirty_key(l, g->keys[i].index);
+    }
+}
+
+/* ---- committing -------------------------------------------------------------------------------------------------------------------- */
+
+static enum store_err write_group(struct store *s, void *arg) {
+    struct ledger *l = arg;
+    struct group *g = l->group;
+    enum store_err err = STORE_OK;
+    for (unsigned i = 0; i < g->block_count && err == STORE_OK; i++) {
+        struct id_key key = key64(g->blocks[i].first_id);
+        err = store_append(s, DB_USAGE, ID_SLICE(key), slice_of((char *)g->out + g->blocks[i].at, g->blocks[i].len));
+    }
+    for (unsigned i = 0; i < g->bad_count && err == STORE_OK && l->next_quarantine + i <= MAX_QUARANTINED; i++) {
+        struct id_key key = key64(l->next_quarantine + i);
+        err = store_append(s, DB_QUARANTINE, ID_SLICE(key), ROW_SLICE(g->bad[i]));
+    }
+    struct id_key segment = key64(l->shm->header->segment_id);
+    if (err == STORE_OK)
+        err = store_put(s, DB_WATERMARK, ID_SLICE(segment), slice_of((char *)g->next, l->shm->header->max_ranges * sizeof *g->next));
+    return err;
+}
+
+static void name_fixes(struct ledger *l) {
+    for (unsigned i = 0; i < l->group->fix_count; i++)
+        recover_name(l->shm, l->group->fixes[i].account, l->group->fixes[i].key);
+}
+static void apply_fixes(struct ledger *l) {
+    struct group *g = l->group;
+    for (unsigned i = 0; i < g->fix_count; i++) {
+        if (g->fixes[i].account != NO_INDEX)
+            recover_credit(l->shm, g->fixes[i].account, g->fixes[i].account_add);
+        if (g->fixes[i].key != NO_INDEX)
+            recover_key_add(l->shm, g->fixes[i].key, g->fixes[i].key_add);
+    }
+    if (g->fix_count > 0)
+        recover_unname(l->shm);
+}
+
+static void report_bad(struct ledger *l) {
+    struct group *g = l->group;
+    if (g->bad_count == 0)
+        return;
+    l->count.quarantined += g->bad_count;
+    l->next_quarantine += g->bad_count;
+    if (!ledger_alert_due(l, ALERT_QUARANTINE))
+        return;
+    const struct quarantined *q = &g->bad[0];
+    ledger_alert(l, "a usage record from worker range %u was put into quarantine: %s (account id %u, key id %u, charge %lld; %llu so far). "
+                 "No honest worker writes such a record: look at that worker's log, and run `tollctl audit`", q->row.range,
+                 why_text[q->row.why], q->record.usage.account_id, q->record.usage.key_id, (long long)q->record.charge,
+                 (unsigned long long)l->count.quarantined);
+}
+
+static void publish(struct ledger *l, uint64_t took_ns) {
+    struct group *g = l->group;
+    struct shm_header *h = l->shm->header;
+    for (uint32_t i = 0; i < h->max_ranges; i++) {
+        if (g->next[i] == l->watermark[i])
+            continue;
+        l->count.records += g->next[i] - l->watermark[i];
+        l->watermark[i] = g->next[i];
+        atomic_store_explicit(&l->shm->ranges[i].tail, g->next[i], memory_order_release);
+    }
+    atomic_store_explicit(&h->commits, atomic_load_explicit(&h->commits, memory_order_relaxed) + 1, memory_order_release);
+    atomic_store_explicit(&h->commit_ns_last, took_ns, memory_order_relaxed);
+    if (took_ns > atomic_load_explicit(&h->commit_ns_max, memory_order_relaxed))
+        atomic_store_explicit(&h->commit_ns_max, took_ns, memory_order_relaxed);
+}
+
+enum store_err drain_commit(struct ledger *l) {
+    struct group *g = l->group;
+    build(l);
+    name_fixes(l);
+    uint64_t start_ns = ledger_now_ns();
+    enum store_err err = store_write(&l->store, write_group, l);
+    if (err != STORE_OK) {
+        recover_unname(l->shm);
+        untouch(l, true);
+        rollups_clear(&l->rollups);
+        l->count.commit_failures++;
+        enum store_err again = err == STORE_DISK_FULL ? drain_replay(l, false) : STORE_OK;
+        return again == STORE_OK ? err : again;
+    }
+    l->next_usage = g->next_id;
+    if (g->block_count > 0)
+        l->last_committed_ms = g->now_ms;
+    l->late_ms = g->late_ms;
+    l->count.groups++;
+    untouch(l, false);
+    apply_fixes(l);
+    publish(l, ledger_now_ns() - start_ns);
+    report_bad(l);
+    if (l->dirty_account_count + l->dirty_key_count + l->rollups.count > CHECKPOINT_ROWS)
+        l->checkpoint_ns = 1;
+    return STORE_OK;
+}
+
+uint64_t drain_waiting(const struct ledger *l) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < l->shm->header->max_ranges; i++)
+        n += head_of(l, i) - l->watermark[i];
+    return n;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------------------------------------- */
+
+static enum store_err write_rollups(struct store *s, const struct rollups *r) {
+    enum store_err err = STORE_OK;
+    for (uint32_t i = 0; r->count > 0 && i <= r->mask && err == STORE_OK; i++) {
+        if (!r->at[i].used)
+            continue;
+        struct id_key key = daily_key(r->at[i].account_id, r->at[i].day, r->at[i].model_id);
+        struct row_daily row = r->at[i].add, was;
+        struct slice value;
+        err = store_get(s, DB_DAILY, ID_SLICE(key), &value);
+        if (err == STORE_OK && row_read(value, &was, sizeof was, NULL))
+            daily_add(&row, &was);
+        if (err == STORE_OK || err == STORE_NONE)
+            err = store_put(s, DB_DAILY, ID_SLICE(key), ROW_SLICE(row));
+    }
+    return err;
+}
+
+static enum store_err write_checkpoint(struct store *s, void *arg) {
+    struct ledger *l = arg;
+    enum store_err err = STORE_OK;
+    for (uint32_t i = 0; i < l->dirty_account_count && err == STORE_OK; i++) {
+        const struct account_mem *a = &l->accounts[l->dirty_accounts[i]];
+        struct row_balance row = { a->balance, a->floor, a->last_usage, a->last_entry };
+        struct id_key key = key32(a->id);
+        err = store_put(s, DB_BALANCE, ID_SLICE(key), ROW_SLICE(row));
+    }
+    for (uint32_t i = 0; i < l->dirty_key_count && err == STORE_OK; i++) {
+        const struct key_mem *k = &l->keys[l->dirty_keys[i]];
+        struct row_spent row = { k->spent, k->last_usage, k->last_used_s };
+        struct id_key key = key32(k->id);
+        err = store_put(s, DB_SPENT, ID_SLICE(key), ROW_SLICE(row));
+    }
+    if (err == STORE_OK)
+        err = write_rollups(s, &l->rollups);
+    if (err == STORE_OK)
+        err = store_put(s, DB_META, SLICE("applied"), ROW_SLICE(l->next_usage));
+    return err == STORE_OK ? store_put(s, DB_META, SLICE("late_ms"), ROW_SLICE(l->late_ms)) : err;
+}
+
+enum store_err drain_checkpoint(struct ledger *l) {
+    enum store_err err = store_write(&l->store, write_checkpoint, l);
+    if (err != STORE_OK) {
+        l->checkpoint_ns = ledger_now_ns() + CHECKPOINT_EVERY_NS;
+        return err;
+    }
+    for (uint32_t i = 0; i < l->dirty_account_count; i++)
+        l->accounts[l->dirty_accounts[i]].dirty = 0;
+    for (uint32_t i = 0; i < l->dirty_key_count; i++)
+        l->keys[l->dirty_keys[i]].dirty = 0;
+    l->dirty_account_count = l->dirty_key_count = 0;
+    rollups_clear(&l->rollups);
+    l->applied = l->next_usage;
+    l->checkpoint_ns = 0;
+    l->count.checkpoints++;
+    return STORE_OK;
+}
+
+static void replay_item(struct ledger *l, const struct usage_item *u, bool balances) {
+    rollup_item(l, u);
+    checkpoint_soon(l);
+    if (u->committed_ms - u->time_ms > l->late_ms)
+        l->late_ms = u->committed_ms - u->time_ms;
+    if (!balances)
+        return;
+    uint32_t a = ledger_account_index(l, u->account_id), k = ledger_key_index(l, u->key_id);
+    if (a != NO_INDEX) {
+        l->accounts[a].balance -= u->charge;
+        l->accounts[a].last_usage = u->id;
+        drain_dirty_account(l, a);
+    }
+    if (k != NO_INDEX) {
+        l->keys[k].spent += u->charge;
+        l->keys[k].last_usage = u->id;
+        if (u->time_ms / 1000 > l->keys[k].last_used_s)
+            l->keys[k].last_used_s = u->time_ms / 1000;
+        drain_dirty_key(l, k);
+    }
+}
+
+enum store_err drain_replay(struct ledger *l, bool balances) {
+    struct usage_reader r;
+    struct usage_item u;
+    enum store_err err = store_read_begin(&l->store);
+    if (err != STORE_OK)
+        return err;
+    err = usage_open(&r, &l->store);
+    for (uint64_t id = l->applied; err == STORE_OK && id < l->next_usage; id++) {
+        err = usage_get(&r, id, &u);
+        if (err == STORE_OK)
+            replay_item(l, &u, balances);
+    }
+    usage_close(&r);
+    store_read_end(&l->store);
+    return err == STORE_NONE ? STORE_BROKEN : err;
+}
+
+bool drain_init(struct ledger *l) {
+    struct group *g = l->group = malloc(sizeof *g);
+    if (!g)
+        return false;
+    g->out = malloc(GROUP_BYTES);
+    g->next = calloc(l->shm->header->max_ranges, sizeof *g->next);
+    return g->out && g->next;
+}
+
+void drain_free(struct ledger *l) {
+    if (l->group) {
+        free(l->group->out);
+        free(l->group->next);
+        free(l->group);
+    }
+    free(l->rollups.at);
+    l->rollups = (struct rollups){ 0 };
+    l->group = NULL;
+}

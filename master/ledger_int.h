@@ -1,0 +1,242 @@
+/* What the parts of the ledger process share. Only master/ledger*.c includes it.
+ *
+ * ledger.c         the process: hygiene, loop, frames       ledger_boot.c    pepper, version, probe
+ * ledger_load.c    database → mirrors → shared tables       ledger_drain.c   rings → group commits; checkpoints
+ * ledger_call.c    calls: table, arguments, answers         ledger_text.c    ids, amounts, times
+ * ledger_account.c, ledger_key.c, ledger_money.c, ledger_cap.c, ledger_usage.c      the calls
+ * ledger_reader.c  forked readers for what takes long       ledger_audit.c, ledger_backup.c     two of those
+ *
+ * The mirrors hold every account's and key's committed state by table index, so that nothing between raise and fall of a pause, and
+ * nothing while records are drained, reads the database. */
+#ifndef TG_LEDGER_INT_H
+#define TG_LEDGER_INT_H
+
+#include "master/ledger.h"
+#include "master/ledger_pack.h"
+#include "master/ledger_store.h"
+#include "proto/base/check.h"
+#include "proto/base/crypto.h"
+#include "proto/json.h"
+#include "shm/ipc_io.h"
+#include "shm/recover.h"
+#include "shm/snapshot.h"
+
+#define NO_INDEX UINT32_MAX
+enum { NAME_KINDS = 4 }; /* enum name_kind of conf.h: model, upstream, tier, group */
+enum { LEDGER_NAME_MODEL, LEDGER_NAME_UPSTREAM, LEDGER_NAME_TIER, LEDGER_NAME_GROUP };
+
+struct account_mem {
+    uint32_t id;                    /* 0: no account at this index */
+    uint32_t status, tier_id, group_id;
+    int64_t balance;                /* committed, charges of all committed records taken out */
+    int64_t floor;                  /* how far below zero records may take it: where a forced debit left it; at most 0 */
+    uint64_t last_usage, last_entry;
+    uint32_t active_keys, caps;
+    uint32_t dirty, touched;        /* place + 1 in ledger.dirty_accounts / the group's undo list; 0: not there */
+};
+struct key_mem {
+    uint32_t id;                    /* 0: no key at this index */
+    uint32_t account;               /* index */
+    uint32_t status, capped;
+    int64_t limit, spent;
+    uint64_t last_usage;
+    int64_t last_used_s, revoked_at_s;
+    uint32_t dirty, touched;
+};
+
+/* Roll-ups since the last checkpoint: open addressing. */
+struct rollup { uint32_t account_id, day, model_id, used; struct row_daily add; };
+struct rollups { struct rollup *at; uint32_t mask, count; };
+
+struct group;  /* ledger_drain.c */
+struct reader; /* ledger_reader.c */
+
+struct ledger {
+    const struct ledger_heritage *heritage;
+    struct shm *shm;
+    struct store store;
+    struct pages pages;
+    struct ipc channel;
+    int epfd;
+    struct hmac_key pepper;
+    struct recover_truth truth;
+    struct recover_stats recover;
+    const struct snap *conf;        /* the newest IPC_LEDGER_CONF; NULL: not yet */
+    size_t conf_bytes;
+    bool ready, stop;
+    int exit_status;                /* with stop */
+    uint64_t ledger_id;
+    uint32_t unit_tokens;
+
+    struct account_mem *accounts;   /* by index: shm->header->max_accounts */
+    struct key_mem *keys;           /* max_keys */
+    uint32_t *account_of, *key_of;  /* id → index */
+    uint32_t account_of_size, key_of_size;
+    uint32_t *free_keys, free_key_count, account_count, key_count; /* counts: places in use */
+    uint32_t next_account_place;
+    uint32_t next_account_id, next_key_id;
+    uint64_t next_usage, next_entry, next_quarantine;
+    char **names[NAME_KINDS];       /* by id; [0] unused */
+    uint32_t name_count[NAME_KINDS]; /* highest id */
+
+    uint64_t *watermark;            /* by range: next sequence number to commit */
+    struct group *group;
+    uint64_t pending_since_ns;      /* when the oldest uncommitted record was first seen; 0: none */
+    uint64_t retry_ns;              /* after a full disk: not before */
+    uint64_t sleep_after_ns;        /* nothing came until then: sleep */
+    int64_t last_committed_ms;      /* of the newest block: blocks' times never fall */
+    int64_t late_ms;                /* how long before its commit a record may have ended, at most (for searches by time) */
+
+    uint32_t *dirty_accounts, *dirty_keys, dirty_account_count, dirty_key_count;
+    struct rollups rollups;
+    uint64_t applied;               /* usage records below this id are in the stored balances and roll-ups */
+    uint64_t checkpoint_ns;         /* when the next is due; 0: nothing is dirty */
+
+    struct reader *readers;         /* running and waiting */
+    uint32_t reader_count, reader_waiting;
+    struct { uint64_t groups, records, quarantined, commit_failures, checkpoints; } count;
+    uint64_t alerted_ns[4];         /* by kind: when it was last said */
+    uint64_t readers_checked_ns;
+};
+
+/* ---- ledger.c ---- */
+bool ledger_setup(struct ledger *l, const struct ledger_heritage *h, const struct store_options *o);
+void ledger_close(struct ledger *l);
+/* One turn of the loop: frames, records, due work; sleeps at most max_wait_ms. false: it is to end. */
+bool ledger_turn(struct ledger *l, int max_wait_ms);
+void ledger_alert(struct ledger *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+enum alert_kind { ALERT_DISK, ALERT_QUARANTINE, ALERT_HUNG, ALERT_OTHER };
+/* The same, at most every ten seconds of its kind. */
+bool ledger_alert_due(struct ledger *l, enum alert_kind kind);
+/* A write failed for good or for now: sets shed, alerts, ends the process where it must. */
+void ledger_store_failed(struct ledger *l, enum store_err err);
+uint64_t ledger_now_ns(void);
+int64_t ledger_wall_ms(void);
+int ledger_take_conf(struct ledger *l, int fd, size_t bytes);
+
+/* ---- ledger_load.c ---- */
+enum store_err ledger_load_meta(struct ledger *l, char *err, size_t err_len); /* meta, names, next ids */
+bool ledger_load(struct ledger *l, char *err, size_t err_len);                /* mirrors, tables, replay, words */
+void ledger_unload(struct ledger *l);
+uint32_t ledger_account_place(struct ledger *l, uint32_t id); /* a place for a new account; NO_INDEX: full */
+uint32_t ledger_key_place(struct ledger *l, uint32_t id);
+uint32_t ledger_account_index(const struct ledger *l, uint32_t id); /* NO_INDEX: none */
+uint32_t ledger_key_index(const struct ledger *l, uint32_t id);
+void ledger_key_forget(struct ledger *l, uint32_t index); /* the place is free again */
+void ledger_account_publish(struct ledger *l, uint32_t index);
+/* false: key table or text pool is full. */
+bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice models, uint32_t id, uint32_t account, struct shm_key *out);
+const char *ledger_name(const struct ledger *l, unsigned kind, uint32_t id); /* "" if unknown */
+uint32_t ledger_name_id(struct ledger *l, unsigned kind, struct slice name); /* 0: unknown; within a read */
+
+static inline struct id_key cap_key(bool of_key, uint32_t id, uint32_t model_id) {
+    struct id_key k = { .len = 9 };
+    k.bytes[0] = of_key ? 'k' : 'a';
+    be32_put(k.bytes + 1, id);
+    be32_put(k.bytes + 5, model_id);
+    return k;
+}
+
+/* ---- ledger_drain.c ---- */
+bool drain_init(struct ledger *l);
+void drain_free(struct ledger *l);
+uint64_t drain_waiting(const struct ledger *l); /* records in the rings, not committed */
+/* Commits one group of what waits. STORE_OK: all or part of it; else nothing changed. */
+enum store_err drain_commit(struct ledger *l);
+enum store_err drain_checkpoint(struct ledger *l);
+/* Adds the usage records from l->applied on to mirrors (if balances) and roll-ups; within no transaction. */
+enum store_err drain_replay(struct ledger *l, bool balances);
+void drain_dirty_account(struct ledger *l, uint32_t index);
+void drain_dirty_key(struct ledger *l, uint32_t index);
+static inline uint32_t day_of(int64_t time_ms) { return time_ms > 0 ? (uint32_t)(time_ms / 86400000) : 0; }
+void daily_add_item(struct row_daily *d, const struct usage_item *u);
+void daily_add(struct row_daily *to, const struct row_daily *from);
+struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day, uint32_t model_id); /* found or made; NULL: no memory */
+void rollups_clear(struct rollups *r);
+struct id_key daily_key(uint32_t account_id, uint32_t day, uint32_t model_id);
+
+/* ---- ledger_call.c ---- */
+struct call {
+    struct ledger *l;
+    uint32_t id, origin;
+    struct json json;
+    struct arena *arena;
+    struct json_writer *w;   /* the result: one JSON value */
+    bool refused, later;     /* later: a reader will answer */
+    char code[48], message[400];
+};
+void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json);
+void call_refuse(struct call *c, const char *code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The write that the call needed failed: says so to the caller, and does what the failure asks for. */
+void call_store_failed(struct call *c, enum store_err err);
+void call_answer(struct ledger *l, uint32_t id, uint32_t origin, struct slice document);
+enum arg { ARG_ABSENT, ARG_OK, ARG_BAD /* the call is refused */ };
+enum arg call_text(struct call *c, const char *name, size_t max, struct slice *out); /* strings, and numbers as their text */
+enum arg call_amount(struct call *c, const char *name, int64_t *out); /* ≥ 0, in the unit */
+enum arg call_count(struct call *c, const char *name, uint64_t *out);
+enum arg call_flag(struct call *c, const char *name, bool *out);
+enum arg call_time(struct call *c, const char *name, int64_t *out_ms);
+bool call_need(struct call *c, enum arg got, const char *name);     /* refuses what is absent */
+/* The account (id or email) or key (id or whole key) that an argument names; NO_INDEX and refused otherwise. */
+uint32_t call_account(struct call *c, const char *name);
+/* A key may have lost its place in the table: its id then, and index NO_INDEX. false: refused. */
+bool call_key(struct call *c, const char *name, uint32_t *id, uint32_t *index);
+bool find_account(struct ledger *l, struct slice text, uint32_t *index);
+bool find_key(struct ledger *l, struct slice text, uint32_t *id);
+void jw_amount(struct call *c, int64_t amount);
+static inline int ledger_places(const struct ledger *l) { return l->unit_tokens ? 0 : 9; }
+
+void call_account_create(struct call *c); void call_account_list(struct call *c); void call_account_show(struct call *c);
+void call_account_set(struct call *c);    void call_account_suspend(struct call *c); void call_account_resume(struct call *c);
+void call_key_create(struct call *c);     void call_key_set(struct call *c);       void call_key_show(struct call *c);
+void call_key_revoke(struct call *c);     void call_key_list(struct call *c);      void call_key_import(struct call *c);
+void call_cap_set(struct call *c);        void call_cap_list(struct call *c);      void call_cap_remove(struct call *c);
+void call_credit(struct call *c);         void call_debit(struct call *c);         void call_balance(struct call *c);
+void call_usage(struct call *c);          void call_audit(struct call *c);         void call_backup(struct call *c);
+void call_names_intern(struct call *c);   void call_ledger_status(struct call *c);
+
+/* ledger_account.c, for others */
+bool account_row(struct ledger *l, uint32_t index, struct row_account *row, struct slice *email); /* within a read */
+/* Changes a committed balance by an entry and moves the word; *entry_id gets its number. Within no transaction. */
+struct money_move {
+    uint32_t account;       /* index */
+    int64_t amount;         /* signed */
+    enum entry_kind kind;
+    bool force;
+    struct slice reason, idempotency_key;
+    uint64_t entry;         /* out */
+    bool repeated;          /* out: the key was used before; entry is the first one */
+};
+enum money_outcome { MOVE_OK, MOVE_TOO_MUCH, MOVE_CONFLICT, MOVE_OVERFLOW, MOVE_FAILED /* see *err */ };
+enum money_outcome ledger_move(struct ledger *l, struct money_move *m, enum store_err *err);
+
+/* ---- ledger_text.c ---- */
+enum { ID_TEXT = 32 };
+void id_format(char out[ID_TEXT], const char *prefix, uint64_t id, unsigned width); /* base 36 */
+bool id_parse(struct slice text, const char *prefix, uint64_t *id);
+void time_format(char out[40], int64_t time_ms, bool with_ms); /* RFC 3339, UTC */
+/* RFC 3339, a date (midnight UTC), or an age before now: 90s 15m 12h 30d 2w. */
+bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms);
+bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]);
+/* What of a key may be shown: its beginning and its last characters. */
+void key_shown(struct slice key, struct slice prefix, struct slice *begin, struct slice *end);
+
+/* ---- ledger_reader.c ---- */
+/* Runs fn in a forked child with a database of its own; what it writes is the call's answer. NULL job text: none. */
+struct reader_job {
+    void (*fn)(struct reader_job *job);
+    struct ledger *l;         /* the parent's state at the fork: mirrors may be read, its store not */
+    struct store store;       /* the child's, opened read-only (no transaction is open) */
+    struct buf out;           /* the result's JSON, or a refusal's code and message */
+    bool refused;
+    char code[48], message[400];
+    uint8_t args[512];
+    char text[4096];          /* a path */
+    bool verify_words;        /* afterwards, in the ledger: compare the words and add what differs to "differences" */
+};
+void reader_start(struct call *c, const struct reader_job *job);
+bool reader_input(struct ledger *l, int fd); /* the loop: something came from that pipe; false: not a reader's */
+void readers_end(struct ledger *l);          /* kills them */
+void job_refuse(struct reader_job *job, const char *code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,179 @@
+/* Texts of the outside: ids, times, emails, what of a key is shown. Pure: no state, no failure but false. */
+#include <stdio.h>
+#include <time.h>
+#include "master/ledger_int.h"
+
+void id_format(char out[ID_TEXT], const char *prefix, uint64_t id, unsigned width) {
+    char digits[16];
+    unsigned n = 0;
+    do
+        digits[n++] = "0123456789abcdefghijklmnopqrstuvwxyz"[id % 36];
+    while ((id /= 36) != 0);
+    size_t at = strlen(prefix);
+    CHECK(at + 16 < ID_TEXT && width < 14);
+    memcpy(out, prefix, at);
+    for (; width > n; width--)
+        out[at++] = '0';
+    while (n > 0)
+        out[at++] = digits[--n];
+    out[at] = '\0';
+}
+
+bool id_parse(struct slice text, const char *prefix, uint64_t *id) {
+    if (!slice_starts(text, slice_str(prefix)))
+        return false;
+    text = slice_from(text, strlen(prefix));
+    uint64_t v = 0;
+    if (text.len == 0 || text.len > 13)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'z' ? (unsigned)(c - 'a') + 10 : 36;
+        if (d == 36 || __builtin_mul_overflow(v, 36, &v) || __builtin_add_overflow(v, d, &v))
+            return false;
+    }
+    *id = v;
+    return true;
+}
+
+void time_format(char out[40], int64_t time_ms, bool with_ms) {
+    time_t s = (time_t)(time_ms / 1000);
+    int ms = (int)(time_ms % 1000);
+    if (ms < 0)
+        ms += 1000, s--;
+    struct tm tm;
+    if (!gmtime_r(&s, &tm))
+        memset(&tm, 0, sizeof tm), tm.tm_mday = 1;
+    size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + n, 40 - n, with_ms ? ".%03dZ" : "Z", ms);
+}
+
+static bool digits(struct slice *t, unsigned n, int *out) {
+    int v = 0;
+    if (t->len < n)
+        return false;
+    for (unsigned i = 0; i < n; i++) {
+        if (t->ptr[i] < '0' || t->ptr[i] > '9')
+            return false;
+        v = v * 10 + (t->ptr[i] - '0');
+    }
+    *t = slice_from(*t, n);
+    *out = v;
+    return true;
+}
+static bool one_of(struct slice *t, const char *set) {
+    if (t->len == 0 || !strchr(set, t->ptr[0]))
+        return false;
+    *t = slice_from(*t, 1);
+    return true;
+}
+
+/* "Z" or "+hh:mm" → seconds east of UTC. */
+static bool zone(struct slice *t, int *east) {
+    *east = 0;
+    if (one_of(t, "Zz"))
+        return true;
+    if (t->len == 0 || (t->ptr[0] != '+' && t->ptr[0] != '-'))
+        return false;
+    int sign = t->ptr[0] == '-' ? -1 : 1, h, m;
+    *t = slice_from(*t, 1);
+    if (!digits(t, 2, &h) || !one_of(t, ":") || !digits(t, 2, &m) || h > 23 || m > 59)
+        return false;
+    *east = sign * (h * 3600 + m * 60);
+    return true;
+}
+
+static bool age_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
+    uint64_t n;
+    if (text.len < 2 || !slice_to_u64(slice_of(text.ptr, text.len - 1), &n) || n > 1000000000)
+        return false;
+    int64_t unit;
+    switch (text.ptr[text.len - 1]) {
+    case 's': unit = 1; break;
+    case 'm': unit = 60; break;
+    case 'h': unit = 3600; break;
+    case 'd': unit = 86400; break;
+    case 'w': unit = 7 * 86400; break;
+    default: return false;
+    }
+    *out_ms = now_ms - (int64_t)n * unit * 1000;
+    return true;
+}
+
+bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
+    if (age_parse(text, now_ms, out_ms))
+        return true;
+    struct tm tm = { 0 };
+    int year, ms = 0, east = 0;
+    struct slice t = text;
+    if (!digits(&t, 4, &year) || !one_of(&t, "-") || !digits(&t, 2, &tm.tm_mon) || !one_of(&t, "-") || !digits(&t, 2, &tm.tm_mday))
+        return false;
+    if (t.len > 0) {
+        if (!one_of(&t, "Tt ") || !digits(&t, 2, &tm.tm_hour) || !one_of(&t, ":") || !digits(&t, 2, &tm.tm_min) || !one_of(&t, ":") ||
+            !digits(&t, 2, &tm.tm_sec))
+            return false;
+        if (one_of(&t, ".")) {
+            int d, scale = 100;
+            if (!digits(&t, 1, &d))
+                return false;
+            do
+                ms += d * scale, scale /= 10;
+            while (digits(&t, 1, &d));
+        }
+        if (!zone(&t, &east) || t.len > 0)
+            return false;
+    }
+    if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
+        return false;
+    tm.tm_mon--;
+    tm.tm_year = year - 1900;
+    int month = tm.tm_mon;
+    time_t s = timegm(&tm);
+    if (tm.tm_mon != month) /* 31 June became July */
+        return false;
+    *out_ms = ((int64_t)s - east) * 1000 + ms;
+    return true;
+}
+
+/* Trimmed, in lower case, one @ with something on both sides and a host of plain characters: what can be an address at all.
+ * Whether it is someone's only a mail to it could tell. */
+bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]) {
+    while (text.len > 0 && (unsigned char)text.ptr[0] <= ' ')
+        text = slice_from(text, 1);
+    while (text.len > 0 && (unsigned char)text.ptr[text.len - 1] <= ' ')
+        text.len--;
+    if (text.len < 3 || text.len > STORE_EMAIL)
+        return false;
+    size_t at = 0, ats = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if (c <= ' ' || c == 0x7f || strchr("()<>,;:\\\"[]", c))
+            return false;
+        if (c == '@')
+            at = i, ats++;
+        out[i] = (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+    }
+    out[text.len] = '\0';
+    if (ats != 1 || at == 0 || at + 1 >= text.len)
+        return false;
+    const char *host = out + at + 1;
+    if (host[0] == '.' || out[text.len - 1] == '.' || strstr(host, ".."))
+        return false;
+    for (const char *p = host; *p; p++)
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '.' || *p == '-' || (unsigned char)*p >= 0x80))
+            return false;
+    return true;
+}
+
+void key_shown(struct slice key, struct slice prefix, struct slice *begin, struct slice *end) {
+    size_t head = prefix.len > 0 && slice_starts(key, prefix) ? prefix.len : 0, tail = 4;
+    if (head == 0) /* another gateway's: up to its last separator among the first characters */
+        for (size_t i = 0; i < key.len && i < 12; i++)
+            if (key.ptr[i] == '-' || key.ptr[i] == '_')
+                head = i + 1;
+    head += 4;
+    if (head + tail + 12 > key.len) /* a short key keeps most of itself to itself */
+        head = key.len / 8, tail = key.len / 8;
+    *begin = slice_of(key.ptr, head);
+    *end = slice_of(key.ptr + key.len - tail, tail);
+}
