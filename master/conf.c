@@ -100,8 +100,6 @@ bool conf_can_follow(const struct conf *running, const struct conf *next, FILE *
         { "max_keys", a->sizes.max_keys != b->sizes.max_keys },
         { "max_active", a->sizes.max_active != b->sizes.max_active },
         { "unit", running->billing.unit != next->billing.unit }, /* balances are counted in it */
-        { "workers",
-          b->workers + 2 > a->sizes.max_ranges }, /* more than the segment has ranges for, one of them spare */
     };
     bool ok = true;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {

@@ -28,13 +28,15 @@ struct conf_server {
 };
 const struct conf_server *conf_server(const struct conf *c);
 /* Settings that cannot change while running (shm_file, state_dir, max_accounts, max_keys, max_active, user, control, the
- * unit; more workers than the segment has room for): a line each that differs, "NAME needs a restart". false if any. */
+ * unit of billing): a line each that differs, "NAME needs a restart". false if any. Whether the segment has ranges for
+ * more workers is the caller's to see. */
 bool conf_can_follow(const struct conf *running, const struct conf *next, FILE *err);
 
 /* Every name that needs a permanent id, in order of appearance. */
 void conf_each_name(const struct conf *c, void (*fn)(void *arg, enum name_kind kind, const char *name), void *arg);
 /* Builds the blob (malloc'd). id_of answers each name's permanent id (> 0); series_of a stable index below
- * SHM_MAX_SERIES for (model id, upstream id). for_ledger: with jwt_secret, without provider keys, CA and TLS keys; else the other way round. NULL: out of memory. */
+ * SHM_MAX_SERIES for (model id, upstream id). for_ledger: with jwt_secret, without provider keys, CA and TLS keys; else
+ * the other way round. It holds secrets: wipe it before it is freed. NULL: out of memory. */
 struct conf_ids {
     void *arg;
     uint32_t (*id_of)(void *arg, enum name_kind kind, const char *name);

@@ -72,9 +72,11 @@ void conf_add(struct conf *c, struct conf_list *l, void *item) {
     l->items[l->count++] = item;
 }
 
+bool conf_errors_full(const struct conf *c) { return c->errors.count > MAX_REPORTED; }
+
 static void note(struct conf *c, struct conf_pos pos, bool warning, const char *fmt, va_list ap) {
     if (!warning) c->error_count++;
-    if (c->errors.count > MAX_REPORTED) return;
+    if (conf_errors_full(c)) return;
     struct conf_error *e = conf_alloc(c, sizeof *e);
     e->pos = pos;
     e->order = c->errors.count;

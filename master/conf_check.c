@@ -260,6 +260,21 @@ static void check_model(struct conf *c, struct conf_model *m) {
                    m->context);
 }
 
+/* A glob that allows nothing is likely a slip. Families may hold any name: then nothing can be said. */
+static void check_globs(struct conf *c, const struct conf_list *globs, const char *block) {
+    CONF_EACH(*globs, const struct conf_word, w) {
+        bool matches = false;
+        for (uint32_t i = 0; i < c->models.count && !matches; i++) {
+            const struct conf_model *m = c->models.items[i];
+            matches = m->family || slice_glob(slice_str(w->text), slice_str(m->block.name));
+            CONF_EACH(m->aliases, const struct conf_word, a)
+                matches |= slice_glob(slice_str(w->text), slice_str(a->text));
+        }
+        if (!matches && c->models.count)
+            conf_warning(c, w->pos, "`%s`: %s names no model that there is", w->text, block);
+    }
+}
+
 static void check_billing(struct conf *c) {
     const struct conf_billing *b = &c->billing;
     const struct {
@@ -321,6 +336,8 @@ void conf_check(struct conf *c) {
                    SHM_MAX_UPSTREAMS - 1);
     CONF_EACH(c->upstreams, struct conf_upstream, u) check_upstream(c, u);
     CONF_EACH(c->models, struct conf_model, m) check_model(c, m);
+    CONF_EACH(c->tiers, const struct conf_tier, t) check_globs(c, &t->models, "tier");
+    CONF_EACH(c->groups, const struct conf_group, g) check_globs(c, &g->models, "group");
     check_billing(c);
     settle_server(c);
 }

@@ -74,6 +74,10 @@ static void try_block(struct nearest *n, const char *name, enum conf_kind k) {
 /* Known elsewhere? Else near to a name of this block; of another; else whatever is nearest here. */
 static void unknown(struct conf *c, const struct conf_word *w, enum conf_kind here) {
     const char *places = NULL;
+    if (conf_errors_full(c)) {
+        conf_error(c, w->pos, "unknown directive"); /* will not be shown: not worth the search */
+        return;
+    }
     for (enum conf_kind k = 0; k < CONF_KINDS; k++)
         if (conf_find(k, w->text)) places = places ? conf_format(c, "%s or %s", places, where(c, k)) : where(c, k);
     if (block_kind(w->text) != CONF_KINDS) places = where(c, CONF_MAIN);
@@ -215,7 +219,8 @@ static void simple(struct parser *p, struct conf_block *b, uint32_t from) {
         conf_error(c, name->pos, "`%s` stands twice; it is already set %s", d->name, conf_at(c, *set, name->pos.file));
     else if (a.count < least) conf_error(c, name->pos, "%s takes %s", d->name, d->args);
     else if (a.count > most)
-        conf_error(c, a.at[most].pos, "`%s`: too much; %s takes %s", a.at[most].text, d->name, d->args);
+        conf_error(c, a.at[most].pos, "too much: %s takes %s", d->name,
+                   d->args); /* not the word: it may be of a secret */
     else conf_set(&a);
 }
 

@@ -64,6 +64,7 @@ void conf_error(struct conf *c, struct conf_pos pos, const char *fmt, ...) __att
 void conf_warning(struct conf *c, struct conf_pos pos, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* "on line 8", with the file where it is not `from`. */
 const char *conf_at(struct conf *c, struct conf_pos pos, const struct conf_file *from);
+bool conf_errors_full(const struct conf *c); /* further ones will not be shown */
 /* Writes all, by file and line. */
 void conf_report(struct conf *c, FILE *err);
 /* path made absolute against the folder of the file it stands in; "." and doubled slashes removed. */

@@ -44,7 +44,7 @@ static void upstream(struct whole *w, const struct snap_upstream *u) {
     pairs(w, u->headers);
     pairs(w, u->query);
     w->ok = w->ok && u->dialect < DIALECT_COUNT && u->auth <= AUTH_X_GOOG_API_KEY &&
-            (!u->tls || u->ca < w->s->cas.count) && u->id < SHM_MAX_UPSTREAMS;
+            (!u->tls || u->ca < w->s->cas.count);
 }
 
 static void model(struct whole *w, const struct snap_model *m) {
