@@ -206,6 +206,14 @@ void ir_add_extra(struct ir_request *r, const struct json *j, int key) {
     APPEND(&r->extras, x);
 }
 
+void ir_note(struct ir_request *r, struct slice name) {
+    struct ir_extra *x = arena_zalloc(r->arena, sizeof *x);
+    if (!x)
+        return;
+    x->name = name;
+    APPEND(&r->extras, x);
+}
+
 /* ---- lookups ---- */
 
 struct ir_tool *ir_tool_named(const struct ir_request *r, struct slice name) {

@@ -210,6 +210,8 @@ struct ir_part *ir_add_part(struct ir_request *r, struct ir_part **list, enum ir
 struct ir_tool *ir_add_tool(struct ir_request *r, enum ir_tool_kind kind);
 void ir_add_text(struct ir_request *r, struct ir_text **list, struct slice text);
 void ir_add_extra(struct ir_request *r, const struct json *j, int key);
+/* An extra without a value: something that was left out already, to be reported as dropped. */
+void ir_note(struct ir_request *r, struct slice name);
 
 /* After a reader: joins neighbours of one role, puts results first, drops empty texts and turns, gives results the names of
  * their calls and calls the blobs that stood before them, and refuses calls without a result, results without a call, and a

@@ -3,6 +3,7 @@
 
 static const struct dialect *const dialects[IR_DIALECTS] = {
     [IR_OPENAI] = &dialect_openai,
+    [IR_ANTHROPIC] = &dialect_anthropic,
 };
 
 const struct dialect *dialect_find(uint32_t id) {

@@ -128,11 +128,15 @@ static void judge(struct ir_fault *f, int status, bool bad_key, struct slice sai
     f->message = SLICE("The provider of this model failed to answer.");
     f->blame = IR_BLAME_UPSTREAM;
     f->status = 502;
-    if (bad_key || status == 401 || status == 402 || status == 403 || quota)
+    if (bad_key || status == 401 || status == 402 || status == 403 || quota) {
         f->blame = IR_BLAME_KEY;
-    else if (status == 404 || slice_is(code, "model_not_found"))
+        f->status = status == 429 ? 429 : 502;
+    } else if (status == 404 || slice_is(code, "model_not_found")) {
         f->blame = IR_BLAME_ROUTE;
-    else if (status == 429) {
+        f->status = 404;
+        f->code = SLICE("model_not_found");
+        f->message = SLICE("The provider does not know this model.");
+    } else if (status == 429) {
         f->blame = IR_BLAME_RATE;
         f->status = 429;
         f->message = said.len > 0 ? said : SLICE("The provider of this model is at its limit.");

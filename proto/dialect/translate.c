@@ -131,6 +131,7 @@ static bool end_choice(struct translate *t, const struct ir_event *given) {
     if (ev.stop == IR_STOP_UNKNOWN || ev.stop == IR_STOP_END || ev.stop == IR_STOP_TOOLS || (ev.stop == IR_STOP_STRING && calls))
         ev.stop = calls ? IR_STOP_TOOLS : IR_STOP_END;
     t->finished = true;
+    t->model_error = t->model_error || ev.stop == IR_STOP_MODEL_ERROR;
     return give(t, &ev);
 }
 
@@ -178,9 +179,19 @@ bool translate_open(struct translate *t, const struct dialect *client, const str
     return t->reader && (t->writer || !t->stream);
 }
 
+/* What a reader says of an error borrows from the event; the fault must outlive it. */
+static void keep_fault(struct translate *t) {
+    struct slice *kept[] = { &t->fault.code, &t->fault.type, &t->fault.param, &t->fault.message, &t->fault.detail };
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (kept[i]->len > 0)
+            *kept[i] = arena_copy(t->writing.arena, *kept[i]);
+}
+
 static enum dialect_result settle_result(struct translate *t, enum dialect_result r) {
     if (t->full)
         r = DIALECT_FULL;
+    if (r == DIALECT_ERROR)
+        keep_fault(t);
     if (r == DIALECT_FULL)
         t->fault = (struct ir_fault){ .status = 502, .blame = IR_BLAME_UPSTREAM,
                                       .message = SLICE("The answer is larger than this gateway takes.") };
@@ -213,6 +224,11 @@ enum dialect_result translate_end(struct translate *t, struct arena *scratch, st
     enum dialect_result r = t->upstream->end(t->reader, scratch, &sink, &t->fault);
     if (r == DIALECT_OK && !t->finished)
         r = DIALECT_BAD;
+    if (r == DIALECT_OK && t->model_error) {
+        t->fault = (struct ir_fault){ .status = 502, .blame = IR_BLAME_UPSTREAM,
+                                      .message = SLICE("The model made a tool call that its provider could not read.") };
+        r = DIALECT_ERROR;
+    }
     return settle_result(t, r);
 }
 
