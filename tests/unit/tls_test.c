@@ -16,64 +16,26 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/tls_fixture.h"
 #include "worker/tls.h"
 
-/* ---- certificates ----------------------------------------------------------------------------------------------------------- */
-
-static char dir[] = "/tmp/tls_test.XXXXXX";
-
-static const char *const make_certificates =
-    "set -e; exec 2>/dev/null; cd %s\n"
-    "EC='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'\n"
-    "printf 'subjectAltName=DNS:good.test,DNS:*.wild.test,IP:127.0.0.1,IP:::1\\n' >ext\n"
-    "openssl req -x509 $EC -keyout ca.key -out ca.pem -subj /CN=ca -days 30\n"
-    "openssl req -x509 $EC -keyout other.key -out other.pem -subj /CN=other -days 30\n"
-    "openssl req $EC -keyout ec.key -out ec.csr -subj /CN=good.test\n"
-    "openssl req -newkey rsa:2048 -nodes -keyout rsa.key -out rsa.csr -subj /CN=good.test\n"
-    "sign() { openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext \"$@\"; }\n"
-    "sign -in ec.csr -days 30 -out ec.pem\n"
-    "sign -in rsa.csr -days 30 -out rsa.pem\n"
-    "sign -in ec.csr -days -1 -out old.pem ||\n" /* OpenSSL before 3.4 takes this, later ones take that */
-    "sign -in ec.csr -not_before 20200101000000Z -not_after 20210101000000Z -out old.pem\n"
-    "cp ec.key old.key\n"
-    "cat ca.pem other.pem >both.pem\n";
-
-static char *file_path(char *out, size_t n, const char *name) {
-    snprintf(out, n, "%s/%s", dir, name);
-    return out;
-}
-
-static struct slice load(const char *name) { /* the caller frees ptr */
-    char path[100];
-    FILE *f = fopen(file_path(path, sizeof path, name), "rb");
-    assert_non_null(f);
-    char *p = malloc(100000);
-    size_t n = fread(p, 1, 100000, f);
-    fclose(f);
-    assert_true(n > 0 && n < 100000);
-    return slice_of(p, n);
-}
+/* ---- certificates ---------------------------------------------------------------------------------------------------------- */
 
 static int group_setup(void **state) {
     (void)state;
-    char script[4000];
     signal(SIGPIPE, SIG_IGN);
-    if (!mkdtemp(dir) || snprintf(script, sizeof script, make_certificates, dir) < 0 || system(script) != 0)
-        return -1;
-    return tls_init();
+    return make_certificate_dir() == 0 ? tls_init() : -1;
 }
 
 static int group_teardown(void **state) {
     (void)state;
-    char script[100];
     tls_exit(); /* fails where a bundle is left */
-    snprintf(script, sizeof script, "rm -rf %s", dir);
-    return system(script);
+    return drop_certificate_dir();
 }
 
 static struct tls_client *client_for(const char *ca, unsigned tls_max) {
     char err[200] = "";
-    struct slice pem = load(ca);
+    struct slice pem = load_file(ca);
     struct tls_client *c = tls_client_new(pem, tls_max, err, sizeof err);
     free((char *)pem.ptr);
     assert_string_equal(err, "");
@@ -84,9 +46,9 @@ static struct tls_client *client_for(const char *ca, unsigned tls_max) {
 static struct tls_server *server_for(const char *name) {
     char err[200] = "", file[20];
     snprintf(file, sizeof file, "%s.pem", name);
-    struct slice cert = load(file);
+    struct slice cert = load_file(file);
     snprintf(file, sizeof file, "%s.key", name);
-    struct slice key = load(file);
+    struct slice key = load_file(file);
     struct tls_server *s = tls_server_new(cert, key, err, sizeof err);
     free((char *)cert.ptr), free((char *)key.ptr);
     assert_string_equal(err, "");
@@ -189,7 +151,7 @@ static void test_bad_certificates(void **state) {
 static void test_configuration_errors(void **state) {
     (void)state;
     char err[200] = "";
-    struct slice cert = load("ec.pem"), key = load("rsa.key");
+    struct slice cert = load_file("ec.pem"), key = load_file("rsa.key");
     assert_null(tls_client_new(SLICE("no certificate"), 13, err, sizeof err));
     assert_non_null(strstr(err, "no usable certificate"));
     assert_null(tls_client_new(SLICE_NONE, 13, err, sizeof err));
@@ -428,7 +390,7 @@ static struct program run_openssl(const char *args, bool server) {
     struct program p = { .port = 0 };
     int in[2], out[2];
     char command[600];
-    snprintf(command, sizeof command, "cd %s && exec openssl %s", dir, args);
+    snprintf(command, sizeof command, "cd %s && exec openssl %s", certificate_dir, args);
     assert_int_equal(pipe2(in, O_CLOEXEC), 0);
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     p.pid = fork();
