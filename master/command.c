@@ -300,7 +300,9 @@ static void relay_answered(struct call *call, struct slice answer) {
 }
 
 static void relay(struct control *c, struct slice line) {
-    if (!calls_send(c->m, IPC_FROM_CONTROL, line, c, 0, relay_answered)) control_answer(c, CALLS_UNAVAILABLE);
+    const struct ledgerd *l = &c->m->ledger;
+    if (!l->ready && !l->failed && c->m->stopping == STOP_NO) control_hold(c);
+    else if (!calls_send(c->m, IPC_FROM_CONTROL, line, c, 0, relay_answered)) control_answer(c, CALLS_UNAVAILABLE);
 }
 
 void command_run(struct control *c, struct slice line) {

@@ -14,7 +14,8 @@
 #include "proto/base/check.h"
 #include "proto/json.h"
 
-enum { MAX_CALLERS = 64, LINE_BYTES = IPC_MAX_PAYLOAD, OUT_BYTES = IPC_MAX_PAYLOAD + (1 << 20), READ_BYTES = 65536 };
+enum { MAX_CALLERS = 64, LINE_BYTES = IPC_MAX_PAYLOAD, OUT_BYTES = IPC_MAX_PAYLOAD + (1 << 20), READ_BYTES = 65536,
+       HOLD_MS = 10000 };
 
 static void close_conn(struct control *c) {
     struct master *m = c->m;
@@ -76,6 +77,13 @@ static bool whole_line(struct control *c, size_t *len) {
     return true;
 }
 
+/* The first line is done with. It may have held whole keys. */
+static void drop_line(struct control *c, size_t n) {
+    wipe(buf_ptr(&c->in), n);
+    buf_consume(&c->in, n + 1);
+    c->scanned = 0;
+}
+
 static void run_lines(struct control *c) {
     size_t n;
     while (!c->busy && !c->gone && whole_line(c, &n)) {
@@ -83,9 +91,8 @@ static void run_lines(struct control *c) {
         struct slice line = slice_trim(slice_of(buf_ptr(&c->in), n > 0 && buf_ptr(&c->in)[n - 1] == '\r' ? n - 1 : n));
         if (line.len == 0) c->busy = false;
         else command_run(c, line);
-        wipe(buf_ptr(&c->in), n); /* a line may hold whole keys */
-        buf_consume(&c->in, n + 1);
-        c->scanned = 0;
+        if (c->held) return;
+        drop_line(c, n);
     }
     if (c->in.len == 0) buf_release(&c->in);
     if (c->busy || c->gone || c->in.len < c->in.max) return;
@@ -121,6 +128,29 @@ void control_answer(struct control *c, struct slice json) {
     c->gone = c->gone || !buf_append_slice(&c->out, json) || !buf_append(&c->out, "\n", 1);
     /* Sent, and the next line run, by the connection's own turn: it is writable now or soon. */
     events_change(&c->m->events, &c->watch, EPOLLIN | EPOLLOUT);
+}
+
+static void held_too_long(struct timer *t) {
+    struct control *c = CONTAINER_OF(t, struct control, timeout);
+    size_t n;
+    c->held = false;
+    if (whole_line(c, &n)) drop_line(c, n);
+    control_answer(c, CALLS_UNAVAILABLE);
+}
+
+void control_hold(struct control *c) {
+    CHECK(c->busy);
+    c->held = true;
+    events_timer_set(&c->m->events, &c->timeout, HOLD_MS, held_too_long);
+}
+
+void control_release(struct master *m) {
+    for (struct control *c = m->controls; c; c = c->next) {
+        if (!c->held) continue;
+        c->held = c->busy = false;
+        events_timer_clear(&m->events, &c->timeout);
+        events_change(&m->events, &c->watch, EPOLLIN | EPOLLOUT); /* its turn runs the line again */
+    }
 }
 
 void control_error(struct control *c, const char *code, const char *message) {

@@ -30,6 +30,7 @@ static void on_frame(struct wire *c, const struct ipc_frame *f) {
         events_timer_clear(&m->events, &m->ledger.stuck);
         master_log(LOG_INFO, "the ledger (pid %d) is ready", (int)m->ledger.pid);
         reload_ledger_ready(m);
+        control_release(m);
         spawn_reconcile(m);
         return;
     case IPC_WORKER_HUNG:
@@ -100,7 +101,7 @@ void ledgerd_start(struct master *m) {
     l->pid = pid;
     l->started_ns = events_mono_ns();
     CHECK(wire_open(&l->channel, m, fds[0], QUEUE_BYTES) == 0);
-    if (m->config) ledgerd_send_config(m);
+    ledgerd_send_config(m);
     reload_ledger_up(m);
     if (l->stopping) ledgerd_stop(m);
 }
@@ -113,8 +114,10 @@ static int tell(struct master *m, uint32_t type, struct slice payload, const int
 }
 
 void ledgerd_send_config(struct master *m) {
-    uint64_t bytes = m->config->ledger_bytes;
-    tell(m, IPC_LEDGER_CONF, slice_of((const char *)&bytes, sizeof bytes), &m->config->ledger_fd, 1);
+    const struct config *c = m->config ? m->config : m->reload.next;
+    if (!c || c->ledger_fd < 0) return; /* not built yet: sent when it is */
+    uint64_t bytes = c->ledger_bytes;
+    tell(m, IPC_LEDGER_CONF, slice_of((const char *)&bytes, sizeof bytes), &c->ledger_fd, 1);
 }
 
 /* Lost with a dead ledger: the next one finds the range DEAD by itself. */
@@ -209,6 +212,7 @@ void ledgerd_reaped(struct master *m, int status) {
                        m->shm_file);
         let_pause_fall(m, SHED_LEDGER_FAILED);
         reload_ledger_gone(m, true);
+        control_release(m);
         return;
     }
     reload_ledger_gone(m, false);

@@ -4,7 +4,7 @@
  * events.c    epoll, timers                 wire.c     a child's socket pair
  * fork.c      a child, made safe            spawn.c    workers: heartbeat, deaths, throttle
  * ledgerd.c   the ledger as a child         settle.c   what an earlier segment of another size still holds
- * reload.c    file → names → snapshot → workers; the start is the first reload
+ * reload.c    file → names → snapshot → workers; the start is the first reload      names.c    permanent ids
  * sockets.c   listening sockets             resolve.c  the helper that resolves names; addresses into shared memory
  * calls.c     calls on their way to the ledger
  * control.c   the control socket            command.c  the commands that are the master's own
@@ -21,6 +21,7 @@
 #include "master/conf.h"
 #include "master/ledger.h"
 #include "master/events.h"
+#include "master/names.h"
 #include "shm/ipc_io.h"
 #include "shm/shm.h"
 #include "shm/snapshot.h"
@@ -114,6 +115,7 @@ struct ledgerd {
 };
 void ledgerd_start(struct master *m);
 void ledgerd_reaped(struct master *m, int status);
+/* The configuration in use, or, before the first is, the one that is about to be. */
 void ledgerd_send_config(struct master *m);
 void ledgerd_worker_dead(struct master *m, uint32_t range);
 /* IPC_STOP; the loop ends when it is reaped. */
@@ -197,8 +199,6 @@ struct config {
     size_t worker_bytes, ledger_bytes;
     const struct snap *snap; /* the workers' blob, mapped */
 };
-struct names; /* what the ledger has interned */
-
 enum reload_phase { RELOAD_IDLE, RELOAD_INTERNING, RELOAD_RESOLVING, RELOAD_WAITING_LEDGER };
 struct reload {
     struct master *m;
@@ -221,8 +221,10 @@ void reload_ledger_up(struct master *m);     /* started: asks again what was ask
 void reload_ledger_ready(struct master *m);
 void reload_ledger_gone(struct master *m, bool for_good);
 void reload_forget(struct master *m);        /* in a child: wipes and frees */
-uint32_t names_find(const struct names *n, enum name_kind kind, const char *name); /* 0: unknown */
-bool names_add(struct names **n, enum name_kind kind, const char *name, uint32_t id);
+/* A sealed memfd with the blob's bytes, or -errno. Wipes and frees the blob: it holds secrets. NULL is out of memory. */
+int reload_seal(void *blob, size_t bytes, const char *name);
+/* Ids from what is known of names, and series by the master's own table: for conf_snapshot. */
+struct conf_ids reload_ids(struct master *m);
 
 /* ---- control.c, command.c -------------------------------------------------------------------------------------- */
 
@@ -232,7 +234,7 @@ struct control {
     struct watch watch;
     struct buf in, out;
     size_t scanned;      /* bytes of `in` known to hold no LF */
-    bool busy, eof, gone;
+    bool busy, held, eof, gone; /* held: its line waits for a ledger */
     unsigned reload_wait; /* 1: for the reload under way, 2: for the one after it */
     struct timer timeout;
 };
@@ -242,6 +244,9 @@ void control_close_all(struct master *m);
 /* The one answer to the line under way. */
 void control_answer(struct control *c, struct slice json);
 void control_error(struct control *c, const char *code, const char *message);
+/* The line under way waits until the ledger is ready, for a bounded time, and is then run again. */
+void control_hold(struct control *c);
+void control_release(struct master *m);
 /* The reload ended: text NULL: done; else why not. */
 void control_reload_done(struct master *m, const char *errors);
 void control_reload_starts(struct master *m); /* those who wait for the next now wait for this one */
@@ -307,7 +312,7 @@ void master_announce(struct master *m);
 void master_take_over_segment(struct master *m);
 /* settle.c: a segment of other sizes is about to be replaced: commits what it holds. False: it could not be, and must
  * stay. */
-bool settle_old_segment(struct master *m, const struct shm_sizes *next);
+bool settle_old_segment(struct master *m, const struct conf *conf);
 /* Opens the log files of the configuration in use again; what cannot be opened stays as it is. */
 void master_open_logs(struct master *m);
 

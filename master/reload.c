@@ -12,35 +12,10 @@
 
 #include "master/master.h"
 #include "proto/base/check.h"
-#include "proto/json.h"
 
-enum { RESOLVE_MS = 2000, INTERN_MS = 30000, JSON_BYTES = 16 << 20 };
+enum { RESOLVE_MS = 2000, INTERN_MS = 30000 };
 
-/* ---- names ----------------------------------------------------------------------------------------------------- */
-
-struct names {
-    struct names *next;
-    enum name_kind kind;
-    uint32_t id;
-    char name[];
-};
-
-uint32_t names_find(const struct names *n, enum name_kind kind, const char *name) {
-    while (n && (n->kind != kind || strcmp(n->name, name) != 0)) n = n->next;
-    return n ? n->id : 0;
-}
-
-bool names_add(struct names **n, enum name_kind kind, const char *name, uint32_t id) {
-    size_t len = strlen(name) + 1;
-    struct names *add = malloc(sizeof *add + len);
-    if (!add) return false;
-    add->next = *n;
-    add->kind = kind;
-    add->id = id;
-    memcpy(add->name, name, len);
-    *n = add;
-    return true;
-}
+/* ---- the two blobs ----------------------------------------------------------------------------------------------- */
 
 static uint32_t id_of(void *arg, enum name_kind kind, const char *name) {
     return names_find(((struct master *)arg)->reload.names, kind, name);
@@ -57,8 +32,6 @@ static uint32_t series_of(void *arg, uint32_t model_id, uint32_t upstream_id) {
     return r->series_count++;
 }
 
-/* ---- the two blobs --------------------------------------------------------------------------------------------- */
-
 static void config_free(struct config *c) {
     if (!c) return;
     if (c->snap) munmap((void *)(uintptr_t)c->snap, c->worker_bytes);
@@ -69,7 +42,7 @@ static void config_free(struct config *c) {
 }
 
 /* A sealed memfd with these bytes, or -errno. The bytes are wiped and freed: they hold secrets. */
-static int seal(void *blob, size_t bytes, const char *name) {
+int reload_seal(void *blob, size_t bytes, const char *name) {
     int fd = blob ? memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1, error = blob ? errno : ENOMEM;
     for (size_t done = 0; fd >= 0 && done < bytes;) {
         ssize_t n = write(fd, (const char *)blob + done, bytes - done);
@@ -108,12 +81,16 @@ static bool fits(const struct master *m, const struct config *c, char *err, size
     return false;
 }
 
+struct conf_ids reload_ids(struct master *m) {
+    return (struct conf_ids){ m, id_of, series_of };
+}
+
 static bool build(struct master *m, struct config *c, char *err, size_t err_len) {
-    struct conf_ids ids = { m, id_of, series_of };
+    struct conf_ids ids = reload_ids(m);
     void *worker = conf_snapshot(c->conf, &ids, c->generation, false, &c->worker_bytes);
     void *ledger = conf_snapshot(c->conf, &ids, c->generation, true, &c->ledger_bytes);
-    c->worker_fd = seal(worker, c->worker_bytes, "tollgate-snapshot");
-    c->ledger_fd = seal(ledger, c->ledger_bytes, "tollgate-ledger-snapshot");
+    c->worker_fd = reload_seal(worker, c->worker_bytes, "tollgate-snapshot");
+    c->ledger_fd = reload_seal(ledger, c->ledger_bytes, "tollgate-ledger-snapshot");
     int error = c->worker_fd < 0 ? -c->worker_fd : c->ledger_fd < 0 ? -c->ledger_fd : 0;
     void *map = error ? MAP_FAILED : mmap(NULL, c->worker_bytes, PROT_READ, MAP_SHARED, c->worker_fd, 0);
     if (map == MAP_FAILED) {
@@ -195,7 +172,7 @@ static void commit(struct master *m) {
     resolve_forget_others(m, m->config->snap);
     master_open_logs(m);
     warn_of_descriptors(m);
-    ledgerd_send_config(m);
+    if (old) ledgerd_send_config(m);
     for (struct worker *w = m->workers; w; w = w->next) {
         if (w->retiring) continue;
         spawn_send_logs(w);
@@ -242,6 +219,7 @@ static void names_known(struct master *m) {
         return;
     }
     r->phase = RELOAD_RESOLVING;
+    if (!m->config) ledgerd_send_config(m); /* it is not ready before it has one */
     if (resolve_learn(m, r->next->snap)) {
         commit_or_wait(m);
         return;
@@ -252,88 +230,27 @@ static void names_known(struct master *m) {
 
 /* ---- interning ------------------------------------------------------------------------------------------------- */
 
-struct unknown { struct master *m; struct json_writer w; uint32_t count; };
-
-static const char *const kind_names[] = { "model", "upstream", "tier", "group" };
-
-static void write_unknown(void *arg, enum name_kind kind, const char *name) {
-    struct unknown *u = arg;
-    if (names_find(u->m->reload.names, kind, name)) return;
-    u->count++;
-    jw_object(&u->w);
-    jw_key(&u->w, "kind");
-    jw_cstr(&u->w, kind_names[kind]);
-    jw_key(&u->w, "name");
-    jw_cstr(&u->w, name);
-    jw_end_object(&u->w);
-}
-
-struct answered { struct master *m; const struct json *j; int token, array; struct names *learnt; bool ok; };
-
-/* Takes the ids in the order in which write_unknown wrote the names. */
-static void take_id(void *arg, enum name_kind kind, const char *name) {
-    struct answered *a = arg;
-    if (names_find(a->m->reload.names, kind, name)) return;
-    uint64_t id = 0;
-    if (a->token < 0 || !json_u64(a->j, a->token, &id) || id == 0 || id > UINT32_MAX) {
-        a->ok = false;
-        return;
-    }
-    a->token = json_next(a->j, a->array, a->token);
-    a->ok = a->ok && names_add(&a->learnt, kind, name, (uint32_t)id);
-}
-
 static void interned(struct call *call, struct slice answer) {
     struct master *m = CONTAINER_OF((struct reload *)call->owner, struct master, reload);
     struct reload *r = &m->reload;
-    struct arena arena;
-    struct json j;
-    arena_init(&arena, &m->pages, JSON_BYTES);
-    bool parsed = json_parse(&j, &arena, answer.ptr, answer.len);
-    int array = parsed ? json_get(&j, json_get(&j, 0, "result"), "ids") : -1;
-    struct slice code = parsed ? json_str(&j, json_get(&j, json_get(&j, 0, "error"), "code"), &arena) : SLICE_NONE;
-    struct answered a = { .m = m, .j = &j, .array = array, .token = -1, .ok = json_is(&j, array, JSON_ARRAY) };
-    if (a.ok) {
-        a.token = json_first(&j, array);
-        conf_each_name(r->next->conf, take_id, &a);
-    }
-    while (a.ok && a.learnt) {
-        struct names *n = a.learnt;
-        a.learnt = n->next;
-        n->next = r->names;
-        r->names = n;
-    }
-    bool unavailable = code.ptr && slice_is(code, "unavailable");
-    char text[256];
-    snprintf(text, sizeof text, "the ledger refuses new names: %.*s", (int)(answer.len > 160 ? 160 : answer.len),
-             answer.ptr);
-    arena_reset(&arena);
-    if (a.ok) {
+    if (names_take(&r->names, r->next->conf, &m->pages, answer)) {
         events_timer_clear(&m->events, &r->deadline);
         names_known(m);
-    } else if (!unavailable) {
+    } else if (!slice_eq(answer, CALLS_UNAVAILABLE)) {
+        char text[256];
+        snprintf(text, sizeof text, "the ledger refuses new names: %.*s", (int)(answer.len > 160 ? 160 : answer.len),
+                 answer.ptr);
         refuse(m, text);
     } /* else: the next ledger is asked, reload_ledger_up */
 }
 
-/* False: the ledger cannot be asked now. */
 static void intern(struct master *m) {
     struct reload *r = &m->reload;
     struct buf text;
-    struct unknown u = { .m = m };
-    buf_init(&text, &m->pages, JSON_BYTES);
-    jw_init(&u.w, &text);
-    jw_object(&u.w);
-    jw_key(&u.w, "cmd");
-    jw_cstr(&u.w, "names.intern");
-    jw_key(&u.w, "names");
-    jw_array(&u.w);
-    conf_each_name(r->next->conf, write_unknown, &u);
-    jw_end_array(&u.w);
-    jw_end_object(&u.w);
-    if (u.w.failed) {
+    int unknown = names_request(r->names, r->next->conf, &m->pages, &text);
+    if (unknown < 0) {
         refuse(m, "too many names for one reload");
-    } else if (u.count == 0) {
+    } else if (unknown == 0) {
         events_timer_clear(&m->events, &r->deadline);
         names_known(m);
     } else if (m->ledger.failed) {
@@ -411,11 +328,7 @@ void reload_forget(struct master *m) {
     config_free(m->config);
     config_free(m->reload.next);
     m->config = m->reload.next = NULL;
-    while (m->reload.names) {
-        struct names *n = m->reload.names;
-        m->reload.names = n->next;
-        free(n);
-    }
+    names_free(&m->reload.names);
     free(m->reload.series);
     m->reload.series = NULL;
 }

@@ -13,7 +13,7 @@
 #include "master/master.h"
 #include "proto/base/check.h"
 
-enum { SETTLE_MS = 60000, POLL_MS = 50, QUEUE_BYTES = 1 << 20 };
+enum { SETTLE_MS = 60000, POLL_MS = 50, QUEUE_BYTES = 32 << 20 };
 
 static _Noreturn void be_ledger(struct master *m, int channel_fd) {
     struct ledger_heritage h = {
@@ -25,28 +25,54 @@ static _Noreturn void be_ledger(struct master *m, int channel_fd) {
     ledger_main(&h);
 }
 
+struct settling { struct master *m; const struct conf *conf; struct ipc ipc; };
+
+static void send_frame(struct settling *s, uint32_t type, uint32_t id, struct slice payload, const int *fd) {
+    struct ipc_header h = { .type = type, .id = id, .origin = type == IPC_CALL ? IPC_FROM_MASTER : 0 };
+    ipc_send(&s->ipc, &h, payload, fd, fd ? 1 : 0); /* what does not fit is queued, and flushed as it answers */
+}
+
+static void ask_for_names(struct settling *s) {
+    struct buf text;
+    if (names_request(s->m->reload.names, s->conf, &s->m->pages, &text) >= 0) send_frame(s, IPC_CALL, 1, buf_slice(&text), NULL);
+    buf_release(&text);
+}
+
+/* The ledger works under the configuration that is to come. */
+static void send_config(struct settling *s) {
+    struct conf_ids ids = reload_ids(s->m);
+    size_t n = 0;
+    void *blob = conf_snapshot(s->conf, &ids, ++s->m->reload.last_generation, true, &n);
+    int fd = reload_seal(blob, n, "tollgate-ledger-snapshot");
+    uint64_t bytes = n;
+    if (fd < 0) return;
+    send_frame(s, IPC_LEDGER_CONF, 0, slice_of((const char *)&bytes, sizeof bytes), &fd);
+    close(fd);
+}
+
 /* Frames of the ledger at work; false: its channel is closed. */
-static bool listen_to(struct ipc *ipc) {
+static bool listen_to(struct settling *s) {
     struct ipc_frame f;
-    struct ipc_header stop = { .type = IPC_STOP };
     int rc;
-    while ((rc = ipc_recv(ipc, &f)) == 1) {
+    (void)ipc_flush(&s->ipc);
+    while ((rc = ipc_recv(&s->ipc, &f)) == 1) {
         if (f.h.type == IPC_ALERT) master_log(LOG_ERROR, "ledger: %.*s", SLICE_ARG(f.payload));
-        if (f.h.type == IPC_LEDGER_READY) ipc_send(ipc, &stop, SLICE(""), NULL, 0);
+        if (f.h.type == IPC_ANSWER && names_take(&s->m->reload.names, s->conf, &s->m->pages, f.payload)) send_config(s);
+        if (f.h.type == IPC_LEDGER_READY) send_frame(s, IPC_STOP, 0, SLICE(""), NULL);
         for (unsigned i = 0; i < f.fd_count; i++) close(f.fds[i]);
     }
     return rc == 0;
 }
 
 /* Until the ledger has ended; its status, or -1 when it took too long and was killed. */
-static int see_it_through(struct ipc *ipc, pid_t pid) {
+static int see_it_through(struct settling *s, pid_t pid) {
     uint64_t give_up_ns = events_mono_ns() + (uint64_t)SETTLE_MS * 1000000u;
     bool open = true;
     int status;
     for (;;) {
-        struct pollfd p = { .fd = open ? ipc->fd : -1, .events = POLLIN };
+        struct pollfd p = { .fd = open ? s->ipc.fd : -1, .events = POLLIN };
         poll(&p, 1, POLL_MS);
-        if (open) open = listen_to(ipc);
+        if (open) open = listen_to(s);
         if (waitpid(pid, &status, WNOHANG) == pid) return status;
         if (events_mono_ns() < give_up_ns) continue;
         kill(pid, SIGKILL);
@@ -55,21 +81,23 @@ static int see_it_through(struct ipc *ipc, pid_t pid) {
     }
 }
 
-static int run_ledger(struct master *m) {
+static int run_ledger(struct master *m, const struct conf *conf) {
     int fds[2];
-    struct ipc ipc;
+    struct settling s = { .m = m, .conf = conf };
     if (ipc_pair(fds) != 0) return -1;
     int keep[] = { fds[1], m->wake_fd, m->lock_fd };
     pid_t pid = spawn_fork(m, keep, ARRAY_LEN(keep), "tg-ledger");
     if (pid == 0) be_ledger(m, fds[1]);
     close(fds[1]);
-    ipc_open(&ipc, fds[0], &m->pages, QUEUE_BYTES);
-    int status = pid < 0 ? -1 : see_it_through(&ipc, pid);
-    ipc_close(&ipc);
+    ipc_open(&s.ipc, fds[0], &m->pages, QUEUE_BYTES);
+    if (pid > 0) ask_for_names(&s);
+    int status = pid < 0 ? -1 : see_it_through(&s, pid);
+    ipc_close(&s.ipc);
     return status;
 }
 
-bool settle_old_segment(struct master *m, const struct shm_sizes *next) {
+bool settle_old_segment(struct master *m, const struct conf *conf) {
+    const struct shm_sizes *next = &conf_server(conf)->sizes;
     struct shm_sizes old;
     char err[512] = "";
     bool fresh = false;
@@ -82,7 +110,7 @@ bool settle_old_segment(struct master *m, const struct shm_sizes *next) {
     if (!fresh) {
         master_log(LOG_INFO, "the shared memory changes its size: settling what the earlier one holds");
         master_take_over_segment(m);
-        status = run_ledger(m);
+        status = run_ledger(m, conf);
     }
     shm_close(&m->shm);
     close(m->shm_rw_fd);

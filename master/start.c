@@ -147,10 +147,11 @@ void master_take_over_segment(struct master *m) {
     atomic_store(&m->shm.header->draining, 0);
 }
 
-static bool open_segment(struct master *m, const struct shm_sizes *sizes) {
+static bool open_segment(struct master *m, const struct conf *conf) {
+    const struct shm_sizes *sizes = &conf_server(conf)->sizes;
     char err[512] = "";
     bool fresh = false;
-    if (!settle_old_segment(m, sizes)) return false;
+    if (!settle_old_segment(m, conf)) return false;
     int rc = shm_open_segment(&m->shm, m->shm_file, sizes, &m->shm_rw_fd, &m->shm_ro_fd, &fresh, err, sizeof err);
     if (rc != 0) return fail("shared memory %s (%zu bytes): %s", m->shm_file, shm_bytes(sizes),
                              err[0] ? err : strerror(-rc));
@@ -266,7 +267,8 @@ void master_announce(struct master *m) {
     master_log(LOG_INFO, "tollgate " TOLLGATE_VERSION " serves: %u workers, ledger pid %d", ready, (int)m->ledger.pid);
 }
 
-static bool prepare(struct master *m, const struct conf_server *s) {
+static bool prepare(struct master *m, const struct conf *conf) {
+    const struct conf_server *s = conf_server(conf);
     char err[512] = "";
     sigset_t ending;
     catch_signals(&ending);
@@ -282,7 +284,7 @@ static bool prepare(struct master *m, const struct conf_server *s) {
         return false;
     if (!take_lock(m, &ending)) return false;
     open_logs(m, s->access_log, s->error_log, LOG_INFO);
-    if (!take_pepper(m) || !give_state(m) || !open_loop(m) || !open_segment(m, &s->sizes)) return false;
+    if (!take_pepper(m) || !give_state(m) || !open_loop(m) || !open_segment(m, conf)) return false;
     if (control_listen(m, m->control_path, err, sizeof err) < 0) return fail("control: %s", err);
     return true;
 }
@@ -316,15 +318,15 @@ int master_run(struct master *m, struct conf *conf) {
     pages_init(&m->pages, PAGES_KEPT);
     errlog_mirror(true);
     reload_init(m);
-    if (!prepare(m, conf_server(conf))) {
+    if (!prepare(m, conf)) {
         conf_free(conf);
         finish(m);
         return 1;
     }
     notify("STATUS=Starting\n");
+    reload_first(m, conf); /* before the first fork: from here on children forget it */
     resolve_start(m);
     ledgerd_start(m);
-    reload_first(m, conf);
     spawn_heartbeat_start(m);
     if (notify_watchdog_ms()) feed_watchdog(&m->watchdog);
     events_run(&m->events);
