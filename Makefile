@@ -41,7 +41,7 @@ all: $(B)/tollgate $(B)/tollctl
 
 $(B)/tollgate: $(SERVER)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(B)/tollctl: $(B)/obj/tools/tollctl.o $(PROTO)
+$(B)/tollctl: $(call obj,$(sort $(wildcard tools/tollctl*.c))) $(PROTO)
 	$(CC) $(LDFLAGS) -o $@ $^
 $(B)/obj/%.o: %.c
 	@mkdir -p $(dir $@)

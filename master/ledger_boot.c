@@ -112,7 +112,7 @@ static int write_pepper(const char *state_dir, const uint8_t pepper[PEPPER]) {
     return rc;
 }
 
-/* The database's own, if there is one that has it: 1; there is none: 0; else -errno. */
+/* The database's own, if there is one that has it: 1; there is none: 0; else -errno (and a sentence, if there is one). */
 static int pepper_from_database(const char *state_dir, uint8_t out[PEPPER], char *err, size_t err_len) {
     char path[4096], text[256];
     struct stat st;
@@ -129,31 +129,43 @@ static int pepper_from_database(const char *state_dir, uint8_t out[PEPPER], char
     }
     text[len] = '\0';
     if (rc == 2)
-        snprintf(err, err_len, "%s is missing and cannot be made again: %s", "state_dir/pepper", text);
+        snprintf(err, err_len, "the pepper cannot be read from the database: %.150s", text);
     return rc == 2 ? -EIO : rc < 0 ? rc : 0;
 }
 
+/* 1: read; 0: there is no such file; else -errno. */
+static int pepper_from_file(const char *path, uint8_t out[PEPPER], char *err, size_t err_len) {
+    char more;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    bool ok = read_all(fd, out, PEPPER) && !read_all(fd, &more, 1);
+    close(fd);
+    if (!ok)
+        snprintf(err, err_len, "%s: does not hold %d bytes; if it is damaged, remove it, and it is made again from the database", path, PEPPER);
+    return ok ? 1 : -EINVAL;
+}
+
+/* The database decides, where there is one: its keys' hashes were made with its pepper, and it may have been restored from a backup
+ * into a folder that has another. */
 int ledger_pepper(const char *state_dir, uint8_t out[PEPPER], char *err, size_t err_len) {
-    char path[4096];
+    char path[4096], why[256] = "";
+    uint8_t stored[PEPPER];
     err[0] = '\0';
     int rc = pepper_path(state_dir, path, sizeof path, "");
-    int fd = rc == 0 ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-    if (fd >= 0) {
-        char more;
-        bool ok = read_all(fd, out, PEPPER) && !read_all(fd, &more, 1);
-        close(fd);
-        if (!ok)
-            snprintf(err, err_len, "%s: does not hold %d bytes; remove it if it is damaged, and it is made again from the database", path, PEPPER);
-        return ok ? 0 : -EINVAL;
-    }
-    if (rc == 0 && errno != ENOENT)
-        rc = -errno;
-    if (rc == 0)
-        rc = pepper_from_database(state_dir, out, err, err_len);
-    if (rc == 0 && getrandom(out, PEPPER, 0) != PEPPER)
-        rc = -EIO;
-    if (rc >= 0)
+    int file = rc == 0 ? pepper_from_file(path, out, err, err_len) : rc;
+    int database = rc == 0 ? pepper_from_database(state_dir, stored, why, sizeof why) : rc;
+    if (database == 1 && (file != 1 || !slice_eq_secret(slice_of((char *)stored, PEPPER), slice_of((char *)out, PEPPER)))) {
+        memcpy(out, stored, PEPPER);
         rc = write_pepper(state_dir, out);
+    } else if (file == 0 && database == 0) {
+        rc = getrandom(out, PEPPER, 0) == PEPPER ? write_pepper(state_dir, out) : -EIO;
+    } else if (file != 1) { /* a database that cannot be read is the ledger's to complain about, as long as there is the file */
+        rc = file < 0 ? file : database;
+        if (!err[0])
+            snprintf(err, err_len, "%s", why);
+    }
+    wipe(stored, sizeof stored);
     if (rc < 0 && !err[0])
         snprintf(err, err_len, "%s: %s", path, strerror(-rc));
     return rc < 0 ? rc : 0;
