@@ -183,7 +183,8 @@ enum { DAY_S = 86400 };
 #define LONGEST MS(30 * DAY_S) /* fits the snapshot's 32 bits of milliseconds */
 
 static const struct conf_directive main_directives[] = {
-    { "workers", "auto or a number", SHAPE_OTHER, .offset = 0, 1, 1, .set = set_workers, .print = print_workers },
+    { "workers", "auto or a number", SHAPE_OTHER, .offset = 0, 1, 1, .initial = "auto", .set = set_workers,
+      .print = print_workers },
     { "listen", "ADDRESS [tls] [proxy_protocol]", SHAPE_OTHER, .offset = 0, 1, 3, .repeat = true, .set = set_listen,
       .print = print_listen },
     { "certificate", "PATH", SHAPE_PATH, AT(conf_main, certificate), .check = check_file_path },
@@ -198,7 +199,8 @@ static const struct conf_directive main_directives[] = {
     { "max_accounts", "NUMBER", SHAPE_COUNT, AT(conf_main, max_accounts), 1, 16777216, .initial = "100000" },
     { "max_keys", "NUMBER", SHAPE_COUNT, AT(conf_main, max_keys), 1, 33554432, .initial = "200000" },
     { "max_active", "NUMBER", SHAPE_COUNT, AT(conf_main, max_active), 1, 65536, .initial = "4096" },
-    { "access_log", "PATH or off", SHAPE_OTHER, AT(conf_main, access_log), 1, 1, .set = set_log, .print = print_log },
+    { "access_log", "PATH or off", SHAPE_OTHER, AT(conf_main, access_log), 1, 1, .initial = "off", .set = set_log,
+      .print = print_log },
     { "error_log", "PATH [error|warn|info|debug]", SHAPE_OTHER, AT(conf_main, error_log), 1, 2, .set = set_log,
       .print = print_log },
     { "user", "NAME", SHAPE_TEXT, AT(conf_main, user), .check = check_text },
@@ -209,7 +211,8 @@ static const struct conf_directive main_directives[] = {
     { "keepalive_timeout", "TIME", SHAPE_TIME, AT(conf_main, keepalive_timeout_ms), 0, LONGEST, .initial = "75s" },
     { "drain_timeout", "TIME", SHAPE_TIME, AT(conf_main, drain_timeout_ms), 0, LONGEST, .initial = "10m" },
     { "stream_ping", "TIME (0 is off)", SHAPE_TIME, AT(conf_main, stream_ping_ms), 0, LONGEST, .initial = "15s" },
-    { "on_client_abort", "cancel or finish", SHAPE_ENUM, AT(conf_main, on_client_abort), .words = "cancel finish" },
+    { "on_client_abort", "cancel or finish", SHAPE_ENUM, AT(conf_main, on_client_abort), .words = "cancel finish",
+      .initial = "cancel" },
     { "max_connections", "NUMBER", SHAPE_COUNT, AT(conf_main, max_connections), 1, 1000000, .initial = "10000" },
 };
 
@@ -218,18 +221,20 @@ static const struct conf_directive brand_directives[] = {
     { "id_prefix", "TEXT", SHAPE_TEXT, AT(conf_brand, id_prefix), .initial = "", .check = check_id_prefix },
     { "error_code", "TEXT with %d", SHAPE_TEXT, AT(conf_brand, error_code), .initial = "", .check = check_error_code },
     { "error_detail", "on or off", SHAPE_FLAG, AT(conf_brand, error_detail) },
-    { "upstream_error_status", "502 or 503", SHAPE_ENUM, AT(conf_brand, upstream_error_status), .words = "502 503" },
-    { "revoked_key_status", "403 or 401", SHAPE_ENUM, AT(conf_brand, revoked_key_status), .words = "403 401" },
+    { "upstream_error_status", "502 or 503", SHAPE_ENUM, AT(conf_brand, upstream_error_status), .words = "502 503",
+      .initial = "502" },
+    { "revoked_key_status", "403 or 401", SHAPE_ENUM, AT(conf_brand, revoked_key_status), .words = "403 401",
+      .initial = "403" },
     { "usage_cost", "on or off", SHAPE_FLAG, AT(conf_brand, usage_cost), .initial = "on" },
     { "status_upstreams", "on or off", SHAPE_FLAG, AT(conf_brand, status_upstreams) },
 };
 
 #define MAX_AMOUNT_NANO 1000000000000000000ull /* a billion dollars */
 static const struct conf_directive billing_directives[] = {
-    { "unit", "usd or tokens", SHAPE_ENUM, AT(conf_billing, unit), .words = "usd tokens" },
+    { "unit", "usd or tokens", SHAPE_ENUM, AT(conf_billing, unit), .words = "usd tokens", .initial = "usd" },
     { "hold_share", "a share of 1", SHAPE_RATIO, AT(conf_billing, hold_share), 1, 1000000, .initial = "0.5" },
     { "signup", "on or off", SHAPE_FLAG, AT(conf_billing, signup) },
-    { "signup_credit", "AMOUNT", SHAPE_NANO, AT(conf_billing, signup_credit_nano), 0, MAX_AMOUNT_NANO },
+    { "signup_credit", "AMOUNT", SHAPE_NANO, AT(conf_billing, signup_credit_nano), 0, MAX_AMOUNT_NANO, .initial = "0" },
     { "signup_tier", "NAME", SHAPE_TEXT, AT(conf_billing, signup_tier), .initial = "default" },
     { "signup_group", "NAME", SHAPE_TEXT, AT(conf_billing, signup_group), .initial = "default" },
     { "signup_rate", "RATE", SHAPE_PER_H, AT(conf_billing, signup_rate_per_h), 1, 1000000, .initial = "5/h" },
@@ -353,7 +358,8 @@ static const struct conf_directive model_directives[] = {
     { "owned_by", "NAME", SHAPE_TEXT, AT(conf_model, owned_by), .check = check_text },
     { "provider", "NAME", SHAPE_TEXT, AT(conf_model, provider), .check = check_text },
     { "kind", "NAME", SHAPE_ENUM, AT(conf_model, kind),
-      .words = "chat embedding image audio video rerank moderation other" }, /* enum model_kind; the rest MODEL_OTHER */
+      .words = "chat embedding image audio video rerank moderation other",
+      .initial = "chat" }, /* enum model_kind; the rest MODEL_OTHER */
     { "route", "UPSTREAM [as NAME] [weight N] [priority N]", SHAPE_OTHER, .offset = 0, 1, 7, .repeat = true,
       .set = conf_set_route, .print = conf_print_route },
     { "price", "METER AMOUNT... or free", SHAPE_OTHER, AT(conf_model, price), 1, 64, .repeat = true,

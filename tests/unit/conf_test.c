@@ -356,6 +356,38 @@ static void test_defaults(void **state) {
     conf_free(c);
 }
 
+/* The reference page's list is the table's. */
+static void test_reference(void **state) {
+    (void)state;
+    static const char begins[] = "<!-- the table begins -->\n", ends[] = "<!-- the table ends -->";
+    char *page = read_text("docs/configuration.md"), *text;
+    size_t len;
+    assert_non_null(page);
+    const char *from = strstr(page, begins), *to = strstr(page, ends);
+    assert_true(from && to);
+    FILE *f = open_memstream(&text, &len);
+    fwrite(page, 1, (size_t)(from - page) + strlen(begins), f);
+    for (enum conf_kind k = 0; k < CONF_KINDS; k++) {
+        const struct conf_block_info *b = &conf_blocks[k];
+        if (k == CONF_MAIN) fputs("\n## Outside all blocks\n", f);
+        else fprintf(f, "\n## %s%s { }\n", b->name, b->named ? " NAME" : "");
+        fputs("\n| directive | takes | default | may repeat |\n|---|---|---|---|\n", f);
+        for (uint32_t i = 0; i < b->count; i++) {
+            const struct conf_directive *d = &b->directives[i];
+            fprintf(f, "| `%s` | ", d->name);
+            if (d->shape == SHAPE_ENUM) for (const char *w = d->words; *w; w++) *w == ' ' ? fputs(", ", f) : fputc(*w, f);
+            else for (const char *a = d->args; *a; a++) *a == '|' ? fputs("\\|", f) : fputc(*a, f);
+            bool flag_off = d->shape == SHAPE_FLAG && !d->initial;
+            fprintf(f, " | %s | %s |\n", d->initial ? *d->initial ? d->initial : "empty" : flag_off ? "off" : "", d->repeat ? "yes" : "");
+        }
+    }
+    fprintf(f, "\n%s", to);
+    fclose(f);
+    compare("docs/configuration.md", "docs/configuration.md", text);
+    free(page);
+    free(text);
+}
+
 /* ---- values ---- */
 
 static void test_decimals(void **state) {
@@ -542,7 +574,7 @@ static void test_out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good_files), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_each_error), cmocka_unit_test(test_example),
-        cmocka_unit_test(test_example_is_complete), cmocka_unit_test(test_defaults), cmocka_unit_test(test_decimals), cmocka_unit_test(test_units),
+        cmocka_unit_test(test_example_is_complete), cmocka_unit_test(test_defaults), cmocka_unit_test(test_reference), cmocka_unit_test(test_decimals), cmocka_unit_test(test_units),
         cmocka_unit_test(test_distance), cmocka_unit_test(test_secrets), cmocka_unit_test(test_include_depth), cmocka_unit_test(test_missing_file),
         cmocka_unit_test(test_can_follow), cmocka_unit_test(test_each_name), cmocka_unit_test(test_out_of_memory),
     };

@@ -373,6 +373,12 @@ static void test_damage(void **state) {
     memcpy(copy, whole, bytes);
     s->layout++;
     assert_false(snap_valid(copy, bytes));
+    memcpy(copy, whole, bytes); /* a table without an empty place: a search would not end */
+    for (uint32_t i = 0; i < s->names.count; i++) {
+        struct snap_name *n = (struct snap_name *)(void *)(copy + s->names.off) + i;
+        if (!n->hash) *n = (struct snap_name){ i + 1, 0, 0, s->key_prefix };
+    }
+    assert_false(snap_valid(copy, bytes));
     free(copy);
     free(whole);
 }
