@@ -185,6 +185,7 @@ static void restart(struct timer *t) {
 
 void resolve_start(struct master *m) {
     struct resolver *r = &m->resolver;
+    if (r->pid > 0) return;
     int fds[2], rc = ipc_pair(fds);
     r->m = m;
     r->channel.on_frame = on_frame;
@@ -242,7 +243,7 @@ bool resolve_learn(struct master *m, const struct snap *snap) {
         if (u->dialect != DIALECT_ECHO) learn_one(m, snap_text(snap, u->host));
     }
     events_timer_clear(&m->events, &m->resolver.next);
-    if (m->resolver.pid == 0) resolve_start(m);
+    resolve_start(m);
     ask_next(m);
     return all_tried(m);
 }

@@ -158,10 +158,10 @@ static void log_lines_are_one_line(void **state) {
     (void)state;
     char line[256];
     size_t n = errlog_format(line, sizeof line, 1700000000123, LOG_WARN, 42, "a\nb\tc\x7f" "d\n");
-    assert_string_equal((line[n] = '\0', line), "2023-11-14T22:13:20.123Z warn 42 a b c d\n");
-    n = errlog_format(line, 48, 0, LOG_ERROR, 1, "0123456789012345678901234567890123456789");
-    assert_int_equal(n, 48);
-    assert_int_equal(line[47], '\n');
+    assert_string_equal((line[n] = '\0', line), "2023-11-14T22:13:20.123Z [warn] master (42): a b c d\n");
+    n = errlog_format(line, 58, 0, LOG_ERROR, 1, "0123456789012345678901234567890123456789");
+    assert_int_equal(n, 58);
+    assert_int_equal(line[57], '\n');
 }
 
 static void log_appends_and_is_not_for_all(void **state) {
