@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "proto/base/crypto.h"
+#include "worker/entry.h"
 #include "worker/tls.h"
 
 mbedtls_ctr_drbg_context tls_random;
@@ -277,5 +278,11 @@ void tls_server_free(struct tls_server *s) {
 void tls_library(char *out, size_t n) {
     char text[18]; /* the size that its documentation asks for */
     mbedtls_version_get_string_full(text);
+    snprintf(out, n, "%s", text);
+}
+
+void worker_versions(char *out, size_t n) {
+    char text[24] = "";
+    mbedtls_version_get_string_full(text); /* at most 18 bytes */
     snprintf(out, n, "%s", text);
 }
