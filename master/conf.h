@@ -27,9 +27,9 @@ struct conf_server {
     uint32_t drain_timeout_ms;
 };
 const struct conf_server *conf_server(const struct conf *c);
-/* Settings that cannot change while running (shm_file, state_dir, max_accounts, max_keys, max_active, user, control, the
- * unit of billing): a line each that differs, "NAME needs a restart". false if any. Whether the segment has ranges for
- * more workers is the caller's to see. */
+/* Settings that cannot change while running (shm_file, state_dir, max_accounts, max_keys, max_active, user, control,
+ * the unit of billing): a line each that differs, "NAME needs a restart". false if any. Whether the segment has ranges
+ * for more workers is the caller's to see. */
 bool conf_can_follow(const struct conf *running, const struct conf *next, FILE *err);
 
 /* Every name that needs a permanent id, in order of appearance. */

@@ -44,6 +44,9 @@ struct nearest {
 
 /* A name that begins alike is what was meant, sooner than one that is as far away: retry is retries, not query. */
 static void try_name(struct nearest *n, const char *candidate, const char *name, enum conf_kind in) {
+    size_t a = strlen(candidate), b = strlen(name);
+    if (n->name && 2 * (int)(a > b ? a - b : b - a) - 3 >= n->score)
+        return; /* cannot be nearer: lengths alone differ by more */
     unsigned d = conf_distance(candidate, name), alike = 0;
     while (alike < 3 && name[alike] && name[alike] == candidate[alike]) alike++;
     int score = (int)(2 * d) - (int)alike;
@@ -83,7 +86,8 @@ static void unknown(struct conf *c, const struct conf_word *w, enum conf_kind he
     if (block_kind(w->text) != CONF_KINDS) places = where(c, CONF_MAIN);
     struct nearest inside = { 0 }, anywhere = { 0 };
     try_block(&inside, w->text, here);
-    for (enum conf_kind k = 0; k < CONF_KINDS; k++) try_block(&anywhere, w->text, k);
+    for (enum conf_kind k = 0; !places && !is_near(&inside, w->text) && k < CONF_KINDS; k++)
+        try_block(&anywhere, w->text, k);
     if (places) conf_error(c, w->pos, "`%s` is misplaced: it belongs %s", w->text, places);
     else if (is_near(&inside, w->text))
         conf_error(c, w->pos, "unknown directive `%s`; did you mean `%s`?", w->text, inside.name);

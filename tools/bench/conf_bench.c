@@ -25,8 +25,10 @@ static void write_conf(FILE *f, unsigned models) {
     for (unsigned i = 0; i < models; i++)
         fprintf(f,
                 "model vendor/model-%u {\n    owned_by vendor; provider \"A vendor\"; kind chat;\n"
-                "    route u%u as m%u weight 10; route u%u priority 1;\n    price input 2.75 output 11.00 cached_input 1.375;\n"
-                "    max_output 16384; context 128000; capabilities tools vision; created 1715367049; alias a%u b%u;\n}\n",
+                "    route u%u as m%u weight 10; route u%u priority 1;\n"
+                "    price input 2.75 output 11.00 cached_input 1.375;\n"
+                "    max_output 16384; context 128000; capabilities tools vision; created 1715367049;\n"
+                "    alias a%u b%u;\n}\n",
                 i, i % 20, i, (i + 7) % 20, i, i);
 }
 
@@ -56,7 +58,7 @@ int main(int argc, char **argv) {
         conf_free(c);
     }
     unlink(path);
-    printf("%u models, %ld bytes: parse and check %llu us, snapshot %llu us (%zu bytes); the best of %d\n", models, size,
-           (unsigned long long)load, (unsigned long long)snapshot, bytes, ROUNDS);
+    printf("%u models, %ld bytes: parse and check %llu us, snapshot %llu us (%zu bytes); the best of %d\n", models,
+           size, (unsigned long long)load, (unsigned long long)snapshot, bytes, ROUNDS);
     return 0;
 }
