@@ -11,9 +11,15 @@ void jw_init(struct json_writer *w, struct buf *out) {
     *w = (struct json_writer){ .out = out };
 }
 
-static void put(struct json_writer *w, const char *p, size_t n) {
-    if (!w->failed && !buf_append(w->out, p, n))
+/* Appends; where there is room, as nearly always, without a call. */
+static inline void put(struct json_writer *w, const char *p, size_t n) {
+    struct buf *b = w->out;
+    if (__builtin_expect(!w->failed && n < b->cap - b->off - b->len, 1)) {
+        memcpy(b->mem + b->off + b->len, p, n);
+        b->len += n;
+    } else if (!w->failed && !buf_append(b, p, n)) {
         w->failed = true;
+    }
 }
 
 static inline void begin_value(struct json_writer *w) {
@@ -45,6 +51,8 @@ void jw_end_array(struct json_writer *w) {
 }
 
 void jw_raw(struct json_writer *w, struct slice json) {
+    if (json.len == 0) /* no value at all would spoil what is around it */
+        json = SLICE("null");
     begin_value(w);
     put(w, json.ptr, json.len);
 }

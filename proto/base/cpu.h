@@ -1,5 +1,5 @@
-/* What the processor can do beyond the baseline it is compiled for. Asked once and remembered: inside a virtual machine the
- * question is a trip to the hypervisor. */
+/* What the processor can do beyond the baseline it is compiled for. Asked once and remembered: inside a virtual machine
+ * the question is a trip to the hypervisor. */
 #ifndef TG_CPU_H
 #define TG_CPU_H
 

@@ -1,7 +1,8 @@
 /* SHA-256, HMAC-SHA256, base64, random text, CRC-32C and a hash for tables.
  *
  * Nothing here fails but base64 (malformed text, a full buffer) and alnum_from_random (too few random bytes). The
- * compression uses the processor's SHA instructions where it has them. The tests run both ways against the same vectors.
+ * compression uses the processor's SHA instructions where it has them. The tests run both ways against the same
+ * vectors.
  */
 #include "proto/base/crypto.h"
 

@@ -127,6 +127,25 @@ static void hmac_vectors(void **state) {
     }
 }
 
+/* Keys around the block's size, where they begin to be hashed first; the codes are Python's hmac's. */
+static void hmac_key_sizes(void **state) {
+    (void)state;
+    static const struct { size_t n; const char *mac; } keys[] = {
+        { 63, "4f17645dd45ee57c684ba39da29e8e1cbb2ff4e027c4585a2e1dccee69d157d0" },
+        { 64, "ce3c639dcb9d8baae5d44c3b8b5e233faab4d1860e07489af5c84f213998bd79" },
+        { 65, "c2b9a0a013df029c7d812c5ac18388feef0194ee64fcc5f321d149c06137caa3" },
+        { 100, "6229c9e2c7d9863a0cfd7e8e03268a67e6e4bb0c3e0810b50eefc7bfd63a93d8" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        uint8_t key[100], out[32];
+        struct hmac_key hk;
+        memset(key, 0xaa, sizeof key);
+        hmac_key_init(&hk, key, keys[i].n);
+        hmac_sign(&hk, "x", 1, out);
+        assert_string_equal(hex(out, 32), keys[i].mac);
+    }
+}
+
 static void portable_vectors(void **state) {
     cpu_portable_only = true;
     sha256_vectors(state);
@@ -240,9 +259,10 @@ static void hash_spreads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sha256_vectors), cmocka_unit_test(sha256_both_ways), cmocka_unit_test(hmac_vectors),
-        cmocka_unit_test(portable_vectors), cmocka_unit_test(base64_vectors), cmocka_unit_test(base64_malformed),
-        cmocka_unit_test(random_text), cmocka_unit_test(crc_vectors), cmocka_unit_test(hash_spreads),
+        cmocka_unit_test(sha256_vectors),   cmocka_unit_test(sha256_both_ways), cmocka_unit_test(hmac_vectors),
+        cmocka_unit_test(hmac_key_sizes),   cmocka_unit_test(portable_vectors), cmocka_unit_test(base64_vectors),
+        cmocka_unit_test(base64_malformed), cmocka_unit_test(random_text),      cmocka_unit_test(crc_vectors),
+        cmocka_unit_test(hash_spreads),
     };
     pages_init(&pages, 4);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

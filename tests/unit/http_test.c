@@ -135,6 +135,7 @@ static const struct { const char *text; enum http_fault fault;
     { "GET / HTTP/1.1\r\n" H "X(: a\r\n\r\n", HTTP_FAULT_SYNTAX },
     { "GET / HTTP/1.1\r\n" H "X: a\x01\r\n\r\n", HTTP_FAULT_SYNTAX },
     { "GET / HTTP/1.1\r\n" H "X: a\x7f\r\n\r\n", HTTP_FAULT_SYNTAX },
+    { "GET / HTTP/1.1\r\n" H "X: a\x7f" "b0123456789abcdef0123456789\r\n\r\n", HTTP_FAULT_SYNTAX },
     { "GET / HTTP/1.1\r\n" H "X: 0123456789abcdef0123456789\x1b\r\n\r\n", HTTP_FAULT_SYNTAX },
     /* start line */
     { "GET  / HTTP/1.1\r\n" H "\r\n", HTTP_FAULT_SYNTAX },
@@ -619,6 +620,7 @@ static void utilities(void **state) {
     assert_false(http_percent_decode(SLICE("a%0"), false, out, sizeof out, &n) ||
                  http_percent_decode(SLICE("%0g"), false, out, sizeof out, &n) ||
                  http_percent_decode(slice_of("a\0", 2), false, out, sizeof out, &n));
+    assert_false(http_percent_decode(slice_of("a%2f", 3), false, out, sizeof out, &n));
     assert_string_equal(http_reason(200), "OK");
     assert_string_equal(http_reason(429), "Too Many Requests");
     assert_string_equal(http_reason(598), "Server Error");

@@ -191,6 +191,7 @@ static const struct { const char *text; enum json_err err; size_t at;
     { "\"\\ud800\\ud800\"", JSON_BAD_ESCAPE, 1 },
     { "\"\\udbff\\ue000\"", JSON_BAD_ESCAPE, 1 },
     { "\"\\udfff\\ud800\"", JSON_BAD_ESCAPE, 1 },
+    { "\"\\udc00\\udc00\"", JSON_BAD_ESCAPE, 1 },
     { "\"\\ud83d\\ude0\"", JSON_BAD_ESCAPE, 1 },
     { "\"a\\ud83d", JSON_BAD_ESCAPE, 2 },
     { "\"\x80\"", JSON_BAD_UTF8, 1 },
@@ -519,13 +520,15 @@ static void numbers(void **state) {
         assert_int_equal(fixed_parse(slice_str(FIXED[i].text), FIXED[i].places, &p), plain);
         assert_int_equal(p, plain ? FIXED[i].value : 77);
     }
-    struct json j =
-        parsed("[18446744073709551615,18446744073709551616,-1,-0,1.0,1e2,1.5,\"1\",true,184467440737095516150e-1,-5]");
+    struct json j = parsed("[18446744073709551615,18446744073709551616,-1,-0,1.0,1e2,1.5,\"1\",true,"
+                           "184467440737095516150e-1,-5,1e19,1e20]");
     static const struct {
         bool ok;
         uint64_t v;
-    } want[] = { { true, UINT64_MAX }, { false, 0 }, { false, 0 }, { true, 0 },          { true, 1 }, { true, 100 },
-                 { false, 0 },         { false, 0 }, { false, 0 }, { true, UINT64_MAX }, { false, 0 } };
+    } want[] = { { true, UINT64_MAX }, { false, 0 },         { false, 0 }, { true, 0 },
+                 { true, 1 },          { true, 100 },        { false, 0 }, { false, 0 },
+                 { false, 0 },         { true, UINT64_MAX }, { false, 0 }, { true, 10000000000000000000u },
+                 { false, 0 } };
     for (int i = 0; i < (int)ARRAY_LEN(want); i++) {
         uint64_t v = 77;
         assert_int_equal(json_u64(&j, i + 1, &v), want[i].ok);
@@ -595,7 +598,7 @@ static void writer(void **state) {
     jw_i64(&w, -1), jw_i64(&w, INT64_MIN), jw_bool(&w, true), jw_bool(&w, false), jw_null(&w), jw_u64(&w, 0);
     jw_array(&w), jw_end_array(&w);
     jw_object(&w), jw_end_object(&w);
-    jw_raw(&w, SLICE("[1, 2]"));
+    jw_raw(&w, SLICE("[1, 2]")), jw_raw(&w, SLICE_NONE);
     jw_fixed(&w, 1234500, 6, false), jw_fixed(&w, -5, 2, true);
     jw_end_array(&w);
     jw_key(&w, "p"), jw_str_begin(&w);
