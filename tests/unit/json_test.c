@@ -611,7 +611,7 @@ static void writer(void **state) {
         &b, "{\"s\":\"a\\\"b\\\\c/"
             "\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\",\"none\":null,\"empty\":\"\",\"k\\\"\\n\":18446744073709551615,"
             "\"a\":[-1,-9223372036854775808,true,false,null,0,[],{},[1, "
-            "2],1.2345,\"-0.05\"],\"p\":\"one\\n\\\"two\\\"\",\"z\":true}"));
+            "2],null,1.2345,\"-0.05\"],\"p\":\"one\\n\\\"two\\\"\",\"z\":true}"));
 }
 
 static void writer_utf8(void **state) {
