@@ -29,7 +29,8 @@ size_t errlog_format(char *out, size_t cap, uint64_t wall_ms, enum log_level lev
     struct tm t;
     gmtime_r(&seconds, &t);
     int head = snprintf(out, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%03uZ [%s] master (%d): ", t.tm_year + 1900,
-                        t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, (unsigned)(wall_ms % 1000), names[level],
+                        t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, (unsigned)(wall_ms % 1000),
+                            names[level],
                         pid);
     if (head < 0 || (size_t)head + 2 > cap) return 0;
     size_t n = (size_t)head;

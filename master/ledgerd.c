@@ -20,6 +20,13 @@
 enum { YOUNG_MS = 1000, STUCK_MS = 2000, START_ATTEMPTS = 5, STOP_ATTEMPTS = 3, STATUS_NO_RESTART = 2,
        QUEUE_BYTES = 80 << 20 };
 
+static void shed_no_more(struct master *m) {
+    uint32_t why = SHED_LEDGER_STUCK;
+    m->ledger.stalled_ticks = 0;
+    if (atomic_compare_exchange_strong(&m->shm.header->shed, &why, SHED_NO))
+        master_log(LOG_WARN, "the ledger commits again: billable calls are served");
+}
+
 static void on_frame(struct wire *c, const struct ipc_frame *f) {
     struct master *m = c->m;
     uint32_t range;
@@ -28,6 +35,7 @@ static void on_frame(struct wire *c, const struct ipc_frame *f) {
         m->ledger.ready = m->ledger.ever_ready = true;
         m->ledger.young_deaths = 0;
         events_timer_clear(&m->events, &m->ledger.stuck);
+        shed_no_more(m);
         master_log(LOG_INFO, "the ledger (pid %d) is ready", (int)m->ledger.pid);
         reload_ledger_ready(m);
         control_release(m);
@@ -132,6 +140,29 @@ void ledgerd_stop(struct master *m) {
 
 const char *ledgerd_state(const struct master *m) {
     return m->ledger.failed ? "failed" : m->ledger.pid == 0 ? "down" : m->ledger.ready ? "up" : "starting";
+}
+
+/* The ledger says itself when its disk is slow; one that is stopped, hangs or dies again and again cannot.
+ * SHED_LEDGER_STUCK is the master's to set and to take back; where another reason stands, it stays. */
+void ledgerd_watch(struct master *m, unsigned tick_ms) {
+    struct ledgerd *l = &m->ledger;
+    uint64_t tails = 0;
+    bool waiting = false;
+    for (uint32_t i = 0; i < m->shm.header->max_ranges; i++) {
+        uint64_t tail = atomic_load(&m->shm.ranges[i].tail);
+        tails += tail;
+        waiting = waiting || atomic_load(&m->shm.ranges[i].head) != tail;
+    }
+    bool moves = !waiting || tails != l->seen_tails;
+    l->seen_tails = tails;
+    l->stalled_ticks = moves ? 0 : l->stalled_ticks + 1;
+    uint32_t no = SHED_NO;
+    if (moves && l->ready) shed_no_more(m);
+    else if (l->stalled_ticks * tick_ms >= STUCK_MS &&
+             atomic_compare_exchange_strong(&m->shm.header->shed, &no, SHED_LEDGER_STUCK))
+        master_log(LOG_ERROR,
+                   "nothing has been committed for two seconds though records wait: new billable calls get 503. Is the "
+                   "disk slow, or the ledger (pid %d) stopped?", (int)l->pid);
 }
 
 /* No ledger will let the pause fall: the workers would stand for ever. Shedding first, so that nothing billable is

@@ -112,6 +112,8 @@ struct ledgerd {
     uint64_t started_ns;
     struct back_off back_off;
     struct timer restart, stuck;
+    uint64_t seen_tails;    /* what the last heartbeat saw of the rings' tails, added up */
+    unsigned stalled_ticks; /* heartbeats with records waiting and no tail that moved */
 };
 void ledgerd_start(struct master *m);
 void ledgerd_reaped(struct master *m, int status);
@@ -120,6 +122,8 @@ void ledgerd_send_config(struct master *m);
 void ledgerd_worker_dead(struct master *m, uint32_t range);
 /* IPC_STOP; the loop ends when it is reaped. */
 void ledgerd_stop(struct master *m);
+/* Once a heartbeat: sheds while records wait for two seconds and none is committed, for whatever reason. */
+void ledgerd_watch(struct master *m, unsigned tick_ms);
 const char *ledgerd_state(const struct master *m); /* "up", "starting", "down", "failed" */
 
 /* ---- calls.c --------------------------------------------------------------------------------------------------- */
@@ -221,7 +225,8 @@ void reload_ledger_up(struct master *m);     /* started: asks again what was ask
 void reload_ledger_ready(struct master *m);
 void reload_ledger_gone(struct master *m, bool for_good);
 void reload_forget(struct master *m);        /* in a child: wipes and frees */
-/* A sealed memfd with the blob's bytes, or -errno. Wipes and frees the blob: it holds secrets. NULL is out of memory. */
+/* A sealed memfd with the blob's bytes, or -errno. Wipes and frees the blob: it holds secrets. NULL is out of memory.
+ * */
 int reload_seal(void *blob, size_t bytes, const char *name);
 /* Ids from what is known of names, and series by the master's own table: for conf_snapshot. */
 struct conf_ids reload_ids(struct master *m);

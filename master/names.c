@@ -1,7 +1,7 @@
 /* Names of models, upstreams, tiers and groups, and their permanent ids, as far as the ledger has told them.
  *
- * Ids are the ledger's to give and never change, so what is known is never asked again. The request and its answer go by order:
- * the ids come in the order of the unknown names. */
+ * Ids are the ledger's to give and never change, so what is known is never asked again. The request and its answer go
+ * by order: the ids come in the order of the unknown names. */
 #include "master/names.h"
 
 #include <stdlib.h>
@@ -88,7 +88,8 @@ bool names_take(struct names **known, const struct conf *conf, struct pages *pag
     struct json j;
     arena_init(&arena, pages, JSON_BYTES);
     bool parsed = json_parse(&j, &arena, answer.ptr, answer.len);
-    struct taking t = { .known = *known, .j = &j, .array = parsed ? json_get(&j, json_get(&j, 0, "result"), "ids") : -1 };
+    struct taking t = { .known = *known, .j = &j, .array = parsed ? json_get(&j, json_get(&j, 0, "result"), "ids")
+                       : -1 };
     t.ok = json_is(&j, t.array, JSON_ARRAY);
     if (t.ok) {
         t.at = json_first(&j, t.array);

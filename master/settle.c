@@ -34,7 +34,8 @@ static void send_frame(struct settling *s, uint32_t type, uint32_t id, struct sl
 
 static void ask_for_names(struct settling *s) {
     struct buf text;
-    if (names_request(s->m->reload.names, s->conf, &s->m->pages, &text) >= 0) send_frame(s, IPC_CALL, 1, buf_slice(&text), NULL);
+    if (names_request(s->m->reload.names, s->conf, &s->m->pages, &text) >= 0)
+        send_frame(s, IPC_CALL, 1, buf_slice(&text), NULL);
     buf_release(&text);
 }
 

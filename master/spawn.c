@@ -339,6 +339,7 @@ static void check_worker(struct worker *w) {
 static void tick(struct timer *t) {
     struct master *m = CONTAINER_OF(t, struct master, heartbeat);
     for (struct worker *w = m->workers; w; w = w->next) check_worker(w);
+    ledgerd_watch(m, TICK_MS);
     events_timer_set(&m->events, &m->heartbeat, TICK_MS, tick);
 }
 
