@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, g, tenant, base
@@ -211,7 +212,7 @@ describe('brand', () => {
     await b.ctl('key', 'revoke', k.id)
     const revoked = await b.chat(k.key)
     assert.equal(revoked.status, 401)
-    assert.equal(revoked.json.error.reason, 'key_revoked')
+    assert.equal(revoked.json.error.type, 'authentication_error')
     const poor = await b.tenant({ credit: null })
     assert.equal((await b.chat(poor.key)).json.error.code, 'HJL-402')
   })

@@ -1,10 +1,11 @@
 /* POST /v1/chat/completions by the pass path: what goes up, what comes back, and where usage and cost_usd stand. */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
 import { chat, json, sequence, sse, startUpstream } from './upstream.mjs'
 import { PRICE } from './lib/gateway.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, g, tenant, branded

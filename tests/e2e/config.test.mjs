@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { TOLLGATE, root, run } from './lib/gateway.mjs'
+import { test } from './lib/test.mjs'
 
 let dir
 before(() => { dir = mkdtempSync('/tmp/tg-conf-') })
@@ -103,11 +104,11 @@ describe('-T', () => {
     mkdirSync(path.join(dir, 'inc'), { recursive: true })
     writeFileSync(path.join(dir, 'inc/a.conf'), 'tier gold { rpm 10 burst 3; tpm 5000; }\n')
     const text = GOOD + `include inc/*.conf;
-brand { key_prefix "a b-"; error_code "HJL-%d"; }
+brand { key_prefix "ab-"; error_code "HJL-%d"; }
 billing { unit usd; hold_share 0.25; }
 group resale { models gpt-* o3; ratio 1.25; }
 upstream tls { dialect anthropic; base_url https://api.example/v1; api_key env:UP_KEY; header X-A "b c"; query api-version 1; retries 1; }
-model fam/* { route mock as *; route tls as x weight 3 priority 1; price input 1 output 2 cached_input 0.5; max_output 10; context 20; alias z; strip temperature; allow service_tier; }
+model fam/* { route mock as *; route tls as x weight 3 priority 1; price input 1 output 2 cached_input 0.5; max_output 10; context 20; strip temperature; allow service_tier; }
 `
     const first = await check(text, '-T')
     assert.equal(first.code, 0, first.stderr)

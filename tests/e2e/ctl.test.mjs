@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict'
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { TOLLCTL, cleanUp, run, startGateway, until } from './lib/gateway.mjs'
 import { decimal, nano } from './lib/money.mjs'
 import { chat, startUpstream } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, g

@@ -1,9 +1,9 @@
 /* The harness itself: what the other suites trust. */
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
 import { events, raw, request, stream } from './lib/http.mjs'
 import { cost, decimal, digitsOf, nano } from './lib/money.mjs'
 import { bytes, chat, sequence, sse, startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 test('amounts: exact, half to even', () => {
   assert.equal(nano('0.000000001'), 1n)

@@ -5,11 +5,12 @@ import http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
 import path from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { makeCerts } from './lib/certs.mjs'
 import { chatBody, cleanUp, freePort, startGateway, until } from './lib/gateway.mjs'
 import { raw, request } from './lib/http.mjs'
 import { chat, sse, startUpstream } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, g, tenant, port
@@ -152,6 +153,7 @@ describe('what is served', () => {
     })
     assert.ok(sent < 1400, `${sent} of 1,500 events went through without a reader`)
     let bytes = 0, tail = ''
+    socket.resume()
     socket.on('data', (c) => { bytes += c.length; tail = (tail + c.toString('latin1')).slice(-200) })
     await new Promise((resolve) => socket.on('close', resolve))
     assert.ok(bytes > 1500 * 8000)

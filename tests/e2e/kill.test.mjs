@@ -2,10 +2,11 @@
  * once idle: the audit finds no difference, nothing is held, every place is free, and every answer that a client got
  * whole has been charged, once. CHAOS_KILLS (24) says how many; `make chaos` asks for 200. CHAOS_SEED repeats a run's choices. */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
 import { chat, sse, startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const KILLS = Number(process.env.CHAOS_KILLS ?? 24)
 const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, before } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
 import { sse, startUpstream } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up

@@ -1,8 +1,9 @@
 /* RPM, TPM and concurrency: exact over all workers, announced in headers, given back when a call ends in whatever way. */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { chat, hangs, json, resets, sse, startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, g
@@ -86,14 +87,17 @@ describe('tokens a minute', () => {
   test('the estimate is bytes/4 plus the output limit, at most 1,024 of it, and is corrected at the end', async () => {
     const t = await g.tenant({ tier: 'tokens' })
     up.on('gpt-4o', chat())
+    const begin = performance.now()
     const r = await g.chat(t.key, { max_tokens: 4000 })
     assert.equal(r.status, 200)
     assert.equal(r.headers['x-ratelimit-limit-tokens'], '10000')
+    const first = Number(r.headers['x-ratelimit-remaining-tokens'])
+    assert.ok(first <= 10000 - 1024 && first > 10000 - 1024 - 200, `${first}`)
     await g.settled(t.account)
-    // 180 tokens were used: the next answer's figure is 10000 - 180 - its own estimate.
+    // 180 tokens were used: the next answer's figure is 10000 - 180 - its own estimate, and what was refilled meanwhile.
     const next = await g.chat(t.key, { max_tokens: 100 })
-    const left = Number(next.headers['x-ratelimit-remaining-tokens'])
-    assert.ok(left <= 10000 - 180 - 100 && left > 10000 - 180 - 100 - 200, `${left}`)
+    const left = Number(next.headers['x-ratelimit-remaining-tokens']), refilled = (performance.now() - begin) / 6
+    assert.ok(left <= 10000 - 180 - 100 + refilled && left > 10000 - 180 - 100 - 200, `${left}`)
   })
   test('a call that is larger than the whole limit: 429 that says not to try again', async () => {
     const t = await g.tenant({ tier: 'tokens' })

@@ -1,10 +1,11 @@
 /* Money to the last nano-dollar: what a call costs, what it holds while it runs, what a client that leaves pays, and
  * that no interleaving overdraws. After each part the ledger audits itself. */
 import assert from 'node:assert/strict'
-import { after, afterEach, before, describe, test } from 'node:test'
+import { after, afterEach, before, describe } from 'node:test'
 import { PRICE, cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf, nano } from './lib/money.mjs'
 import { chat, hangs, json, sse, startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 /* The price list of a reseller, USD per million tokens in and out. */
 const MODELS = {
@@ -35,7 +36,7 @@ describe('the cost of a call', () => {
   for (const [name, [input, output]] of Object.entries(MODELS)) {
     test(`${name}, whole and streamed`, async () => {
       const usage = { prompt_tokens: 1237, completion_tokens: 911, total_tokens: 2148 }
-      up.on(name, chat({ usage, figures: usage }))
+      up.on(name, chat({ usage }))
       const t = await g.tenant()
       const want = cost({ input: 1237, output: 911 }, { input, output })
       const r = await g.chat(t.key, { model: name })

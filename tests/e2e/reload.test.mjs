@@ -4,10 +4,11 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import path from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
 import { chat, hangs, sse, startUpstream } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const shared = []
 let up, base

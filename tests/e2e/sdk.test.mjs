@@ -1,9 +1,10 @@
 /* The official openai package for Node, unmodified: the version that still runs on Node 18, and a newer one where Node is.
  * OPENAI_SDK names others: packages or paths to their entry, separated by commas. */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway } from './lib/gateway.mjs'
 import { chat, json, sequence, sse, startUpstream, status } from './upstream.mjs'
+import { test } from './lib/test.mjs'
 
 const versions = process.env.OPENAI_SDK?.split(',') ??
   ['openai', ...(Number(process.versions.node.split('.')[0]) >= 20 ? ['openai-latest'] : [])]

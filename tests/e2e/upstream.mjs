@@ -188,9 +188,9 @@ export function sse(o = {}) {
     await send(Buffer.from(`0\r\n${trailers}\r\n`))
   }
 }
-/* What the request asks for: a stream or a whole answer. */
+/* What the request asks for: a stream or a whole answer, with the same figures where `usage` is an object. */
 export function chat(o = {}) {
-  const whole = json(o), streamed = sse(o)
+  const whole = json(o), streamed = sse(typeof o.usage === 'object' ? { ...o, usage: 'asked', figures: o.usage } : o)
   return (c) => (c.req.json?.stream ? streamed(c) : whole(c))
 }
 /* One behaviour after the other; the last stays. */
