@@ -630,7 +630,24 @@ static enum pass_result chat_end(struct pass_answer *a, struct arena *scratch, s
     return a->finished || a->done ? finish_stream(a, scratch, out) : PASS_BAD;
 }
 
+static bool chat_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
+                      struct pieces *out) {
+    (void)a, (void)status, (void)code, (void)message;
+    pieces_add(out, arena_printf(arena, "data: %.*s\n\n", SLICE_ARG(error)));
+    return !arena->overflow && !out->full;
+}
+
+static struct slice chat_ping(const struct pass_answer *a) {
+    (void)a;
+    return SLICE(": ping\n\n");
+}
+
+static const char *chat_content_type(const struct pass_answer *a) {
+    (void)a;
+    return "text/event-stream; charset=utf-8";
+}
+
 const struct pass pass_openai_chat = {
     .scan = chat_scan, .build = chat_build, .whole = chat_whole, .event = chat_event, .end = chat_end, .error = pass_read_error,
-    .path = "/chat/completions",
+    .fail = chat_fail, .ping = chat_ping, .content_type = chat_content_type,
 };

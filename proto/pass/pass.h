@@ -28,6 +28,8 @@ static inline void pieces_add(struct pieces *p, struct slice s) {
     p->bytes += s.len;
 }
 
+enum { PASS_DROPS = 16, PASS_SEALED = 16 };
+
 /* What a request asks, as far as a gateway must know. */
 struct pass_request {
     struct slice model;      /* decoded; empty where the path names it */
@@ -45,6 +47,13 @@ struct pass_request {
     const char *fault_code;  /* missing_field, invalid_value, unsupported_parameter; NULL: none */
     const char *fault_param;
     const char *fault_text;
+    /* hosted tools that the model does not allow and can do without: taken out by build and reported */
+    int drop[PASS_DROPS];    /* value tokens in their array */
+    uint32_t drops;
+    struct slice drop_names[PASS_DROPS];
+    /* ids of provider-side state that the client brings back sealed (previous_response_id, file ids, cachedContent): value tokens */
+    int sealed[PASS_SEALED];
+    uint32_t sealed_count;
     /* the dialect's own notes for pass_build: token indices, -1 absent */
     int t_model, t_limit, t_limit2, t_options, t_include_usage;
 };
@@ -58,6 +67,7 @@ struct pass_edit {
     const struct slice *strip;   /* top-level members to take out */
     uint32_t strip_count;
     bool ask_usage;              /* make the upstream send usage at the end of a stream */
+    struct slice plain[PASS_SEALED]; /* of request.sealed[i]: the provider's own id, unsealed by the relay */
     uint32_t stripped;           /* out: bit i: strip[i] was there */
 };
 
@@ -74,6 +84,9 @@ struct pass_answer {
     /* set by the relay before the first byte */
     struct slice id_prefix;      /* empty: ids stay */
     bool wants_usage;
+    bool as_array;               /* Gemini without alt=sse: the stream is one JSON array */
+    /* Seals an id that the provider hands out for later use (response ids, file ids); NULL: ids stay. */
+    struct slice (*seal)(void *arg, struct slice id, struct arena *arena);
     void *arg;
     /* Asked exactly once, when the figures are final (usage_seen tells whether the provider gave them) and before the bytes
      * that show them go out: prices, settles, answers the cost. */
@@ -119,10 +132,16 @@ struct pass {
     enum pass_result (*end)(struct pass_answer *a, struct arena *scratch, struct pieces *out);
     /* Reads an error body of any shape providers use. */
     void (*error)(const struct json *j, struct arena *arena, struct pass_fault *fault);
-    const char *path;            /* behind the upstream's base path */
+    /* An error after the first byte, in the dialect's grammar, and the stream's end. error: the body that the same error has as a whole answer. */
+    bool (*fail)(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
+                 struct pieces *out);
+    /* What a silent stream shows from time to time. */
+    struct slice (*ping)(const struct pass_answer *a);
+    /* Content-Type of a stream. */
+    const char *(*content_type)(const struct pass_answer *a);
 };
 
-extern const struct pass pass_openai_chat;
+extern const struct pass pass_openai_chat, pass_responses, pass_anthropic, pass_gemini;
 
 /* Shared helpers (pass.c). */
 struct splice { uint32_t at, len; struct slice with; };
