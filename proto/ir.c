@@ -197,13 +197,21 @@ void ir_add_text(struct ir_request *r, struct ir_text **list, struct slice text)
     APPEND(list, t);
 }
 
-void ir_add_extra(struct ir_request *r, const struct json *j, int key) {
+static void add_extra(struct ir_request *r, struct ir_extra **list, const struct json *j, int key) {
     struct ir_extra *x = arena_zalloc(r->arena, sizeof *x);
     if (!x)
         return;
     x->name = json_str(j, key, r->arena);
     x->raw = json_span(j, key + 1);
-    APPEND(&r->extras, x);
+    APPEND(list, x);
+}
+
+void ir_add_extra(struct ir_request *r, const struct json *j, int key) {
+    add_extra(r, &r->extras, j, key);
+}
+
+void ir_add_echo(struct ir_request *r, const struct json *j, int key) {
+    add_extra(r, &r->echo, j, key);
 }
 
 void ir_note(struct ir_request *r, struct slice name) {

@@ -81,6 +81,7 @@ struct ir_tool {
     struct slice name;        /* of a hosted tool: its type ("web_search") */
     struct slice description;
     struct slice schema;      /* raw JSON; empty: no parameters */
+    struct slice grammar;     /* of a custom tool: its format object, raw */
     bool strict;
     struct slice cache;
     uint32_t index;           /* in the client's list, for messages */
@@ -132,6 +133,7 @@ struct ir_request {
     struct slice service_tier;
     struct slice cache_key;    /* prompt_cache_key */
     struct ir_extra *extras;
+    struct ir_extra *echo;     /* Responses: members that its answers repeat, raw */
     /* filled while a target's request is written, read while its answer is */
     bool renamed;              /* some tool's `sent` is set */
     bool json_tool;            /* the schema went out as a forced tool: its arguments are the answer's text */
@@ -210,6 +212,7 @@ struct ir_part *ir_add_part(struct ir_request *r, struct ir_part **list, enum ir
 struct ir_tool *ir_add_tool(struct ir_request *r, enum ir_tool_kind kind);
 void ir_add_text(struct ir_request *r, struct ir_text **list, struct slice text);
 void ir_add_extra(struct ir_request *r, const struct json *j, int key);
+void ir_add_echo(struct ir_request *r, const struct json *j, int key);
 /* An extra without a value: something that was left out already, to be reported as dropped. */
 void ir_note(struct ir_request *r, struct slice name);
 

@@ -201,8 +201,8 @@ static void write_tool(struct json_writer *w, struct ir_request *r, struct slice
     bool custom = tool && tool->kind == IR_CUSTOM;
     jw_object(w);
     common_member(w, "name", name);
-    if (tool && tool->description.len > 0)
-        common_member(w, "description", tool->description);
+    if (tool)
+        common_description(w, tool, r->arena);
     jw_key(w, "input_schema");
     common_schema(w, r->arena, custom || !tool ? SLICE_NONE : tool->schema,
                   custom ? common_custom_schema : "{\"type\":\"object\",\"properties\":{}}");

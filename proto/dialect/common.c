@@ -140,6 +140,28 @@ void common_data_url(struct json_writer *w, const char *name, const struct ir_pa
     jw_str_end(w);
 }
 
+void common_description(struct json_writer *w, const struct ir_tool *tool, struct arena *arena) {
+    struct json j;
+    struct slice grammar = SLICE_NONE, syntax = SLICE_NONE;
+    if (tool->grammar.len > 0 && json_parse(&j, arena, tool->grammar.ptr, tool->grammar.len)) {
+        int inner = json_get(&j, 0, "grammar"), body = inner >= 0 ? inner : 0;
+        grammar = json_str(&j, json_get(&j, body, "definition"), arena);
+        syntax = json_str(&j, json_get(&j, body, "syntax"), arena);
+    }
+    if (tool->description.len == 0 && grammar.len == 0)
+        return;
+    jw_key(w, "description");
+    jw_str_begin(w);
+    jw_str_part(w, tool->description.ptr ? tool->description : SLICE(""));
+    if (grammar.len > 0) {
+        jw_str_part(w, SLICE("\n\nThe member `input` holds free text that must follow this grammar ("));
+        jw_str_part(w, syntax.ptr ? syntax : SLICE("lark"));
+        jw_str_part(w, SLICE("):\n"));
+        jw_str_part(w, grammar);
+    }
+    jw_str_end(w);
+}
+
 void common_schema(struct json_writer *w, struct arena *arena, struct slice schema, const char *fallback) {
     struct json j;
     if (schema.len == 0 || !json_parse(&j, arena, schema.ptr, schema.len) || !json_is(&j, 0, JSON_OBJECT) || json_size(&j, 0) == 0) {

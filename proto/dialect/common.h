@@ -48,6 +48,9 @@ void common_number(struct json_writer *w, const struct ir_request *r, const stru
 void common_data_url(struct json_writer *w, const char *name, const struct ir_part *p);
 /* The parameters of a function that stands for a free-text tool. */
 extern const char common_custom_schema[];
+/* `description` of a tool; of a free-text tool with the grammar that its text must follow, so that a model that is not held to
+ * it can keep to it. */
+void common_description(struct json_writer *w, const struct ir_tool *tool, struct arena *arena);
 /* A schema with "type":"object" put in where it names no type; empty: fallback (may be NULL: nothing is written). */
 void common_schema(struct json_writer *w, struct arena *arena, struct slice schema, const char *fallback);
 /* The most recent text of the fault for a full output. */

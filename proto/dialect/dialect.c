@@ -3,6 +3,7 @@
 
 static const struct dialect *const dialects[IR_DIALECTS] = {
     [IR_OPENAI] = &dialect_openai,
+    [IR_RESPONSES] = &dialect_responses,
     [IR_ANTHROPIC] = &dialect_anthropic,
 };
 

@@ -133,7 +133,7 @@ static void judge(struct ir_fault *f, int status, bool bad_key, struct slice sai
         f->status = status == 429 ? 429 : 502;
     } else if (status == 404 || slice_is(code, "model_not_found")) {
         f->blame = IR_BLAME_ROUTE;
-        f->status = 404;
+        f->status = status == 400 ? 400 : 404;
         f->code = SLICE("model_not_found");
         f->message = SLICE("The provider does not know this model.");
     } else if (status == 429) {

@@ -226,7 +226,8 @@ static bool read_tool(const struct json *j, int t, int body, struct ir_request *
     struct ir_tool *x = ir_add_tool(r, hosted ? IR_HOSTED : custom ? IR_CUSTOM : IR_FUNCTION);
     if (!x)
         return true;
-    int schema = json_get(j, body, "parameters");
+    int schema = json_get(j, body, "parameters"), format = json_get(j, body, "format");
+    x->grammar = custom && json_is(j, format, JSON_OBJECT) ? json_raw(j, format) : SLICE_NONE;
     x->index = index;
     x->name = hosted ? type : name;
     x->description = json_str(j, json_get(j, body, "description"), r->arena);

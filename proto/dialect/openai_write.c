@@ -249,8 +249,7 @@ static void write_tool(struct json_writer *w, struct ir_request *r, const struct
     jw_key(w, "function");
     jw_object(w);
     common_member(w, "name", ir_sent_name(r, tool->name, 64, NULL));
-    if (tool->description.len > 0)
-        common_member(w, "description", tool->description);
+    common_description(w, tool, r->arena);
     if (tool->kind == IR_CUSTOM || tool->schema.len > 0) {
         jw_key(w, "parameters");
         common_schema(w, r->arena, tool->kind == IR_CUSTOM ? SLICE_NONE : tool->schema,

@@ -70,6 +70,11 @@ static bool start_call(struct translate *t, const struct ir_event *given) {
         return true;
     }
     struct ir_tool *tool = ir_tool_sent(t->request, ev.name);
+    const char *dot = !tool && ev.name.len > 0 ? memchr(ev.name.ptr, '.', ev.name.len) : NULL;
+    if (dot) { /* a namespace that the provider gave by itself */
+        ev.name = slice_from(ev.name, (size_t)(dot + 1 - ev.name.ptr));
+        tool = ir_tool_sent(t->request, ev.name);
+    }
     if (tool)
         ev.name = tool->name;
     if (!id_fits(ev.id))

@@ -1,0 +1,210 @@
+/* Reads a Responses request: its members and tools; the items of `input` are in responses_items.c.
+ *
+ * What needs state at the provider (previous_response_id, conversation, prompt, background) is refused. What only tunes or belongs to
+ * an agent's own bookkeeping is kept as an extra. Members that answers repeat are kept raw beside. */
+#include "proto/dialect/responses.h"
+
+#define AT(member) offsetof(struct ir_request, member)
+enum { INPUT, INSTRUCTIONS, TOOLS, TOOL_CHOICE, PARALLEL, TEXT, REASONING, PREVIOUS, CONVERSATION, PROMPT, BACKGROUND, INCLUDE,
+       STORE, STREAM_OPTIONS, KNOWN_COUNT };
+static const struct field fields[] = {
+    [INPUT] = { "input", FIELD_KNOWN, 0 }, [INSTRUCTIONS] = { "instructions", FIELD_KNOWN, 0 },
+    [TOOLS] = { "tools", FIELD_KNOWN, 0 }, [TOOL_CHOICE] = { "tool_choice", FIELD_KNOWN, 0 },
+    [PARALLEL] = { "parallel_tool_calls", FIELD_KNOWN, 0 }, [TEXT] = { "text", FIELD_KNOWN, 0 },
+    [REASONING] = { "reasoning", FIELD_KNOWN, 0 }, [PREVIOUS] = { "previous_response_id", FIELD_KNOWN, 0 },
+    [CONVERSATION] = { "conversation", FIELD_KNOWN, 0 }, [PROMPT] = { "prompt", FIELD_KNOWN, 0 },
+    [BACKGROUND] = { "background", FIELD_KNOWN, 0 }, [INCLUDE] = { "include", FIELD_KNOWN, 0 },
+    [STORE] = { "store", FIELD_KNOWN, 0 }, [STREAM_OPTIONS] = { "stream_options", FIELD_KNOWN, 0 },
+    { "model", FIELD_STRING, AT(model) }, { "stream", FIELD_BOOL, AT(stream) }, { "max_output_tokens", FIELD_LIMIT, 0 },
+    { "temperature", FIELD_NUMBER, AT(temperature) }, { "top_p", FIELD_NUMBER, AT(top_p) },
+    { "top_logprobs", FIELD_NUMBER, AT(top_logprobs) }, { "user", FIELD_STRING, AT(user) },
+    { "safety_identifier", FIELD_STRING, AT(user) }, { "service_tier", FIELD_STRING, AT(service_tier) },
+    { "prompt_cache_key", FIELD_STRING, AT(cache_key) },
+};
+
+static const char *const echoed[] = {
+    "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "temperature", "top_p",
+    "max_output_tokens", "metadata", "truncation", "user", "safety_identifier", "prompt_cache_key",
+};
+
+struct slice responses_full_name(const struct json *j, int t, struct arena *arena) {
+    struct slice name = json_str(j, json_get(j, t, "name"), arena), space = json_str(j, json_get(j, t, "namespace"), arena);
+    return name.ptr && space.len > 0 ? arena_printf(arena, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name)) : name;
+}
+
+static bool read_tool(const struct json *j, int t, struct slice space, uint32_t index, struct ir_request *r,
+                      struct ir_fault *f) {
+    struct arena *a = r->arena;
+    struct slice type = json_str(j, json_get(j, t, "type"), a), name = json_str(j, json_get(j, t, "name"), a);
+    int inner = json_get(j, t, "tools");
+    if (slice_is(type, "namespace") && json_is(j, inner, JSON_ARRAY) && space.len == 0)
+        return responses_read_tools(j, inner, name.ptr ? name : SLICE(""), r, f);
+    bool function = slice_is(type, "function"), custom = slice_is(type, "custom");
+    if (type.len == 0 || ((function || custom) && name.len == 0))
+        return common_wrong(r, f, arena_printf(a, "tools[%u]", index), "a tool with type and name");
+    struct ir_tool *x = ir_add_tool(r, function ? IR_FUNCTION : custom ? IR_CUSTOM : IR_HOSTED);
+    if (!x)
+        return true;
+    int schema = json_get(j, t, "parameters"), format = json_get(j, t, "format");
+    x->index = index;
+    x->name = !function && !custom ? type : space.len > 0 ? arena_printf(a, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name))
+                                                           : name;
+    if (slice_starts(x->name, SLICE("web_search")) && x->kind == IR_HOSTED)
+        x->name = SLICE("web_search"); /* web_search_preview and dated names */
+    x->description = json_str(j, json_get(j, t, "description"), a);
+    x->schema = json_is(j, schema, JSON_OBJECT) ? json_raw(j, schema) : SLICE_NONE;
+    x->grammar = custom && json_is(j, format, JSON_OBJECT) ? json_raw(j, format) : SLICE_NONE;
+    json_bool(j, json_get(j, t, "strict"), &x->strict);
+    return true;
+}
+
+bool responses_read_tools(const struct json *j, int t, struct slice space, struct ir_request *r, struct ir_fault *f) {
+    if (!json_is(j, t, JSON_ARRAY))
+        return common_wrong(r, f, SLICE("tools"), "a list");
+    uint32_t index = 0;
+    for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i))
+        if (!read_tool(j, i, space, index++, r, f))
+            return false;
+    return true;
+}
+
+static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    int type = json_get(j, t, "type"), list = json_get(j, t, "tools");
+    if (json_is(j, t, JSON_STRING)) {
+        r->choice = json_str_is(j, t, "auto") ? IR_CHOICE_AUTO : json_str_is(j, t, "none") ? IR_CHOICE_NONE :
+                    json_str_is(j, t, "required") ? IR_CHOICE_REQUIRED : IR_CHOICE_UNSET;
+        return r->choice != IR_CHOICE_UNSET || common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
+    }
+    if (json_str_is(j, type, "allowed_tools") && json_is(j, list, JSON_ARRAY)) {
+        r->choice = IR_CHOICE_SUBSET;
+        r->choice_required = json_str_is(j, json_get(j, t, "mode"), "required");
+        for (int i = json_first(j, list); i >= 0; i = json_next(j, list, i)) {
+            struct slice name = responses_full_name(j, i, r->arena);
+            ir_add_text(r, &r->choice_names, name.ptr ? name : json_str(j, json_get(j, i, "type"), r->arena));
+        }
+        return true;
+    }
+    if (!json_is(j, type, JSON_STRING))
+        return common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
+    struct slice name = responses_full_name(j, t, r->arena);
+    r->choice = IR_CHOICE_ONE;
+    ir_add_text(r, &r->choice_names, name.ptr ? name : json_str(j, type, r->arena));
+    return true;
+}
+
+static bool read_text(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    int format = json_get(j, t, "format"), type = json_get(j, format, "type"), schema = json_get(j, format, "schema");
+    if (json_is(j, json_get(j, t, "verbosity"), JSON_STRING))
+        ir_note(r, SLICE("text.verbosity"));
+    if (format < 0 || json_is(j, format, JSON_NULL) || json_str_is(j, type, "text"))
+        return true;
+    if (json_str_is(j, type, "json_object")) {
+        r->format = IR_FORMAT_JSON;
+        return true;
+    }
+    if (!json_str_is(j, type, "json_schema") || !json_is(j, schema, JSON_OBJECT))
+        return common_wrong(r, f, SLICE("text.format"), "of type text, json_object, or json_schema with a schema");
+    r->format = IR_FORMAT_SCHEMA;
+    r->schema = json_raw(j, schema);
+    r->schema_name = json_str(j, json_get(j, format, "name"), r->arena);
+    r->schema_description = json_str(j, json_get(j, format, "description"), r->arena);
+    json_bool(j, json_get(j, format, "strict"), &r->schema_strict);
+    return true;
+}
+
+static void read_reasoning(const struct json *j, int t, struct ir_request *r) {
+    int summary = json_get(j, t, "summary");
+    if (summary < 0)
+        summary = json_get(j, t, "generate_summary");
+    r->effort = ir_effort_named(json_str(j, json_get(j, t, "effort"), r->arena));
+    r->thoughts = json_is(j, summary, JSON_STRING) && !json_str_is(j, summary, "none") ? IR_YES : IR_NO;
+}
+
+static bool read_input(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    if (json_is(j, t, JSON_STRING)) {
+        struct ir_turn *turn = ir_add_turn(r, IR_USER);
+        struct ir_part *p = turn ? ir_add_part(r, &turn->parts, IR_TEXT) : NULL;
+        if (p)
+            p->text = json_str(j, t, r->arena);
+        return true;
+    }
+    if (!json_is(j, t, JSON_ARRAY))
+        return common_wrong(r, f, SLICE("input"), "a string or a list of items");
+    uint32_t index = 0;
+    for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i))
+        if (!responses_read_item(j, i, index++, r, f))
+            return false;
+    return true;
+}
+
+/* instructions stand before everything, wherever the member does. */
+static bool read_instructions(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    if (!json_is(j, t, JSON_STRING))
+        return common_wrong(r, f, SLICE("instructions"), "a string");
+    struct ir_turn *rest = r->turns, *newest = r->newest;
+    r->turns = r->newest = NULL;
+    struct ir_turn *turn = ir_add_turn(r, IR_SYSTEM);
+    struct ir_part *p = turn ? ir_add_part(r, &turn->parts, IR_TEXT) : NULL;
+    if (!p)
+        return true;
+    p->text = json_str(j, t, r->arena);
+    turn->next = rest;
+    r->newest = newest ? newest : turn;
+    return true;
+}
+
+static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
+    bool on = false;
+    switch (which) {
+    case INPUT: return read_input(j, t, r, f);
+    case INSTRUCTIONS: return read_instructions(j, t, r, f);
+    case TOOLS: return responses_read_tools(j, t, SLICE_NONE, r, f);
+    case TOOL_CHOICE: return read_choice(j, t, r, f);
+    case PARALLEL:
+        if (!json_bool(j, t, &on))
+            return common_wrong(r, f, SLICE("parallel_tool_calls"), "true or false");
+        r->parallel = on ? IR_YES : IR_NO;
+        return true;
+    case TEXT: return read_text(j, t, r, f);
+    case REASONING: read_reasoning(j, t, r); return true;
+    case BACKGROUND:
+        if (json_bool(j, t, &on) && !on)
+            return true;
+        /* fall through */
+    case PREVIOUS: case CONVERSATION: case PROMPT:
+        return ir_refuse(f, "unsupported_parameter", slice_str(fields[which].name),
+                         SLICE("This model's provider keeps no state: send the whole conversation in input."));
+    case INCLUDE:
+        for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
+            r->logprobs = r->logprobs || json_str_is(j, i, "message.output_text.logprobs");
+        return true;
+    default: return true;
+    }
+}
+
+bool responses_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
+                            struct ir_fault *f) {
+    (void)path;
+    bool input = false;
+    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
+        uint32_t which;
+        for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
+            if (json_str_is(j, key, echoed[i]))
+                ir_add_echo(r, j, key);
+        enum field_result got = common_field(j, key, fields, sizeof fields / sizeof *fields, r, f, &which);
+        if (got == FIELD_WRONG)
+            return false;
+        if (got == FIELD_READ)
+            continue;
+        if (which >= KNOWN_COUNT) {
+            ir_add_extra(r, j, key);
+            continue;
+        }
+        input = input || which == INPUT;
+        if (!read_known(j, key + 1, which, r, f))
+            return false;
+    }
+    if (r->model.len == 0)
+        return ir_missing(f, "model");
+    return input || ir_missing(f, "input");
+}
