@@ -23,7 +23,7 @@ static struct tls_bytes in_now = { in_mem, 0, 0, IN_BYTES }, out_now = { out_mem
 
 /* ---- the socket's side ------------------------------------------------------------------------------------------------------ */
 
-static bool bytes_append(struct tls_bytes *b, const unsigned char *p, size_t n) {
+bool tls_bytes_append(struct tls_bytes *b, const unsigned char *p, size_t n) {
     if (b->off + b->len + n > b->cap) {
         size_t cap = b->len + n;
         unsigned char *mem = malloc(cap);
@@ -39,7 +39,7 @@ static bool bytes_append(struct tls_bytes *b, const unsigned char *p, size_t n) 
     return true;
 }
 
-static void bytes_release(struct tls_bytes *b) {
+void tls_bytes_release(struct tls_bytes *b) {
     free(b->mem);
     *b = (struct tls_bytes){ 0 };
 }
@@ -53,38 +53,48 @@ static size_t bytes_take(struct tls_bytes *b, unsigned char *p, size_t n) {
     return n;
 }
 
+/* One recv into in_mem. > 0: bytes; else what mbedtls is to be told. */
+static int fill(struct tls_conn *t) {
+    if (t->drained) {
+        t->starved = true;
+        return MBEDTLS_ERR_SSL_WANT_READ;
+    }
+    ssize_t got;
+    do
+        got = recv(t->fd, in_mem, IN_BYTES, 0);
+    while (got < 0 && errno == EINTR);
+    if (got == 0)
+        return MBEDTLS_ERR_SSL_CONN_EOF;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        t->starved = true;
+        return MBEDTLS_ERR_SSL_WANT_READ;
+    }
+    if (got < 0) {
+        t->sys_errno = errno;
+        return errno == ECONNRESET || errno == EPIPE ? MBEDTLS_ERR_NET_CONN_RESET : MBEDTLS_ERR_NET_RECV_FAILED;
+    }
+    t->drained = got < IN_BYTES;
+    return (int)got;
+}
+
 /* mbedtls asks for exactly what it needs next: a record's header, its body. */
 static int bio_recv(void *ctx, unsigned char *p, size_t n) {
     struct tls_conn *t = ctx;
-    if (t->in.len) {
-        size_t taken = bytes_take(&t->in, p, n);
-        if (!t->in.len)
-            bytes_release(&t->in);
-        return (int)taken;
+    while (!t->in.len && !in_now.len) {
+        int got = fill(t);
+        if (got <= 0)
+            return got;
+        if (!t->merging)
+            in_now = (struct tls_bytes){ in_mem, 0, (size_t)got, IN_BYTES };
+        else if (!tls_merge(t, in_mem, (size_t)got))
+            return MBEDTLS_ERR_SSL_ALLOC_FAILED;
     }
-    if (!in_now.len) {
-        if (t->drained) {
-            t->starved = true;
-            return MBEDTLS_ERR_SSL_WANT_READ;
-        }
-        ssize_t got;
-        do
-            got = recv(t->fd, in_mem, IN_BYTES, 0);
-        while (got < 0 && errno == EINTR);
-        if (got == 0)
-            return MBEDTLS_ERR_SSL_CONN_EOF;
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            t->starved = true;
-            return MBEDTLS_ERR_SSL_WANT_READ;
-        }
-        if (got < 0) {
-            t->sys_errno = errno;
-            return errno == ECONNRESET || errno == EPIPE ? MBEDTLS_ERR_NET_CONN_RESET : MBEDTLS_ERR_NET_RECV_FAILED;
-        }
-        t->drained = got < IN_BYTES;
-        in_now = (struct tls_bytes){ in_mem, 0, (size_t)got, IN_BYTES };
-    }
-    return (int)bytes_take(&in_now, p, n);
+    if (!t->in.len)
+        return (int)bytes_take(&in_now, p, n);
+    size_t taken = bytes_take(&t->in, p, n);
+    if (!t->in.len)
+        tls_bytes_release(&t->in);
+    return (int)taken;
 }
 
 /* To the socket what it takes; b keeps the rest. 0, IO_AGAIN or IO_ERROR. */
@@ -112,14 +122,14 @@ static int push_out(struct tls_conn *t) {
     int r = t->unwritable ? IO_ERROR : t->out.len ? push(t, &t->out) : 0;
     if (r == 0)
         r = push(t, &out_now);
-    if (r == IO_AGAIN && out_now.len && !bytes_append(&t->out, out_mem + out_now.off, out_now.len)) {
+    if (r == IO_AGAIN && out_now.len && !tls_bytes_append(&t->out, out_mem + out_now.off, out_now.len)) {
         t->unwritable = true;
         t->sys_errno = ENOMEM;
         r = IO_ERROR;
     }
     out_now.off = out_now.len = 0;
     if (!t->out.len || r == IO_ERROR)
-        bytes_release(&t->out);
+        tls_bytes_release(&t->out);
     return r;
 }
 
@@ -144,7 +154,7 @@ static void enter(struct tls_conn *t) {
 
 static void leave(struct tls_conn *t) {
     push_out(t);
-    if (in_now.len && !bytes_append(&t->in, in_mem + in_now.off, in_now.len)) {
+    if (in_now.len && !tls_bytes_append(&t->in, in_mem + in_now.off, in_now.len)) {
         t->end = IO_ERROR; /* bytes are lost */
         t->error = MBEDTLS_ERR_SSL_ALLOC_FAILED;
     }
@@ -195,6 +205,7 @@ static struct tls_conn *conn_new(int fd, const mbedtls_ssl_config *conf) {
     if (!t)
         return NULL;
     t->fd = fd;
+    t->merging = MBEDTLS_VERSION_MAJOR < 3;
     mbedtls_ssl_init(&t->ssl);
     if (mbedtls_ssl_setup(&t->ssl, conf) != 0) {
         mbedtls_ssl_free(&t->ssl);
@@ -235,8 +246,10 @@ struct tls_conn *tls_accept(struct tls_server *s, int fd) {
 void tls_free(struct tls_conn *t) {
     if (!t)
         return;
-    bytes_release(&t->in);
-    bytes_release(&t->out);
+    tls_bytes_release(&t->in);
+    tls_bytes_release(&t->out);
+    tls_bytes_release(&t->raw);
+    tls_bytes_release(&t->messages);
     mbedtls_ssl_free(&t->ssl);
     tls_client_free(t->client);
     tls_server_free(t->server);

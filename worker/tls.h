@@ -53,6 +53,7 @@ struct tls_conn {
     int fd;
     uint64_t session_key;
     struct tls_bytes in, out;   /* read from the socket, not yet decrypted; encrypted, not yet taken by the socket */
+    struct tls_bytes raw, messages; /* tls_merge.c: no whole record yet; no whole message yet */
     int end;                    /* IO_EOF, IO_CUT, IO_ERROR: what every read answers from now on; 0: none */
     int error;                  /* mbedtls's, for the text */
     int sys_errno;
@@ -63,12 +64,20 @@ struct tls_conn {
     bool verified;              /* the chain and the name were looked at in this handshake: not so in a resumed one */
     bool offered;               /* a cached session */
     bool done;                  /* with the handshake */
+    bool merging;               /* in the clear part of a handshake, where mbedtls needs its messages whole */
     bool drained;               /* the socket gave less than was asked for in this call */
     bool starved;               /* mbedtls was told that there is nothing to read */
     bool unwritable;            /* the socket failed on writing */
 };
 
 extern mbedtls_ctr_drbg_context tls_random; /* of this process, after tls_init */
+
+/* tls.c */
+bool tls_bytes_append(struct tls_bytes *b, const unsigned char *p, size_t n); /* false: out of memory */
+void tls_bytes_release(struct tls_bytes *b);
+
+/* tls_merge.c: takes what came from the socket, hands on to t->in what mbedtls can digest. false: out of memory. */
+bool tls_merge(struct tls_conn *t, const unsigned char *p, size_t n);
 
 /* tls_config.c */
 void tls_client_hold(struct tls_client *c);

@@ -132,6 +132,49 @@ static void test_names(void **state) {
     tls_client_free(c);
 }
 
+/* A middle that passes what both ends write, `piece` bytes at a time. */
+static void relay(int from, int to, size_t piece) {
+    char p[64];
+    ssize_t n;
+    for (int i = 0; i < 50 && (n = recv(from, p, piece, 0)) > 0; i++)
+        assert_int_equal(send(to, p, (size_t)n, 0), n);
+}
+
+/* Every record arrives in pieces, down to single bytes, and a turn may bring any number of them. */
+static void test_trickle(void **state) {
+    (void)state;
+    struct tls_client *c = client_for("ca.pem", 13);
+    struct tls_server *s = server_for("ec");
+    int left[2], right[2];
+    for (int one_at_a_time = 0; one_at_a_time < 2; one_at_a_time++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, left), 0);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, right), 0);
+        struct io a = { left[0], tls_connect(c, left[0], SLICE("good.test"), 50 + (uint64_t)one_at_a_time) };
+        struct io b = { right[0], tls_accept(s, right[0]) };
+        int r = 0, q = 0;
+        for (int i = 0; i < 100000 && (r != 1 || q != 1); i++) {
+            char byte;
+            r = tls_handshake(a.tls, NULL);
+            q = tls_handshake(b.tls, NULL);
+            assert_true(r >= 0 && q >= 0);
+            if (one_at_a_time) {
+                if (recv(left[1], &byte, 1, 0) == 1)
+                    assert_int_equal(send(right[1], &byte, 1, 0), 1);
+                if (recv(right[1], &byte, 1, 0) == 1)
+                    assert_int_equal(send(left[1], &byte, 1, 0), 1);
+            } else {
+                relay(left[1], right[1], 7), relay(right[1], left[1], 3);
+            }
+        }
+        assert_true(r == 1 && q == 1);
+        send_text(&a, "hello");
+        relay(left[1], right[1], 64);
+        expect_text(&b, "hello");
+        io_close(&a), io_close(&b), close(left[1]), close(right[1]);
+    }
+    tls_client_free(c), tls_server_free(s);
+}
+
 static void test_bad_certificates(void **state) {
     (void)state;
     struct both b;
@@ -500,13 +543,11 @@ static void test_openssl_servers(void **state) {
     with_s_server("old", "", 13, IO_ERROR, false);
 }
 
-#if MBEDTLS_VERSION_MAJOR >= 3
 static void test_openssl_fragments(void **state) {
     (void)state;
     with_s_server("rsa", "-max_send_frag 512 -tls1_2", 12, 1, true);
     with_s_server("rsa", "-max_send_frag 512", 13, 1, true);
 }
-#endif
 
 static void with_s_client(const char *options, bool good) {
     char args[300], got[100];
@@ -557,6 +598,7 @@ static void test_openssl_clients(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_trickle),
         cmocka_unit_test(test_bad_certificates),
         cmocka_unit_test(test_configuration_errors),
         cmocka_unit_test(test_resumption),
@@ -566,9 +608,7 @@ int main(void) {
         cmocka_unit_test(test_coalescing),
         cmocka_unit_test(test_children_differ),
         cmocka_unit_test(test_openssl_servers),
-#if MBEDTLS_VERSION_MAJOR >= 3
         cmocka_unit_test(test_openssl_fragments),
-#endif
         cmocka_unit_test(test_openssl_clients),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
