@@ -339,7 +339,8 @@ static void finish(struct ledger *l) {
     if (!l->ready || l->exit_status != 0)
         return;
     enum store_err err = STORE_OK;
-    while (drain_waiting(l) > 0 && (err = drain_commit(l)) == STORE_OK)
+    uint64_t until = l->count.records + drain_waiting(l); /* what a worker that still lives adds is for the next start */
+    while (drain_waiting(l) > 0 && l->count.records < until && (err = drain_commit(l)) == STORE_OK)
         ;
     if (err == STORE_OK)
         err = drain_checkpoint(l);

@@ -17,10 +17,10 @@ enum { GROUP_RECORDS = 8192, GROUP_BLOCKS = 512, GROUP_NAMED = 8, MAX_QUARANTINE
 enum { CHECKPOINT_ROWS = 16384 };
 #define MAX_LATE_MS (24 * 3600 * 1000)
 
-enum quarantine_why { BAD_SEQUENCE = 1, BAD_CHECKSUM, BAD_TEXT, BAD_OWNER, BAD_AMOUNT, BAD_OVERDRAW };
+enum quarantine_why { BAD_SEQUENCE = 1, BAD_CHECKSUM, BAD_TEXT, BAD_OWNER, BAD_AMOUNT, BAD_OVERDRAW, BAD_HEAD };
 static const char *const why_text[] = {
     "", "wrong sequence number", "wrong checksum", "impossible length", "key and account do not belong together", "impossible amount",
-    "overdraws the account",
+    "overdraws the account", "the ring's head is impossible",
 };
 
 struct undo_account { uint32_t index; struct account_mem was; };
@@ -36,7 +36,8 @@ struct group {
     size_t out_len;
     uint64_t first_id, next_id;
     int64_t now_ms, late_ms;
-    uint64_t *next;                 /* by range: the watermark after this group */
+    uint64_t *next, *head;          /* by range: the watermark after this group; the end of what waits */
+    uint32_t *active;               /* ranges that have records left */
     struct undo_account accounts[GROUP_RECORDS];
     struct undo_key keys[GROUP_RECORDS];
     uint32_t account_count, key_count;
@@ -277,6 +278,41 @@ static uint64_t head_of(const struct ledger *l, uint32_t range) {
     return to - from > l->shm->header->ring_size ? from + l->shm->header->ring_size : to; /* as truth_pending does */
 }
 
+/* Which of the rings that have records left ended its next one first: so ids follow time as well as the clock can tell. What stands in the
+ * ring may be a lie; it then only spoils the order. */
+static uint32_t earliest(const struct ledger *l, uint32_t active) {
+    const struct group *g = l->group;
+    uint32_t found = 0;
+    int64_t least = 0;
+    for (uint32_t n = 0; active > 1 && n < active; n++) {
+        const struct shm_record *r = shm_ring(l->shm, g->active[n], g->next[g->active[n]]);
+        if (n == 0 || r->ended_at_ms < least) {
+            least = r->ended_at_ms;
+            found = n;
+        }
+    }
+    return found;
+}
+
+static void take_next(struct ledger *l, uint32_t range) {
+    struct group *g = l->group;
+    struct shm_record r;
+    uint64_t seq = g->next[range]++;
+    memcpy(&r, shm_ring(l->shm, range, seq), sizeof r);
+    __asm__ volatile("" : : : "memory"); /* a worker may still write there: from here on only the copy counts */
+    enum quarantine_why why = inspect(l, &r, seq);
+    uint64_t head = atomic_load_explicit(&l->shm->ranges[range].head, memory_order_acquire);
+    if (why == BAD_SEQUENCE && head - l->watermark[range] > l->shm->header->ring_size) {
+        why = BAD_HEAD; /* no ring holds that many: on to where it says that it is, and that worker must go */
+        g->next[range] = g->head[range] = head;
+        l->truth.hung(l, range);
+    }
+    if (why)
+        quarantine(l, &r, range, seq, why);
+    else
+        book(l, &r);
+}
+
 static void build(struct ledger *l) {
     struct group *g = l->group;
     g->first_id = g->next_id = l->next_usage;
@@ -288,19 +324,18 @@ static void build(struct ledger *l) {
     g->account_count = g->key_count = 0;
     g->out_len = 0;
     pack_begin(&g->packer, g->next_id, g->now_ms);
+    uint32_t active = 0;
     for (uint32_t i = 0; i < l->shm->header->max_ranges; i++) {
-        uint64_t seq = l->watermark[i], head = head_of(l, i);
-        for (; seq < head && group_has_room(g); seq++) {
-            struct shm_record r;
-            memcpy(&r, shm_ring(l->shm, i, seq), sizeof r);
-            __asm__ volatile("" : : : "memory"); /* a worker may still write there: from here on only the copy counts */
-            enum quarantine_why why = inspect(l, &r, seq);
-            if (why)
-                quarantine(l, &r, i, seq, why);
-            else
-                book(l, &r);
-        }
-        g->next[i] = seq;
+        g->next[i] = l->watermark[i];
+        g->head[i] = head_of(l, i);
+        if (g->next[i] < g->head[i])
+            g->active[active++] = i;
+    }
+    while (active > 0 && group_has_room(g)) {
+        uint32_t at = earliest(l, active), i = g->active[at];
+        take_next(l, i);
+        if (g->next[i] == g->head[i])
+            g->active[at] = g->active[--active];
     }
     CHECK(close_block(g));
 }
@@ -529,15 +564,22 @@ bool drain_init(struct ledger *l) {
     struct group *g = l->group = malloc(sizeof *g);
     if (!g)
         return false;
+    g->out = NULL;
+    g->next = g->head = NULL;
+    g->active = NULL;
     g->out = malloc(GROUP_BYTES);
     g->next = calloc(l->shm->header->max_ranges, sizeof *g->next);
-    return g->out && g->next;
+    g->head = calloc(l->shm->header->max_ranges, sizeof *g->head);
+    g->active = calloc(l->shm->header->max_ranges, sizeof *g->active);
+    return g->out && g->next && g->head && g->active;
 }
 
 void drain_free(struct ledger *l) {
     if (l->group) {
         free(l->group->out);
         free(l->group->next);
+        free(l->group->head);
+        free(l->group->active);
         free(l->group);
     }
     free(l->rollups.at);

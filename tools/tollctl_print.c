@@ -174,7 +174,7 @@ void print_status(const struct json *j, int object, struct arena *arena) {
         if (json_is(j, k + 1, JSON_OBJECT) || json_is(j, k + 1, JSON_ARRAY))
             continue;
         struct slice name = json_raw(j, k), value = clean(text_of(j, k + 1, arena), arena);
-        printf("%-16.*s%.*s\n", SLICE_ARG(name), SLICE_ARG(value));
+        printf("%-18.*s%.*s\n", SLICE_ARG(name), SLICE_ARG(value));
     }
     for (int k = json_first(j, object); k >= 0; k = json_next(j, object, k)) {
         struct slice name = json_raw(j, k);
