@@ -428,6 +428,42 @@ static void a_worker_cannot_choose_its_origin_nor_flood(void **state) {
     fixture_close(f);
 }
 
+static void a_ledger_that_commits_nothing_is_noticed(void **state) {
+    (void)state;
+    struct fixture *f = fixture_open();
+    struct shm_range ranges[2];
+    memset(ranges, 0, sizeof ranges);
+    f->m.shm.ranges = ranges;
+    f->m.shm.header->max_ranges = 2;
+    _Atomic uint32_t *shed = &f->m.shm.header->shed;
+    for (int i = 0; i < 10; i++) ledgerd_watch(&f->m, 500); /* nothing to do is no trouble */
+    assert_int_equal(atomic_load(shed), SHED_NO);
+    for (int i = 0; i < 10; i++) { /* always behind, but it moves */
+        ranges[1].head += 5;
+        ranges[1].tail += 4;
+        ledgerd_watch(&f->m, 500);
+    }
+    assert_int_equal(atomic_load(shed), SHED_NO);
+    for (int i = 0; i < 3; i++) ledgerd_watch(&f->m, 500);
+    assert_int_equal(atomic_load(shed), SHED_NO);
+    ledgerd_watch(&f->m, 500); /* two seconds */
+    assert_int_equal(atomic_load(shed), SHED_LEDGER_STUCK);
+    f->m.ledger.ready = false;
+    ranges[1].tail++;
+    ledgerd_watch(&f->m, 500); /* no ledger yet: it stays */
+    assert_int_equal(atomic_load(shed), SHED_LEDGER_STUCK);
+    f->m.ledger.ready = true;
+    ranges[1].tail++;
+    ledgerd_watch(&f->m, 500);
+    assert_int_equal(atomic_load(shed), SHED_NO);
+    atomic_store(shed, SHED_DISK_FULL); /* the ledger's own word is not touched */
+    for (int i = 0; i < 10; i++) ledgerd_watch(&f->m, 500);
+    ranges[1].tail++;
+    ledgerd_watch(&f->m, 500);
+    assert_int_equal(atomic_load(shed), SHED_DISK_FULL);
+    fixture_close(f);
+}
+
 /* ---- the control socket --------------------------------------------------------------------------------------------------------------- */
 
 struct caller { int fd; char got[8192]; size_t len; unsigned lines; };
@@ -696,6 +732,7 @@ int main(void) {
         cmocka_unit_test(names_are_of_a_kind),
         cmocka_unit_test(calls_find_their_way_back),
         cmocka_unit_test(a_worker_cannot_choose_its_origin_nor_flood),
+        cmocka_unit_test(a_ledger_that_commits_nothing_is_noticed),
         cmocka_unit_test(control_answers_in_order),
         cmocka_unit_test(control_survives_callers_that_leave),
         cmocka_unit_test(control_says_when_the_ledger_is_away),
