@@ -106,11 +106,6 @@ bool money_concurrency(struct money *m, struct shm_slot *slot, uint64_t limit) {
 enum money_result money_hold(struct money *m, struct shm_slot *slot, int64_t amount) {
     CHECK(amount >= 0);
     bool capped = slot->usage.capped != 0;
-    if (SHM_MUTATE(MUT_HOLD_STORED_FIRST)) {
-        atomic_store(&slot->hold, amount);
-        set_state(slot, SLOT_HELD);
-        SHM_STEP("hold.held");
-    }
     if (capped && !take(&key_words(m, slot)->available, amount)) return MONEY_NO_KEY_LIMIT;
     if (capped) SHM_STEP("hold.key");
     if (!take(account_word(m, slot), amount)) {

@@ -76,7 +76,6 @@ static uint32_t raise_flag(struct shm *s) {
     uint32_t was = atomic_load(&s->header->pause), epoch = (was & 1) ? was + 2 : was + 1;
     if (epoch == RANGE_IDLE) epoch = 1; /* after two thousand million pauses */
     if (SHM_MUTATE(MUT_PAUSE_FLAG)) epoch = 1;
-    if (SHM_MUTATE(MUT_KEEP_EPOCH) && (was & 1)) epoch = was;
     atomic_store(&s->header->pause, epoch);
     atomic_thread_fence(memory_order_seq_cst); /* either we see a waking worker run, or it sees the flag (money_wake) */
     shm_futex_wake(&s->header->pause);         /* who waits in the pause of a dead ledger acknowledges this one too */
@@ -249,7 +248,7 @@ static void settle_and_compute(struct pause *p) {
     if (p->publish) SHM_STEP("recover.published");
     name_touched(p->s);
     if (p->scope == SCOPE_ALL) truth_name_all(p->s);
-    truth_sum(p->s, p->t, p->dead, true);
+    truth_sum(p->s, p->t, p->dead, !SHM_MUTATE(MUT_NO_ADOPT));
     p->st->repaired_words += truth_compare(p->s, p->t, true);
     if (SHM_MUTATE(MUT_CLEAN_BEFORE_FALL)) mark_clean(p);
     for_dead(p, free_dead);
@@ -281,7 +280,7 @@ static int in_pause(struct pause *p) {
 
 static int start(struct shm *s, const struct recover_truth *t, struct recover_stats *st, enum scope scope) {
     struct pause p = { .s = s, .t = t, .st = st, .scope = scope };
-    if (!SHM_MUTATE(MUT_DRAIN_FROM_TAIL)) {
+    if (!SHM_MUTATE(MUT_DRAIN_FROM_TAIL) && !SHM_MUTATE(MUT_PENDING_BY_TAIL)) {
         for (uint32_t i = 0; i < s->header->max_ranges; i++) { /* rule 9: what LMDB says it reached, not what a dead ledger published */
             atomic_store_explicit(&s->ranges[i].tail, t->watermark(t->arg, i), memory_order_release);
             SHM_STEP("recover.tail");

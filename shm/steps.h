@@ -24,7 +24,6 @@ enum shm_mutation {
     MUT_NO_RESET,             /* rule 5 */
     MUT_DELIVERED_LATE,       /* rule 6: stored after the write to the client */
     MUT_LOWER_GIVES_FIRST,    /* rule 6 */
-    MUT_HOLD_STORED_FIRST,    /* rule 6: hold and HELD before the words were taken */
     MUT_DEAD_CHARGE_UNBOUND,  /* rule 6: a dead exchange is charged its estimate, whatever the hold */
     MUT_NO_ROOM_CHECK,        /* rule 7 */
     MUT_ROOM_WITHOUT_LIVE,    /* rule 7: head - tail alone */
@@ -43,7 +42,7 @@ enum shm_mutation {
     MUT_CLEAN_BEFORE_FALL,    /* rule 12: the range is used again too early */
     MUT_FREE_AT_SETTLE,       /* rule 13: dead slots are freed before the words are computed */
     MUT_SETTLE_UNDELIVERED,   /* promise 1: charges a dead exchange that delivered nothing */
-    MUT_KEEP_EPOCH,           /* rule 14: a new ledger goes on with the epoch it finds */
+    MUT_NO_ADOPT,             /* a limit set on the way: calls in flight do not come to count for it */
     MUT_NO_RECOVERY,
     MUT_COUNT
 };

@@ -19,7 +19,9 @@ uint64_t truth_compare(struct shm *s, const struct recover_truth *t, bool repair
 void truth_pending(const struct shm *s, const struct recover_truth *t, uint32_t range, uint64_t *from, uint64_t *to);
 
 #ifdef SHM_STEPS
-void *truth_memory(size_t *bytes); /* for the model, which saves and restores it */
+/* For the model, which saves and restores them: the sums, and what is known about them. */
+void *truth_memory(size_t *bytes);
+void *truth_state(size_t *bytes);
 #endif
 
 #endif
