@@ -26,6 +26,10 @@ endif
 ifdef FUZZING
 CFLAGS  += -fsanitize=fuzzer-no-link
 endif
+# shm/steps.h: named steps at which the model switches, and a server that can be told where to die.
+ifdef STEPS
+CFLAGS  += -DSHM_STEPS
+endif
 
 PROTO_SRC  := $(sort $(wildcard proto/*.c proto/*/*.c))
 SHM_SRC    := $(sort $(wildcard shm/*.c))
@@ -60,9 +64,10 @@ $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.c %.o,$^) $(2) $(LDLIBS)
 endef
 $(B)/tests/%: tests/unit/%.c $(NOMAIN)
 	$(call one-file,,-lcmocka)
-$(B)/model/%: tests/model/%.c $(NOMAIN)
+# The model and the stress test know shm/ and proto/ alone, built with steps; files beside them that are no program are shared.
+$(B)/model/%: tests/model/%.c $(filter-out %_model.c,$(wildcard tests/model/*.c)) $(SHM) $(PROTO)
 	$(call one-file)
-$(B)/stress/%: tests/stress/%.c $(NOMAIN)
+$(B)/stress/%: tests/stress/%.c $(filter-out %_stress.c,$(wildcard tests/stress/*.c)) $(SHM) $(PROTO)
 	$(call one-file)
 $(B)/bench/%: tools/bench/%.c $(NOMAIN)
 	$(call one-file)
@@ -74,10 +79,14 @@ unit: $(UNIT)
 	@tests/run-unit $(UNIT)
 model-build: $(MODEL)
 stress-build: $(STRESS)
-model: $(MODEL)
-	@tests/run-each 300 $(MODEL)
-stress: $(STRESS)
-	@tests/run-each 120 $(STRESS)
+steps-build:
+	$(MAKE) --no-print-directory B=$(B)/steps STEPS=1 all model-build stress-build
+model:
+	$(MAKE) --no-print-directory B=$(B)/steps STEPS=1 model-build
+	@tests/run-each 300 $(patsubst $(B)/%,$(B)/steps/%,$(MODEL))
+stress:
+	$(MAKE) --no-print-directory B=$(B)/steps STEPS=1 stress-build
+	@tests/run-each 120 $(patsubst $(B)/%,$(B)/steps/%,$(STRESS))
 bench: $(BENCH)
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
 fuzz-build: $(FUZZ)
@@ -104,6 +113,6 @@ install: all
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit-build unit model-build stress-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
+.PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

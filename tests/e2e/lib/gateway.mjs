@@ -127,7 +127,7 @@ function methods(g) {
     async start({ wait = true } = {}) {
       g.exit = null
       g.closing = false
-      const child = spawn(TOLLGATE, ['-c', g.conf], { cwd: g.dir, detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...g.env } })
+      const child = spawn(g.o.program ?? TOLLGATE, ['-c', g.conf], { cwd: g.dir, detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...g.env } })
       g.child = child
       g.pid = child.pid
       child.stdout.on('data', (c) => { g.output += c })
