@@ -9,7 +9,7 @@ enum { METRICS_MAX = 32 << 20 };
 void admin_healthz(struct exchange *ex) { reply_text(ex, 200, SLICE("text/plain"), SLICE("ok\n")); }
 
 void admin_readyz(struct exchange *ex) {
-    const struct worker *w = ex->worker;
+    struct worker *w = ex->worker;
     if (w->draining || atomic_load(&w->shm.header->draining))
         reply_text(ex, 503, SLICE("text/plain"), SLICE("draining\n"));
     else if (worker_shed(w) != SHED_NO)
@@ -147,7 +147,7 @@ static void put_gauge(struct buf *b, const char *name, const char *help, uint64_
     buf_printf(b, "# HELP %s %s\n# TYPE %s gauge\n%s %llu\n", name, help, name, name, (unsigned long long)v);
 }
 
-static void put_ledger(struct buf *b, const struct shm *shm, const struct worker *w) {
+static void put_ledger(struct buf *b, const struct shm *shm, struct worker *w) {
     const struct shm_header *h = shm->header;
     uint64_t depth = 0, live = 0;
     for (uint32_t r = 0; r < h->max_ranges; r++) {

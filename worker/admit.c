@@ -49,7 +49,7 @@ static void refuse_rate(struct exchange *ex, const char *which, bool never, uint
         snprintf(text, sizeof text, "This request alone is larger than the limit of %s per minute.", which);
     else
         snprintf(text, sizeof text, "Rate limit reached for %s per minute. Please slow down and retry after the time in Retry-After.", which);
-    struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = which, .message = slice_str(text), .never = never,
+    struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = slice_str(which), .message = slice_str(text), .never = never,
                              .retry_after_ms = wait_ticks / (RATE_TICKS_PER_S / 1000) + 1 };
     reply_fault(ex, &f);
 }
@@ -290,7 +290,7 @@ bool admit_call(struct exchange *ex) {
         money_refuse(&w->money, ex->slot, false);
         ex->slot = NULL;
         COUNT(w->counters, requests_limited, 1);
-        struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = "concurrency", .retry_after_ms = 1000,
+        struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = SLICE("concurrency"), .retry_after_ms = 1000,
                                  .message = SLICE("Too many requests at the same time for this API key.") };
         reply_fault(ex, &f);
         return false;

@@ -7,10 +7,17 @@
 
 #include <stdio.h>
 
-enum { ERROR_BODY_MAX = 1 << 20, TRIES_MAX = 16, REUSE_FAILURES_MAX = 3 };
+enum { ERROR_BODY_MAX = 1 << 20, TRIES_MAX = 16, REUSE_FAILURES_MAX = 3, HEAD_MAX = 16384 };
 
 static void on_upstream_event(struct upconn *u, uint32_t events);
 static bool send_request(struct exchange *ex);
+
+/* What the upstream speaks; echo speaks OpenAI's. */
+static const struct dialect *dialect_of(const struct snap_upstream *up) {
+    const struct dialect *d = dialect_find(up->dialect == DIALECT_ECHO ? DIALECT_OPENAI : up->dialect);
+    CHECK(d != NULL);
+    return d;
+}
 
 /* ---- letting go ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -138,45 +145,83 @@ static size_t put_auth(const struct exchange *ex, char *out, size_t at, size_t c
     return put(out, at, cap, SLICE("\r\n"));
 }
 
-static size_t put_query(const struct exchange *ex, char *out, size_t at, size_t cap) {
+static size_t put_query(const struct exchange *ex, char *out, size_t at, size_t cap, bool marked) {
     const struct snap *s = ex->snapshot->snap;
-    const char *mark = "?";
     SNAP_EACH(s, ex->try.up->query, struct snap_pair, q) {
-        at = put(out, at, cap, slice_str(mark));
+        at = put(out, at, cap, marked ? SLICE("&") : SLICE("?"));
         at = put(out, at, cap, snap_text(s, q->name));
         at = put(out, at, cap, SLICE("="));
         at = put(out, at, cap, snap_text(s, q->value));
-        mark = "&";
+        marked = true;
     }
     return at;
 }
 
+static bool configured_header(const struct exchange *ex, const char *name) {
+    const struct snap *s = ex->snapshot->snap;
+    SNAP_EACH(s, ex->try.up->headers, struct snap_pair, h)
+        if (slice_ieq(snap_text(s, h->name), slice_str(name)))
+            return true;
+    return false;
+}
+
+/* Versions and betas: the configuration's, else the client's where it speaks the same dialect, else what the dialect needs. */
+static size_t put_headers(const struct exchange *ex, char *out, size_t at, size_t cap) {
+    const struct snap *s = ex->snapshot->snap;
+    const struct dialect *d = dialect_of(ex->try.up);
+    bool same = ex->plan == &plan_pass;
+    if (same)
+        at = put(out, at, cap, ex->forward);
+    bool has = same && d->header_name != NULL && memmem(ex->forward.ptr, ex->forward.len, d->header_name, strlen(d->header_name)) != NULL;
+    if (d->header_name != NULL && !has && !configured_header(ex, d->header_name)) {
+        at = put(out, at, cap, slice_str(d->header_name));
+        at = put(out, at, cap, SLICE(": "));
+        at = put(out, at, cap, slice_str(d->header_value));
+        at = put(out, at, cap, SLICE("\r\n"));
+    }
+    SNAP_EACH(s, ex->try.up->headers, struct snap_pair, h) {
+        at = put(out, at, cap, snap_text(s, h->name));
+        at = put(out, at, cap, SLICE(": "));
+        at = put(out, at, cap, snap_text(s, h->value));
+        at = put(out, at, cap, SLICE("\r\n"));
+    }
+    return at;
+}
+
+static size_t put_path(struct exchange *ex, char *out, size_t at, size_t cap) {
+    const struct snap *s = ex->snapshot->snap;
+    struct buf path;
+    buf_init(&path, &ex->worker->pages, PAGE_BYTES);
+    at = put(out, at, cap, snap_text(s, ex->try.up->base_path));
+    if (!dialect_of(ex->try.up)->write_path(ex->target_model, ex->req.stream, &path))
+        at = cap + 1;
+    bool query = path.len > 0 && memchr(buf_ptr(&path), '?', path.len) != NULL;
+    at = put(out, at, cap, buf_slice(&path));
+    buf_release(&path);
+    return put_query(ex, out, at, cap, query);
+}
+
 /* The head that goes upstream: nothing of the client's credentials or hops is in it, for it is made anew. */
 static bool build_head(struct exchange *ex) {
-    struct attempt *t = &ex->try;
+    static char head[HEAD_MAX];
     const struct snap *s = ex->snapshot->snap;
-    size_t cap = sizeof t->head, at = 0;
+    size_t cap = sizeof head, at = 0;
     char number[48];
-    at = put(t->head, at, cap, SLICE("POST "));
-    at = put(t->head, at, cap, snap_text(s, t->up->base_path));
-    at = put(t->head, at, cap, slice_str(ex->pass->path));
-    at = put_query(ex, t->head, at, cap);
-    at = put(t->head, at, cap, SLICE(" HTTP/1.1\r\nHost: "));
-    at = put(t->head, at, cap, snap_text(s, t->up->host_header));
-    at = put(t->head, at, cap, SLICE("\r\n"));
-    at = put_auth(ex, t->head, at, cap);
-    at = put(t->head, at, cap, ex->req.stream ? SLICE("Content-Type: application/json\r\nAccept: text/event-stream\r\nUser-Agent: tollgate\r\n")
-                                              : SLICE("Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: tollgate\r\n"));
-    SNAP_EACH(s, t->up->headers, struct snap_pair, h) {
-        at = put(t->head, at, cap, snap_text(s, h->name));
-        at = put(t->head, at, cap, SLICE(": "));
-        at = put(t->head, at, cap, snap_text(s, h->value));
-        at = put(t->head, at, cap, SLICE("\r\n"));
-    }
-    int n = snprintf(number, sizeof number, "Content-Length: %zu\r\n\r\n", ex->pieces->bytes);
-    at = put(t->head, at, cap, slice_of(number, (size_t)n));
-    t->head_len = at;
-    return at <= cap;
+    at = put(head, at, cap, SLICE("POST "));
+    at = put_path(ex, head, at, cap);
+    at = put(head, at, cap, SLICE(" HTTP/1.1\r\nHost: "));
+    at = put(head, at, cap, snap_text(s, ex->try.up->host_header));
+    at = put(head, at, cap, SLICE("\r\n"));
+    at = put_auth(ex, head, at, cap);
+    at = put(head, at, cap, ex->req.stream ? SLICE("Content-Type: application/json\r\nAccept: text/event-stream\r\nUser-Agent: tollgate\r\n")
+                                           : SLICE("Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: tollgate\r\n"));
+    at = put_headers(ex, head, at, cap);
+    int n = snprintf(number, sizeof number, "Content-Length: %zu\r\n\r\n", ex->body_out.bytes);
+    at = put(head, at, cap, slice_of(number, (size_t)n));
+    if (at > cap)
+        return false;
+    ex->try.head = arena_copy(&ex->arena, slice_of(head, at));
+    return ex->try.head.ptr != NULL;
 }
 
 /* The name under which that route's provider knows the model. */
@@ -189,29 +234,101 @@ static struct slice target_model(struct exchange *ex) {
     return arena_printf(&ex->arena, "%.*s%.*s%.*s", (int)before, as.ptr, SLICE_ARG(ex->family_rest), (int)(as.len - before - 1), star + 1);
 }
 
-static bool build_body(struct exchange *ex) {
+static void report_dropped(struct exchange *ex, struct slice name) {
+    ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(name));
+}
+
+static bool keep_pieces(struct exchange *ex, const struct pieces *p) {
+    ex->body_out.at = arena_alloc(&ex->arena, p->count * sizeof *p->at);
+    if (ex->body_out.at == NULL)
+        return false;
+    memcpy(ex->body_out.at, p->at, p->count * sizeof *p->at);
+    ex->body_out.count = p->count;
+    ex->body_out.bytes = p->bytes;
+    return !ex->arena.overflow;
+}
+
+static uint32_t texts_of(const struct exchange *ex, struct snap_list list, struct slice *out, uint32_t max) {
     const struct snap *s = ex->snapshot->snap;
+    uint32_t n = 0;
+    SNAP_EACH(s, list, struct snap_str, text)
+        if (n < max)
+            out[n++] = snap_text(s, *text);
+    return n;
+}
+
+/* The body as it came, with splices. */
+static bool build_pass(struct exchange *ex) {
+    static struct pieces pieces;
     struct slice strip[32];
-    uint32_t strips = 0;
-    SNAP_EACH(s, ex->model->strip, struct snap_str, name)
-        if (strips < ARRAY_LEN(strip))
-            strip[strips++] = snap_text(s, *name);
-    struct pass_edit e = { .model = target_model(ex), .set_limit = ex->limit_cut, .limit = ex->out_limit,
-                           .limit_field = snap_text(s, ex->model->limit_field), .strip = strip, .strip_count = strips,
-                           .ask_usage = ex->req.stream };
+    struct pass_edit e = { .model = ex->target_model, .set_limit = ex->limit_cut, .limit = ex->out_limit,
+                           .limit_field = snap_text(ex->snapshot->snap, ex->model->limit_field), .strip = strip,
+                           .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)), .ask_usage = ex->req.stream };
     if (slice_eq(e.model, ex->req.model))
         e.model = SLICE_NONE;
-    ex->pieces = arena_alloc(&ex->arena, sizeof *ex->pieces);
-    if (ex->pieces == NULL)
+    for (uint32_t i = 0; i < ex->req.sealed_count; i++)
+        e.plain[i] = ex->plain[i];
+    pieces_reset(&pieces);
+    if (!ex->pass->build(&ex->json, &ex->req, &e, &ex->arena, &pieces) || !keep_pieces(ex, &pieces))
         return false;
-    pieces_reset(ex->pieces);
-    if (!ex->pass->build(&ex->json, &ex->req, &e, &ex->arena, ex->pieces))
-        return false;
-    ex->dropped = SLICE("");
-    for (uint32_t i = 0; i < strips; i++)
+    for (uint32_t i = 0; i < e.strip_count; i++)
         if (e.stripped >> i & 1)
-            ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(strip[i]));
-    return !ex->arena.overflow;
+            report_dropped(ex, strip[i]);
+    for (uint32_t i = 0; i < ex->req.drops; i++)
+        report_dropped(ex, ex->req.drop_names[i]);
+    return true;
+}
+
+/* Reads the request into the neutral form (once) and writes it for the target. 0 done; else ex was answered or the route is out. */
+static bool build_translation(struct exchange *ex, struct ir_fault *f) {
+    struct slice strip[32], allow[32];
+    struct ir_budget budgets[16];
+    const struct snap *s = ex->snapshot->snap;
+    struct ir_target t = { .model = ex->target_model, .origin = ex->try.up->id, .max_output = ex->model->max_output,
+                           .set_limit = ex->limit_cut, .limit = ex->out_limit, .limit_field = snap_text(s, ex->model->limit_field),
+                           .strip = strip, .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
+                           .allow = allow, .allow_count = texts_of(ex, ex->model->allow, allow, ARRAY_LEN(allow)), .budgets = budgets };
+    SNAP_EACH(s, ex->model->budgets, struct snap_pair, b) {
+        uint64_t tokens;
+        if (t.budget_count < ARRAY_LEN(budgets) && slice_to_u64(snap_text(s, b->value), &tokens))
+            budgets[t.budget_count++] = (struct ir_budget){ snap_text(s, b->name), tokens };
+    }
+    if (ex->ir == NULL) {
+        struct dialect_path path = { .model = ex->path_model, .stream = ex->path_stream, .sse = !ex->as_array };
+        ex->ir = arena_alloc(&ex->arena, sizeof *ex->ir);
+        if (ex->ir == NULL || !translate_read(dialect_find(ex->dialect), &ex->json, &path, &ex->arena, ex->ir, f))
+            return false;
+    }
+    struct ir_dropped dropped = { 0 };
+    struct buf body;
+    buf_init(&body, &ex->worker->pages, (size_t)s->max_body * 2);
+    bool ok = dialect_of(ex->try.up)->write_request(ex->ir, &t, &dropped, &body, f);
+    struct slice text = ok ? arena_copy(&ex->arena, buf_slice(&body)) : SLICE_NONE;
+    buf_release(&body);
+    if (!ok)
+        return false;
+    for (uint32_t i = 0; i < dropped.count; i++)
+        report_dropped(ex, dropped.names[i]);
+    ex->body_out = (struct body_pieces){ arena_alloc(&ex->arena, sizeof(struct slice)), 1, text.len };
+    if (text.ptr == NULL || ex->body_out.at == NULL)
+        return ir_refuse(f, "body_too_large", SLICE_NONE, SLICE("The request is too large."));
+    ex->body_out.at[0] = text;
+    return true;
+}
+
+/* The plan for this route, and the body it sends. false: the exchange was answered. */
+static bool build_body(struct exchange *ex) {
+    struct ir_fault f = { .status = 500, .code = SLICE("internal"), .message = SLICE("The request could not be prepared.") };
+    bool same = dialect_of(ex->try.up)->id == (enum ir_dialect)ex->dialect && !ir_has_carrier(ex->body);
+    ex->plan = same ? &plan_pass : &plan_translate;
+    ex->target_model = target_model(ex);
+    ex->dropped = SLICE("");
+    if (same ? build_pass(ex) : build_translation(ex, &f))
+        return true;
+    struct reply_fault r = { .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code };
+    meter_release(ex);
+    reply_fault(ex, &r);
+    return false;
 }
 
 static void on_timer(struct timer *timer) {
@@ -279,12 +396,10 @@ void attempt_start(struct exchange *ex) {
         COUNT(ex->worker->counters, upstream_retries, 1);
     if (ex->slot != NULL)
         ex->slot->usage.upstream_id = ex->try.up->id;
-    if (!build_body(ex)) {
-        reply_error(ex, 500, "internal", NULL, "The request could not be prepared.");
+    if (!build_body(ex))
         return;
-    }
     if (ex->try.up->dialect == DIALECT_ECHO) {
-        chat_echo(ex);
+        echo_run(ex);
         return;
     }
     if (!build_head(ex)) {
@@ -301,19 +416,19 @@ static bool send_request(struct exchange *ex) {
     u->owner = ex;
     u->on_event = on_upstream_event;
     ex->state = EX_REQUEST;
-    size_t all = t->head_len + ex->pieces->bytes;
+    size_t all = t->head.len + ex->body_out.bytes;
     while (t->sent < all) {
         struct iovec iov[64];
         int n = 0;
         size_t skip = t->sent;
-        if (skip < t->head_len) {
-            iov[n++] = (struct iovec){ t->head + skip, t->head_len - skip };
+        if (skip < t->head.len) {
+            iov[n++] = (struct iovec){ (void *)(uintptr_t)(t->head.ptr + skip), t->head.len - skip };
             skip = 0;
         } else {
-            skip -= t->head_len;
+            skip -= t->head.len;
         }
-        for (uint32_t i = 0; i < ex->pieces->count && n < (int)ARRAY_LEN(iov); i++) {
-            struct slice p = ex->pieces->at[i];
+        for (uint32_t i = 0; i < ex->body_out.count && n < (int)ARRAY_LEN(iov); i++) {
+            struct slice p = ex->body_out.at[i];
             if (skip >= p.len) {
                 skip -= p.len;
                 continue;
@@ -349,8 +464,7 @@ void attempt_failed(struct exchange *ex, int status, const char *code, const cha
     ex->last_status = status;
     ex->last_code = code;
     ex->last_retry_after_ms = ex->try.retry_after_ms;
-    if (text != ex->last_text)
-        snprintf(ex->last_text, sizeof ex->last_text, "%s", text);
+    snprintf(ex->last_text, sizeof ex->last_text, "%s", text);
     attempt_abandon(ex);
     if (ex->conn == NULL) { /* nobody waits for another try */
         exchange_finish(ex);
@@ -368,34 +482,47 @@ void attempt_failed(struct exchange *ex, int status, const char *code, const cha
     attempt_start(ex);
 }
 
-/* A status that is not the request's fault: which key or route is out, and is there another? */
-static void failed_status(struct exchange *ex, int status) {
+/* A provider's error before anything went out to the client: the request's fault is told, the rest is a failed attempt. */
+void relay_fault(struct exchange *ex, const struct ir_fault *f) {
     struct attempt *t = &ex->try;
-    bool keys_left = false;
-    uint64_t until;
-    uint32_t rotation = 0;
-    uint32_t cooldown = t->up->cooldown_ms;
-    if (status == 401 || status == 402 || status == 403) {
-        worker_log(ex->worker, LOG_ERROR, "upstream %.*s refuses its API key number %d with status %d: check the key and the account at the provider",
-                   SLICE_ARG(snap_text(ex->snapshot->snap, t->up->name)), t->key + 1, status);
-        upstream_cool_key(ex->worker, t->up, t->key, cooldown);
-        keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, &until) >= 0;
-        attempt_failed(ex, 502, "upstream_failed", "The provider refused the gateway's credentials.", !keys_left);
-    } else if (status == 429) {
-        upstream_cool_key(ex->worker, t->up, t->key, t->retry_after_ms > 0 ? t->retry_after_ms : 1000);
-        keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, &until) >= 0;
-        if (t->retry_after_ms == 0)
-            t->retry_after_ms = 1000;
-        attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.", !keys_left);
-    } else if (status == 404 || status < 500) {
-        worker_log(ex->worker, LOG_WARN, "upstream %.*s answers status %d: check base_url and the model's name in its route",
-                   SLICE_ARG(snap_text(ex->snapshot->snap, t->up->name)), status);
-        attempt_failed(ex, 502, "upstream_failed", "The provider did not accept the request.", true);
-    } else {
-        upstream_report(ex->worker, t->up, false, 0);
-        snprintf(ex->up_text, sizeof ex->up_text, "The provider failed with status %d.", status);
-        attempt_failed(ex, status == 504 ? 504 : 502, status == 504 ? "upstream_timeout" : "upstream_failed", ex->up_text, false);
+    struct slice up = snap_text(ex->snapshot->snap, t->up->name);
+    uint32_t rotation = ex->key_rotation;
+    bool keys_left;
+    switch (f->blame) {
+    case IR_BLAME_CLIENT: {
+        struct reply_fault r = { .status = f->status, .code = "invalid_value", .param = f->param, .message = f->message,
+                                 .provider_code = f->code };
+        meter_release(ex);
+        if (ex->conn == NULL)
+            exchange_finish(ex);
+        else
+            reply_fault(ex, &r);
+        return;
     }
+    case IR_BLAME_KEY:
+        worker_log(ex->worker, LOG_ERROR, "upstream %.*s refuses its API key number %d (%.*s): check the key and the account at the provider",
+                   SLICE_ARG(up), t->key + 1, (int)(f->detail.len < 200 ? f->detail.len : 200), f->detail.ptr ? f->detail.ptr : "");
+        upstream_cool_key(ex->worker, t->up, t->key, t->up->cooldown_ms);
+        keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
+        attempt_failed(ex, 502, "upstream_failed", "The provider refused the gateway's credentials.", !keys_left);
+        return;
+    case IR_BLAME_RATE:
+        t->retry_after_ms = t->retry_after_ms > 0 ? t->retry_after_ms : f->retry_after_ms > 0 ? f->retry_after_ms : 1000;
+        upstream_cool_key(ex->worker, t->up, t->key, t->retry_after_ms);
+        keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
+        attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.", !keys_left);
+        return;
+    case IR_BLAME_ROUTE:
+        worker_log(ex->worker, LOG_ERROR, "upstream %.*s does not accept a request for model %.*s (%.*s): check base_url and the model's route",
+                   SLICE_ARG(up), SLICE_ARG(ex->target_model), (int)(f->detail.len < 200 ? f->detail.len : 200), f->detail.ptr ? f->detail.ptr : "");
+        attempt_failed(ex, 502, "upstream_failed", "The provider did not accept the request.", true);
+        return;
+    case IR_BLAME_UPSTREAM: break;
+    }
+    upstream_report(ex->worker, t->up, false, 0);
+    t->retry_after_ms = 0;
+    attempt_failed(ex, f->status == 504 ? 504 : 502, f->status == 504 ? "upstream_timeout" : "upstream_failed", "The provider reported an error.",
+                   false);
 }
 
 /* The connection broke before the answer was whole. */
@@ -452,7 +579,7 @@ static int take_head(struct exchange *ex) {
     }
     const struct http_header *type = http_find(&head, SLICE("content-type"));
     t->status = head.status;
-    t->keep_alive = head.keep_alive && t->sent == t->head_len + ex->pieces->bytes && !t->write_failed;
+    t->keep_alive = head.keep_alive && t->sent == t->head.len + ex->body_out.bytes && !t->write_failed;
     t->retry_after_ms = retry_after(&head);
     t->event_stream = type != NULL && slice_ieq(slice_of(type->value.ptr, type->value.len < 17 ? type->value.len : 17), SLICE("text/event-stream"));
     t->body_length = head.body == HTTP_BODY_SIZED ? head.content_length : 0;
@@ -477,13 +604,13 @@ static void whole_body(struct exchange *ex, struct slice body) {
     t->complete = true;
     if (t->status >= 200 && t->status < 300) {
         relay_body(ex, body);
-    } else if (t->status == 400 || t->status == 413 || t->status == 422) {
-        relay_upstream_error(ex, t->status, body);
-    } else {
-        if (t->status >= 300 && t->status < 400)
-            t->status = 502;
-        failed_status(ex, t->status);
+        return;
     }
+    struct ir_fault f = { 0 };
+    dialect_read_error(t->status, body, t->retry_after_ms / 1000, &ex->arena, &f);
+    if (f.param.ptr != NULL)
+        f.param = arena_copy(&ex->arena, f.param);
+    relay_fault(ex, &f);
 }
 
 /* Body bytes out of what was read, for a whole answer. false: the attempt is over. */

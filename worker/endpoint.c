@@ -4,18 +4,23 @@
 #include <stdio.h>
 
 static const struct endpoint endpoints[] = {
-    { "POST", "/v1/chat/completions", SHAPE_OPENAI, NEEDS_KEY, true, chat_run },
-    { "GET", "/v1/models", SHAPE_OPENAI, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
-    { "GET", "/v1/models/*", SHAPE_OPENAI, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
-    { "GET", "/v1beta/models", SHAPE_GEMINI, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
-    { "GET", "/v1beta/models/*", SHAPE_GEMINI, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
-    { "GET", "/v1/key", SHAPE_OPENAI, NEEDS_KEY, false, key_show },
+    { "POST", "/v1/chat/completions", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, call_run },
+    { "POST", "/v1/responses", SHAPE_OPENAI, DIALECT_RESPONSES, NEEDS_KEY, true, call_run },
+    { "POST", "/v1/messages", SHAPE_ANTHROPIC, DIALECT_ANTHROPIC, NEEDS_KEY, true, call_run },
+    { "POST", "/v1beta/models/*", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run },
+    { "GET", "/v1/models", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
+    { "GET", "/v1/models/*", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
+    { "GET", "/v1beta/models", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
+    { "GET", "/v1beta/models/*", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
+    { "GET", "/v1/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show },
+    { "GET", "/api/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show },
+    { "GET", "/v1/key", SHAPE_OPENAI, 0, NEEDS_KEY, false, key_show },
 };
 
 static const struct endpoint admin_endpoints[] = {
-    { "GET", "/healthz", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_healthz },
-    { "GET", "/readyz", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_readyz },
-    { "GET", "/metrics", SHAPE_DETAIL, NEEDS_NOTHING, false, admin_metrics },
+    { "GET", "/healthz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_healthz },
+    { "GET", "/readyz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_readyz },
+    { "GET", "/metrics", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_metrics },
 };
 
 static bool matches(const char *pattern, struct slice path, struct slice *rest) {

@@ -51,14 +51,22 @@ void worker_resolve_now(struct worker *w, uint32_t upstream_id) {
     ipc_send(&w->channel, &h, slice_of((const char *)&upstream_id, sizeof upstream_id), NULL, 0);
 }
 
-enum shm_shed worker_shed(const struct worker *w) {
+/* The ledger's own word, and what a stuck ledger cannot say: our ring holds records and its tail has not moved for too long. */
+enum shm_shed worker_shed(struct worker *w) {
     enum { STUCK_NS = 2000000000 };
     const struct shm_header *h = w->shm.header;
+    const struct shm_range *r = &w->shm.ranges[w->heritage.range];
     uint32_t shed = atomic_load_explicit(&h->shed, memory_order_relaxed);
     if (shed != SHED_NO)
         return (enum shm_shed)shed;
     uint64_t oldest = atomic_load_explicit(&h->oldest_pending_ns, memory_order_relaxed);
-    return oldest != 0 && w->loop.now_ns > oldest + STUCK_NS ? SHED_LEDGER_STUCK : SHED_NO;
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+    if (tail != w->ring_tail || tail == atomic_load_explicit(&r->head, memory_order_relaxed)) {
+        w->ring_tail = tail;
+        w->ring_since_ns = w->loop.now_ns;
+    }
+    bool stuck = (oldest != 0 && w->loop.now_ns > oldest + STUCK_NS) || w->loop.now_ns > w->ring_since_ns + STUCK_NS;
+    return stuck ? SHED_LEDGER_STUCK : SHED_NO;
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------------------------------------------------------- */
@@ -193,6 +201,7 @@ static struct timer tick;
 static void on_tick(struct timer *t) {
     struct worker *w = the_worker;
     atomic_store_explicit(&w->counters->memory_pages, w->pages.in_use, memory_order_relaxed);
+    worker_shed(w); /* looks at the ring, so that "since when" is never older than a tick */
     access_log_flush(w);
     loop_timer(&w->loop, t, TICK_MS);
 }

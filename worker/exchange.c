@@ -281,7 +281,8 @@ void exchange_forget_request(struct exchange *ex) {
     }
     ex->body_in_place = 0;
     ex->body = SLICE_NONE;
-    ex->pieces = NULL;
+    ex->body_out = (struct body_pieces){ NULL, 0, 0 };
+    ex->ir = NULL;
     ex->json = (struct json){ 0 };
     buf_release(&ex->body_buf);
     arena_reset(&ex->arena);
@@ -313,8 +314,12 @@ void exchange_finish(struct exchange *ex) {
             buf_consume(&c->in, ex->head_bytes);
         discard_body(ex);
     }
+    if (ex->tr_open)
+        translate_close(&ex->tr);
     exchange_forget_request(ex);
     buf_release(&ex->reply);
+    if (ex->tr_out.mem != NULL)
+        buf_release(&ex->tr_out);
     buf_release(&ex->held);
     snapshot_release(ex->snapshot);
     bool keep = ex->keep && ex->body_reader.done;

@@ -3,6 +3,7 @@
 #define TG_EXCHANGE_H
 
 #include "proto/http/http.h"
+#include "proto/dialect/translate.h"
 #include "proto/pass/pass.h"
 #include "proto/sse.h"
 #include "worker/conn.h"
@@ -28,6 +29,7 @@ struct endpoint {
     const char *method;
     const char *path;              /* a trailing * takes the rest as ex->path_rest */
     enum shape shape;
+    enum dialect_id dialect;       /* of a model call */
     enum { NEEDS_NOTHING, NEEDS_KEY, NEEDS_KEY_UNLESS_PUBLIC } needs;
     bool body;                     /* reads a body first */
     void (*run)(struct exchange *ex);
@@ -42,8 +44,8 @@ struct attempt { /* one try at one upstream */
     struct up_ticket ticket;
     bool waiting;                  /* the ticket is out */
     struct upconn *conn;
-    char head[1536];               /* of the request */
-    size_t head_len, sent;         /* bytes of head and body gone out */
+    struct slice head;             /* of the request, in the arena */
+    size_t sent;         /* bytes of head and body gone out */
     struct http_reader reader;
     size_t head_scanned;
     bool keep_alive;
@@ -59,6 +61,23 @@ struct attempt { /* one try at one upstream */
     bool complete;                 /* the answer was read to its end: the connection can serve again */
 };
 
+/* How an answer gets from its upstream's dialect to the client's: pass (the same) or translate. Bytes go onto the relay's batch. */
+enum plan_result { PLAN_OK, PLAN_DONE /* all of it is on the batch, figures settled */, PLAN_ERROR /* the provider's; fault says which */, PLAN_BAD };
+struct plan {
+    bool (*begin)(struct exchange *ex);
+    enum plan_result (*event)(struct exchange *ex, const struct sse_event *ev, struct pieces *out, struct ir_fault *f);
+    enum plan_result (*end)(struct exchange *ex, struct pieces *out, struct ir_fault *f); /* the upstream ended properly */
+    bool (*finished)(const struct exchange *ex);                                            /* it said why the answer ended */
+    void (*fail)(struct exchange *ex, const struct ir_fault *f, struct pieces *out);
+    /* A whole answer. PLAN_DONE: its body is on out. */
+    enum plan_result (*whole)(struct exchange *ex, const struct json *j, struct pieces *out, struct ir_fault *f);
+    struct slice (*ping)(const struct exchange *ex);
+    const char *(*content_type)(const struct exchange *ex);
+};
+extern const struct plan plan_pass, plan_translate;
+
+struct body_pieces { struct slice *at; uint32_t count; size_t bytes; };
+
 struct exchange {
     uint32_t magic;
     enum exchange_state state;
@@ -73,7 +92,8 @@ struct exchange {
     char request_id[SHM_REQUEST_ID + 1];
     uint8_t request_id_len;
     bool head_request, http10, keep, expect_continue;
-    bool cors;                     /* the client sent Origin and it is configured */
+    bool cors;                     /* configured */
+    bool cors_any;                 /* this answer is for every page */
     bool anthropic_version;        /* the header is there: a model list takes Anthropic's shape */
     bool head_consumed;
     size_t head_bytes;
@@ -108,7 +128,18 @@ struct exchange {
     const struct pass *pass;
     struct pass_request req;
     struct json json;
-    struct pieces *pieces;         /* of the body to send, in the arena */
+    struct body_pieces body_out;   /* the body to send; in the arena */
+    enum dialect_id dialect;       /* of the client */
+    struct slice path_model;       /* where the path names it (Gemini) */
+    bool path_stream, as_array;
+    struct slice forward;          /* header lines of the client that a provider of the same dialect gets (versions, betas) */
+    const struct plan *plan;
+    struct slice target_model;     /* the model's name at this attempt's provider */
+    struct slice plain[PASS_SEALED]; /* unsealed ids of req.sealed */
+    struct ir_request *ir;         /* read when a route needs a translation */
+    struct translate tr;
+    bool tr_open;
+    struct buf tr_out;             /* translated bytes on their way */
     uint64_t out_limit;            /* output tokens a single answer may have; 0: none known */
     bool limit_cut;
 
@@ -141,7 +172,9 @@ struct exchange {
     struct sse sse;
     struct buf reply;              /* a whole body that came in pieces; of a stream: the unfinished event */
     struct buf held;
-    bool head_sent, chunked, paused, client_wants_stream;
+    bool head_sent, chunked, paused;
+    bool stream_ready;
+    bool answer_done;              /* all of the answer is out */
     bool limits_shown;
     int status;                    /* sent to the client */
     uint64_t first_byte_ns, last_sent_ns;
@@ -204,7 +237,8 @@ bool relay_stream_bytes(struct exchange *ex, struct slice bytes);
 void relay_stream_end(struct exchange *ex);     /* the upstream ended properly; the exchange is over afterwards */
 void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text); /* after bytes went out: an error event, the end */
 void relay_body(struct exchange *ex, struct slice body);                        /* a whole answer; the exchange is over afterwards */
-void relay_upstream_error(struct exchange *ex, int status, struct slice body);  /* a 4xx about the request is passed on */
+/* A provider's error before anything went out: passed on where the request is at fault, else a failed attempt. */
+void relay_fault(struct exchange *ex, const struct ir_fault *f);
 
 /* ---- reply.c ---- */
 /* A whole answer with a JSON (or other) body; the body may lie anywhere until this returns. */
@@ -218,15 +252,15 @@ void reply_error(struct exchange *ex, int status, const char *code, const char *
 struct reply_fault {
     int status;
     const char *code;
-    const char *param;
+    struct slice param;
     struct slice message;
     struct slice provider_code; /* the provider's own code: wins over code where there is one */
     uint64_t retry_after_ms;    /* 0: no Retry-After */
     bool never;                 /* 429 that waiting does not help */
 };
 void reply_fault(struct exchange *ex, const struct reply_fault *f);
-/* The error as an event of a begun stream. */
-struct slice reply_error_event(struct exchange *ex, const struct reply_fault *f, struct arena *arena);
+/* The error's body, as reply_fault would send it. */
+struct slice reply_error_body(struct exchange *ex, const struct reply_fault *f, struct arena *arena);
 /* The head of a stream. */
 size_t reply_stream_head(struct exchange *ex, char *out, size_t cap);
 
@@ -237,15 +271,17 @@ void access_log_flush(struct worker *w);
 void access_log_reopen(struct worker *w, int access_fd, int error_fd);
 
 /* ---- endpoints elsewhere ---- */
-void chat_run(struct exchange *ex);             /* chat.c */
-void chat_echo(struct exchange *ex);            /* the built-in upstream answers */
+void call_run(struct exchange *ex);             /* generate.c: a model call in any dialect */
+void gemini_run(struct exchange *ex);           /* the same, its model and method in the path */
+void echo_run(struct exchange *ex);             /* the built-in upstream answers */
 void models_list(struct exchange *ex);          /* models.c */
 void models_show(struct exchange *ex);
-void key_show(struct exchange *ex);
+void key_show(struct exchange *ex);             /* key.c */
+void status_show(struct exchange *ex);          /* status.c */
 void admin_healthz(struct exchange *ex);        /* admin.c */
 void admin_readyz(struct exchange *ex);
 void admin_metrics(struct exchange *ex);
 /* Why new billable work cannot be taken now, or SHED_NO; reads what the ledger publishes, so it sees a stuck one too. */
-enum shm_shed worker_shed(const struct worker *w);
+enum shm_shed worker_shed(struct worker *w);
 
 #endif

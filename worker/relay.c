@@ -1,108 +1,47 @@
-/* The relay by pass: an answer goes to the client as it comes, tapped for its figures.
+/* The relay: an answer goes to the client as it comes.
  *
- * A stream's events are forwarded in the loop turn that brought them, as slices of what was read: all events of one read leave in one
- * write. What of an event is incomplete waits in ex->reply. The head goes out with the first event, so that an error that comes first
- * can still be a status, or be tried elsewhere. When the stream has said all, the client is done with; the exchange may live on for
- * the last bytes of the upstream's framing (EX_DRAIN), for that keeps its connection. */
+ * A stream's events are worked off in the loop turn that brought them, and all that one read brought leaves in one write. What of an event
+ * is incomplete waits in ex->reply. The head goes out with the first bytes, so that an error that comes first can still be a status, or be
+ * tried elsewhere. When the answer is complete the client is done with; the exchange may live on for the last bytes of the upstream's
+ * framing (EX_DRAIN), for that keeps its connection. What is done with an event is the plan's affair: no dialect is known here. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
 
-enum { EVENT_MAX = 32 << 20, HEAD_BYTES = 6144, PIECES_LOW = 64 };
+enum { EVENT_MAX = 32 << 20, HEAD_BYTES = 6144, PIECES_LOW = 64, TRANSLATED_LOW = 64 << 10 };
 
 static struct pieces batch; /* one at a time: a worker is one thread */
 
-/* The figures are final: price and settle before the bytes that show them go out. */
-static void on_usage(void *arg, struct pass_answer *a, struct pass_cost *cost) {
-    struct exchange *ex = arg;
-    if (ex->status == 0)
-        ex->status = 200;
-    meter_settle(ex, !a->usage_seen);
-    meter_cost(ex, &a->meters, cost);
-}
-
-static void begin_answer(struct exchange *ex) {
-    struct pass_answer *a = &ex->answer;
-    memset(a, 0, offsetof(struct pass_answer, ident));
-    a->ident_len = 0;
-    a->id_prefix = snap_text(ex->snapshot->snap, ex->snapshot->snap->id_prefix);
-    a->wants_usage = ex->req.wants_usage;
-    a->arg = ex;
-    a->on_usage = on_usage;
-    a->held = &ex->held;
-}
+static void batch_reset(void) { pieces_reset(&batch); }
 
 /* ---- whole answers --------------------------------------------------------------------------------------------------------------------- */
 
-static void provider_fault(struct exchange *ex, const struct pass_fault *f, int status) {
-    struct slice text = f->message.len > 0 ? f->message : SLICE("The provider rejected the request.");
-    struct reply_fault r = { .status = status, .code = status == 413 ? "body_too_large" : "invalid_value", .message = text,
-                             .param = f->param.ptr, .provider_code = f->code };
-    meter_release(ex);
-    reply_fault(ex, &r);
-}
-
-void relay_upstream_error(struct exchange *ex, int status, struct slice body) {
-    struct pass_fault f = { 0 };
-    struct json j;
-    if (json_parse(&j, &ex->arena, body.ptr, body.len))
-        ex->pass->error(&j, &ex->arena, &f);
-    if (f.param.ptr != NULL)
-        f.param = arena_copy(&ex->arena, f.param);
-    if (ex->conn == NULL)
-        exchange_finish(ex);
-    else
-        provider_fault(ex, &f, status);
-}
-
-/* An error inside a 200, before anything went out: the request's fault is told, the rest is a failed attempt. */
-static void early_error(struct exchange *ex, const struct pass_fault *f) {
-    if (f->status == 400 || f->status == 413 || f->status == 422 || slice_is(f->type, "invalid_request_error")) {
-        struct pass_fault copy = *f;
-        copy.param = f->param.ptr != NULL ? arena_copy(&ex->arena, f->param) : f->param;
-        attempt_abandon(ex);
-        if (ex->conn == NULL)
-            exchange_finish(ex);
-        else
-            provider_fault(ex, &copy, f->status ? f->status : 400);
-        return;
-    }
-    bool limited = f->status == 429 || slice_starts(f->type, SLICE("rate_limit"));
-    if (limited) {
-        ex->try.retry_after_ms = 1000;
-        upstream_cool_key(ex->worker, ex->try.up, ex->try.key, 1000);
-        attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.", false);
-    } else {
-        upstream_report(ex->worker, ex->try.up, false, 0);
-        attempt_failed(ex, 502, "upstream_failed", "The provider reported an error.", false);
-    }
+static void not_understood(struct exchange *ex) {
+    upstream_report(ex->worker, ex->try.up, false, 0);
+    attempt_failed(ex, 502, "upstream_failed", "The provider's answer could not be understood.", false);
 }
 
 void relay_body(struct exchange *ex, struct slice body) {
-    struct pass_fault f = { 0 };
+    struct ir_fault f = { 0 };
     struct json j;
     ex->status = 200;
-    begin_answer(ex);
-    if (ex->req.stream || !json_parse(&j, &ex->arena, body.ptr, body.len)) {
-        attempt_failed(ex, 502, "upstream_failed", "The provider's answer could not be understood.", false);
+    batch_reset();
+    if (!json_parse(&j, &ex->arena, body.ptr, body.len) || !ex->plan->begin(ex)) {
+        not_understood(ex);
         return;
     }
-    pieces_reset(&batch);
-    switch (ex->pass->whole(&ex->answer, &j, &ex->arena, &batch, &f)) {
-    case PASS_ERROR: early_error(ex, &f); return;
-    case PASS_BAD:
-        if (!ex->settled) {
-            attempt_failed(ex, 502, "upstream_failed", "The provider's answer could not be understood.", false);
-            return;
-        }
-        reply_error(ex, 500, "internal", NULL, "The answer could not be prepared.");
-        return;
-    case PASS_OK: break;
-    }
-    if (ex->conn == NULL)
-        exchange_finish(ex);
-    else
+    enum plan_result r = ex->plan->whole(ex, &j, &batch, &f);
+    if (r == PLAN_DONE && ex->conn != NULL) {
         reply_pieces(ex, 200, &batch);
+    } else if (r == PLAN_DONE) {
+        exchange_finish(ex);
+    } else if (ex->settled) {
+        reply_error(ex, 500, "internal", NULL, "The answer could not be prepared.");
+    } else if (r == PLAN_ERROR) {
+        relay_fault(ex, &f);
+    } else {
+        not_understood(ex);
+    }
 }
 
 /* ---- streams ---------------------------------------------------------------------------------------------------------------------------- */
@@ -113,9 +52,11 @@ static void on_ping(struct timer *t) {
     if (ex->conn == NULL || ex->state != EX_STREAM)
         return;
     if (silent_ms >= every_ms && !ex->paused && ex->conn->out.len == 0) {
-        struct slice ping = ex->chunked ? SLICE("8\r\n: ping\n\n\r\n") : SLICE(": ping\n\n");
-        struct iovec iov = { (void *)(uintptr_t)ping.ptr, ping.len };
-        conn_send(ex->conn, &iov, 1);
+        struct slice ping = ex->plan->ping(ex);
+        char size[24];
+        int n = ex->chunked ? snprintf(size, sizeof size, "%zx\r\n", ping.len) : 0;
+        struct iovec iov[3] = { { size, (size_t)n }, { (void *)(uintptr_t)ping.ptr, ping.len }, { (void *)(uintptr_t)"\r\n", ex->chunked ? 2 : 0 } };
+        conn_send(ex->conn, iov, 3);
         ex->last_sent_ns = ex->worker->loop.now_ns;
         silent_ms = 0;
     }
@@ -123,16 +64,17 @@ static void on_ping(struct timer *t) {
 }
 
 void relay_stream_begin(struct exchange *ex) {
-    begin_answer(ex);
     sse_init(&ex->sse, EVENT_MAX);
     ex->ping.fn = on_ping;
+    ex->answer_done = false;
+    ex->stream_ready = ex->plan->begin(ex);
 }
 
-/* Once bytes go out nothing is tried again, so the request's memory goes; its pieces and names were sent. */
+/* Once bytes go out nothing is tried again, so the request's memory goes (a translation still looks at it). */
 static size_t open_stream(struct exchange *ex, char *head) {
     size_t n = reply_stream_head(ex, head, HEAD_BYTES);
     ex->dropped = SLICE("");
-    if (ex->try.sent >= ex->try.head_len + (ex->pieces ? ex->pieces->bytes : 0))
+    if (ex->plan == &plan_pass && ex->try.sent >= ex->try.head.len + ex->body_out.bytes)
         exchange_forget_request(ex);
     if (ex->snapshot->snap->stream_ping_ms > 0)
         loop_timer(&ex->worker->loop, &ex->ping, ex->snapshot->snap->stream_ping_ms);
@@ -145,27 +87,25 @@ static void send_batch(struct exchange *ex, bool last) {
     static char head[HEAD_BYTES];
     char size[24];
     int n = 0;
-    if (ex->conn == NULL) {
-        pieces_reset(&batch);
-        return;
+    pieces_add(&batch, buf_slice(&ex->tr_out));
+    if (ex->conn != NULL && (batch.count > 0 || last)) {
+        if (ex->slot != NULL)
+            money_delivered(ex->slot, ex->answer.text_bytes);
+        ex->text_delivered = ex->answer.text_bytes;
+        if (!ex->head_sent)
+            iov[n++] = (struct iovec){ head, open_stream(ex, head) };
+        if (ex->chunked && batch.bytes > 0)
+            iov[n++] = (struct iovec){ size, (size_t)snprintf(size, sizeof size, "%zx\r\n", batch.bytes) };
+        for (uint32_t i = 0; i < batch.count; i++)
+            iov[n++] = (struct iovec){ (void *)(uintptr_t)batch.at[i].ptr, batch.at[i].len };
+        struct slice end = !ex->chunked ? SLICE("") : batch.bytes == 0 ? SLICE("0\r\n\r\n") : last ? SLICE("\r\n0\r\n\r\n") : SLICE("\r\n");
+        if (end.len > 0)
+            iov[n++] = (struct iovec){ (void *)(uintptr_t)end.ptr, end.len };
+        conn_send(ex->conn, iov, n);
+        ex->last_sent_ns = ex->worker->loop.now_ns;
     }
-    if (batch.count == 0 && !last)
-        return;
-    if (ex->slot != NULL)
-        money_delivered(ex->slot, ex->answer.text_bytes);
-    ex->text_delivered = ex->answer.text_bytes;
-    if (!ex->head_sent)
-        iov[n++] = (struct iovec){ head, open_stream(ex, head) };
-    if (ex->chunked && batch.bytes > 0)
-        iov[n++] = (struct iovec){ size, (size_t)snprintf(size, sizeof size, "%zx\r\n", batch.bytes) };
-    for (uint32_t i = 0; i < batch.count; i++)
-        iov[n++] = (struct iovec){ (void *)(uintptr_t)batch.at[i].ptr, batch.at[i].len };
-    struct slice end = !ex->chunked ? SLICE("") : batch.bytes == 0 ? SLICE("0\r\n\r\n") : last ? SLICE("\r\n0\r\n\r\n") : SLICE("\r\n");
-    if (end.len > 0)
-        iov[n++] = (struct iovec){ (void *)(uintptr_t)end.ptr, end.len };
-    conn_send(ex->conn, iov, n);
-    ex->last_sent_ns = ex->worker->loop.now_ns;
-    pieces_reset(&batch);
+    buf_release(&ex->tr_out);
+    batch_reset();
 }
 
 /* The client has it all; the exchange stays for the upstream's last bytes. */
@@ -182,39 +122,44 @@ static void client_done(struct exchange *ex) {
     }
 }
 
+/* What an upstream did wrong in mid-stream. */
+static void stream_fault(struct exchange *ex, const struct ir_fault *f, const char *text) {
+    char said[240];
+    snprintf(said, sizeof said, "%s", text);
+    if (f != NULL && f->message.len > 0)
+        snprintf(said, sizeof said, "The provider reported an error: %.*s", (int)(f->message.len < 180 ? f->message.len : 180), f->message.ptr);
+    upstream_report(ex->worker, ex->try.up, false, 0);
+    if (ex->head_sent || ex->settled)
+        relay_stream_cut(ex, 502, "upstream_failed", said);
+    else
+        attempt_failed(ex, 502, "upstream_failed", text, false);
+}
+
 /* One event. false: the exchange or attempt is over. */
 static bool relay_event(struct exchange *ex, const struct sse_event *ev) {
-    struct pass_fault f = { 0 };
-    uint64_t before = ex->answer.events;
-    enum pass_result r = ex->pass->event(&ex->answer, ev, &ex->worker->scratch, &batch, &f);
-    COUNT(ex->worker->counters, stream_events, ex->answer.events - before);
-    if (r == PASS_OK) {
-        if (batch.count > PIECES_MAX - PIECES_LOW)
+    struct ir_fault f = { 0 };
+    COUNT(ex->worker->counters, stream_events, 1);
+    enum plan_result r = ex->plan->event(ex, ev, &batch, &f);
+    if (r == PLAN_DONE)
+        ex->answer_done = true;
+    if (r == PLAN_OK || r == PLAN_DONE) {
+        if (batch.count > PIECES_MAX - PIECES_LOW || ex->tr_out.len > TRANSLATED_LOW)
             send_batch(ex, false);
         return true;
     }
-    if (r == PASS_ERROR && !ex->head_sent && batch.count == 0 && ex->answer.events == 0) {
-        early_error(ex, &f);
+    if (r == PLAN_ERROR && !ex->head_sent && batch.count == 0 && ex->tr_out.len == 0 && !ex->settled) {
+        relay_fault(ex, &f);
         return false;
     }
     send_batch(ex, false);
-    if (!ex->head_sent && !ex->settled) {
-        attempt_failed(ex, 502, "upstream_failed", "The provider's stream could not be understood.", false);
-        return false;
-    }
-    upstream_report(ex->worker, ex->try.up, false, 0);
-    char text[200] = "The provider's stream could not be understood.";
-    if (r == PASS_ERROR)
-        snprintf(text, sizeof text, "The provider reported an error: %.*s", (int)(f.message.len < 150 ? f.message.len : 150),
-                 f.message.ptr ? f.message.ptr : "");
-    relay_stream_cut(ex, 502, "upstream_failed", text);
+    stream_fault(ex, r == PLAN_ERROR ? &f : NULL, "The provider's stream could not be understood.");
     return false;
 }
 
 /* Events out of text; *used: bytes worked off. false: over. */
 static bool relay_events(struct exchange *ex, struct slice text, size_t *used) {
     *used = 0;
-    while (!ex->answer.done) {
+    while (!ex->answer_done) {
         struct sse_event ev;
         size_t n;
         enum sse_result r = sse_next(&ex->sse, slice_from(text, *used), &ex->worker->scratch, &ev, &n);
@@ -222,10 +167,7 @@ static bool relay_events(struct exchange *ex, struct slice text, size_t *used) {
             return true;
         if (r == SSE_TOO_LONG) {
             send_batch(ex, false);
-            if (ex->head_sent)
-                relay_stream_cut(ex, 502, "upstream_failed", "The provider sent an event that is too large.");
-            else
-                attempt_failed(ex, 502, "upstream_failed", "The provider sent an event that is too large.", true);
+            stream_fault(ex, NULL, "The provider sent an event that is too large.");
             return false;
         }
         *used += n;
@@ -239,24 +181,26 @@ bool relay_stream_bytes(struct exchange *ex, struct slice bytes) {
     size_t used;
     bool carried = ex->reply.len > 0;
     arena_reset(&ex->worker->scratch);
-    pieces_reset(&batch);
-    if (carried) {
-        if (!buf_append_slice(&ex->reply, bytes)) {
-            relay_stream_cut(ex, 502, "upstream_failed", "The provider sent an event that is too large.");
-            return false;
-        }
-        bytes = buf_slice(&ex->reply);
+    batch_reset();
+    if (!ex->stream_ready || (carried && !buf_append_slice(&ex->reply, bytes))) {
+        stream_fault(ex, NULL, "The provider sent an event that is too large.");
+        return false;
     }
+    if (carried)
+        bytes = buf_slice(&ex->reply);
     if (!relay_events(ex, bytes, &used))
         return false;
-    send_batch(ex, ex->answer.done);
+    bool done = ex->answer_done;
+    send_batch(ex, done);
     if (carried)
         buf_consume(&ex->reply, used);
-    else if (!ex->answer.done && !buf_append_slice(&ex->reply, slice_from(bytes, used)))
+    else if (!done && !buf_append_slice(&ex->reply, slice_from(bytes, used))) {
+        stream_fault(ex, NULL, "The provider sent an event that is too large.");
         return false;
-    if (ex->reply.len == 0 || ex->answer.done)
+    }
+    if (ex->reply.len == 0 || done)
         buf_release(&ex->reply);
-    if (ex->answer.done)
+    if (done)
         client_done(ex);
     else if (ex->conn != NULL && conn_backlogged(ex->conn))
         ex->paused = true;
@@ -264,17 +208,14 @@ bool relay_stream_bytes(struct exchange *ex, struct slice bytes) {
 }
 
 void relay_stream_end(struct exchange *ex) {
+    struct ir_fault f = { 0 };
     bool cut = sse_pending(&ex->sse, buf_slice(&ex->reply));
     arena_reset(&ex->worker->scratch);
-    pieces_reset(&batch);
+    batch_reset();
     ex->try.complete = true;
-    if (cut || ex->pass->end(&ex->answer, &ex->worker->scratch, &batch) != PASS_OK) {
-        pieces_reset(&batch);
-        upstream_report(ex->worker, ex->try.up, false, 0);
-        if (ex->head_sent)
-            relay_stream_cut(ex, 502, "upstream_failed", "The provider's answer was cut off.");
-        else
-            attempt_failed(ex, 502, "upstream_failed", "The provider's answer was cut off.", false);
+    if (cut || !ex->stream_ready || ex->plan->end(ex, &batch, &f) != PLAN_DONE) {
+        batch_reset();
+        stream_fault(ex, &f, "The provider's answer was cut off.");
         return;
     }
     send_batch(ex, true);
@@ -282,28 +223,28 @@ void relay_stream_end(struct exchange *ex) {
 }
 
 void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text) {
-    struct reply_fault f = { .status = status == 502 ? (int)ex->snapshot->snap->upstream_error_status : status, .code = code,
-                             .message = slice_str(text) };
-    if (ex->answer.finished && !ex->answer.done) { /* only its last figures are missing: the answer itself is whole */
-        ex->sse.scanned = 0;
-        buf_release(&ex->reply);
-        arena_reset(&ex->worker->scratch);
-        pieces_reset(&batch);
-        if (ex->pass->end(&ex->answer, &ex->worker->scratch, &batch) == PASS_OK) {
+    struct ir_fault f = { .status = status == 502 ? (int)ex->snapshot->snap->upstream_error_status : status, .code = slice_str(code),
+                          .message = slice_str(text) };
+    arena_reset(&ex->worker->scratch);
+    batch_reset();
+    buf_release(&ex->tr_out);
+    if (!ex->answer_done && ex->plan->finished(ex)) { /* only its last figures are missing: the answer itself is whole */
+        struct ir_fault ignored = { 0 };
+        if (ex->plan->end(ex, &batch, &ignored) == PLAN_DONE) {
             send_batch(ex, true);
             exchange_finish(ex);
             return;
         }
+        batch_reset();
+        buf_release(&ex->tr_out);
     }
     ex->record_flags |= RECORD_UPSTREAM_FAILED;
     if (ex->answer.text_bytes > 0 || ex->answer.usage_seen)
         meter_settle(ex, !ex->answer.usage_seen);
     else
         meter_release(ex);
-    if (!ex->answer.done) {
-        arena_reset(&ex->worker->scratch);
-        pieces_reset(&batch);
-        pieces_add(&batch, reply_error_event(ex, &f, &ex->worker->scratch));
+    if (!ex->answer_done) {
+        ex->plan->fail(ex, &f, &batch);
         send_batch(ex, true);
     }
     exchange_finish(ex);

@@ -72,11 +72,11 @@ static void put_limits(struct text *t, const struct exchange *ex) {
 }
 
 static void put_cors(struct text *t, const struct exchange *ex) {
-    if (!ex->cors)
+    if (!ex->cors && !ex->cors_any)
         return;
     const struct snap *s = ex->snapshot->snap;
     PUT(t, "Access-Control-Allow-Origin: ");
-    put_slice(t, snap_text(s, s->cors_origin));
+    put_slice(t, ex->cors_any ? SLICE("*") : snap_text(s, s->cors_origin));
     PUT(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
            "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, "
            "X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens\r\n");
@@ -189,7 +189,9 @@ size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
     if (!ex->chunked)
         ex->keep = false;
     put_common(&t, ex, 200);
-    PUT(&t, "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    PUT(&t, "Content-Type: ");
+    put_slice(&t, slice_str(ex->plan->content_type(ex)));
+    PUT(&t, "\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
     if (ex->chunked)
         PUT(&t, "Transfer-Encoding: chunked\r\n");
     PUT(&t, "\r\n");
@@ -244,7 +246,7 @@ static void write_openai(struct json_writer *w, const struct exchange *ex, const
     jw_key(w, "type");
     jw_cstr(w, kind_of(f->status)->openai);
     jw_key(w, "param");
-    jw_str(w, slice_str(f->param));
+    jw_str(w, f->param);
     jw_key(w, "code");
     if (brand.len > 0) {
         branded_code(brand, f->status, branded, sizeof branded);
@@ -370,20 +372,16 @@ void reply_error(struct exchange *ex, int status, const char *code, const char *
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    struct reply_fault f = { .status = status, .code = code, .param = param, .message = slice_str(text) };
+    struct reply_fault f = { .status = status, .code = code, .param = slice_str(param), .message = slice_str(text) };
     reply_fault(ex, &f);
 }
 
-struct slice reply_error_event(struct exchange *ex, const struct reply_fault *f, struct arena *arena) {
+struct slice reply_error_body(struct exchange *ex, const struct reply_fault *f, struct arena *arena) {
     struct buf b;
     struct json_writer w;
     buf_init(&b, arena->pages, 1 << 20);
     jw_init(&w, &b);
-    if (ex->shape == SHAPE_ANTHROPIC)
-        buf_append_slice(&b, SLICE("event: error\n"));
-    buf_append_slice(&b, SLICE("data: "));
     write_fault(&w, ex, f);
-    buf_append_slice(&b, SLICE("\n\n"));
     struct slice text = arena_copy(arena, buf_slice(&b));
     buf_release(&b);
     return text;

@@ -41,7 +41,7 @@ struct worker {
     uint32_t conn_count, active;   /* exchanges with a slot */
     bool draining, quitting;
     uint64_t drain_deadline_ns;
-    uint64_t request_serial;
+    uint64_t ring_tail, ring_since_ns; /* when the ledger last took something from our ring, or it was empty */
     uint8_t random[4096]; size_t random_left; /* request ids and the like */
 };
 
