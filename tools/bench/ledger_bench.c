@@ -1,0 +1,128 @@
+/* What the ledger costs: CPU a record in group commits of 100 and 1,000, for one account and for many; a start with many keys; an audit and
+ * reports over many records.  usage: ledger_bench [KEYS [RECORDS]]   (1,000,000 each; KEYS 0 leaves the start-up part out) */
+#include <time.h>
+#include "tests/unit/ledger_fixture.h"
+
+static double cpu_us(void) { /* microseconds */
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
+}
+static double wall_s(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Accounts 1..n with a key each, straight through the calls. */
+static void make_tenants(struct rig *r, uint32_t n) {
+    for (uint32_t i = r->l.next_account_id; i <= n; i++) {
+        rig_call(r, "{'cmd':'account.create','email':'n%u@x.y','credit':'1000000'}", i);
+        rig_call(r, "{'cmd':'key.create','account':'n%u@x.y'}", i);
+        arena_reset(&r->arena);
+    }
+}
+
+static void push(struct rig *r, uint32_t tenant, int64_t charge) {
+    struct tenant t = { .account = ledger_account_index(&r->l, tenant), .key = ledger_key_index(&r->l, tenant) };
+    static const char *const models[] = { "gpt-4o", "mini" };
+    struct shm_usage u = rig_usage(r, &t, models[tenant % 2]);
+    u.request_id_len = 28;
+    memcpy(u.request_id, "req_hf13s8eumddgireachanrb73", 28);
+    struct shm_slot *slot = rig_admit(r, tenant % 2, &u, charge);
+    CHECK(slot);
+    struct shm_record rec = rig_record(charge);
+    money_settle(&r->worker[tenant % 2], slot, &rec);
+}
+
+static void commits(struct rig *r, uint32_t batch, uint32_t tenants, uint32_t records) {
+    double cpu = 0, wall = 0, checkpoint = 0;
+    uint32_t seed = 1, checkpoints = 0;
+    for (uint32_t n = 0; n < records; n += batch) {
+        for (uint32_t i = 0; i < batch; i++) {
+            seed = seed * 1664525 + 1013904223;
+            push(r, 1 + (seed >> 8) % tenants, 1000 + (seed & 1023));
+        }
+        double c = cpu_us(), w = wall_s();
+        CHECK(drain_commit(&r->l) == STORE_OK);
+        cpu += cpu_us() - c;
+        wall += wall_s() - w;
+        if (r->l.checkpoint_ns == 1 || (n + batch) % 100000 < batch) { /* at 20,000 records a second: every five seconds */
+            c = cpu_us();
+            CHECK(drain_checkpoint(&r->l) == STORE_OK);
+            checkpoint += cpu_us() - c;
+            checkpoints++;
+        }
+    }
+    printf("groups of %4u, %5u accounts: %.2f us CPU a record (and %.2f for %u checkpoints), %.0f us a commit, %.0f records/s\n", batch, tenants,
+           cpu / records, checkpoint / records, checkpoints, wall * 1e6 * batch / records, records / wall);
+}
+
+static void timed_call(struct rig *r, const char *what, const char *call) {
+    double w = wall_s();
+    struct json j = rig_call(r, call);
+    printf("%-46s %.3f s  (%zu bytes)\n", what, wall_s() - w, j.len);
+    if (json_get(&j, 0, "error") >= 0)
+        printf("  %.*s\n", (int)(j.len < 300 ? j.len : 300), j.text);
+    arena_reset(&r->arena);
+}
+
+static void reports(struct rig *r) {
+    timed_call(r, "audit", "{'cmd':'audit'}");
+    timed_call(r, "usage, newest 50", "{'cmd':'usage'}");
+    timed_call(r, "usage of an account, newest 50", "{'cmd':'usage','account':'n7@x.y'}");
+    timed_call(r, "usage, newest 10,000", "{'cmd':'usage','limit':10000}");
+    timed_call(r, "usage by model", "{'cmd':'usage','by':'model'}");
+    timed_call(r, "usage by account, last 30 days", "{'cmd':'usage','by':'account','since':'30d'}");
+    timed_call(r, "usage by day of a key", "{'cmd':'usage','by':'day','key':'key_00000007'}");
+    char text[200];
+    snprintf(text, sizeof text, "{'cmd':'backup','file':'%s/backup'}", r->dir);
+    timed_call(r, "backup, audited", text);
+}
+
+static void start_up(struct rig *r, uint32_t keys) {
+    double w = wall_s();
+    char *text = malloc(8 << 20);
+    for (uint32_t n = 0; n < keys;) {
+        size_t at = (size_t)sprintf(text, "{\"cmd\":\"key.import\",\"account\":\"n1@x.y\",\"keys\":[");
+        for (uint32_t i = 0; i < 20000 && n < keys; i++, n++)
+            at += (size_t)sprintf(text + at, "%s\"old-%08x-abcdefghijklmnopqrstuvwx\"", i ? "," : "", n);
+        at += (size_t)sprintf(text + at, "]}");
+        rig_send(r, IPC_FROM_CONTROL, slice_of(text, at));
+        arena_reset(&r->arena);
+    }
+    free(text);
+    printf("import of %u keys: %.2f s\n", keys, wall_s() - w);
+    rig_stop(r, true);
+    unlink(r->segment);
+    w = wall_s();
+    CHECK(rig_start(r));
+    printf("start with %u keys, new segment: %.2f s\n", r->l.key_count, wall_s() - w);
+    rig_stop(r, true);
+    w = wall_s();
+    CHECK(rig_start(r));
+    printf("start with %u keys, segment kept: %.2f s\n", r->l.key_count, wall_s() - w);
+}
+
+int main(int argc, char **argv) {
+    static struct rig r;
+    uint32_t keys = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1000000;
+    uint32_t records = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000000;
+    rig_init(&r);
+    r.map_bytes = (size_t)16 << 30;
+    r.sizes = (struct shm_sizes){ .max_accounts = 20000, .max_keys = keys + 20000, .max_active = 4096, .max_ranges = 4 };
+    CHECK(rig_start(&r));
+    make_tenants(&r, 2000);
+    commits(&r, 10, 1, records / 20);
+    commits(&r, 100, 1, records / 4);
+    commits(&r, 1000, 1, records / 4);
+    commits(&r, 100, 2000, records / 4);
+    commits(&r, 1000, 2000, records / 5);
+    printf("%llu records, database %.1f MB\n", (unsigned long long)r.l.next_usage - 1, (double)store_file_bytes(&r.l.store) / 1e6);
+    reports(&r);
+    if (keys)
+        start_up(&r, keys);
+    rig_stop(&r, true);
+    rig_remove(&r);
+    return 0;
+}
