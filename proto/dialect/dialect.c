@@ -5,6 +5,7 @@ static const struct dialect *const dialects[IR_DIALECTS] = {
     [IR_OPENAI] = &dialect_openai,
     [IR_RESPONSES] = &dialect_responses,
     [IR_ANTHROPIC] = &dialect_anthropic,
+    [IR_GEMINI] = &dialect_gemini,
 };
 
 const struct dialect *dialect_find(uint32_t id) {

@@ -1,0 +1,178 @@
+/* Reads a generateContent request: its members, tools and settings. The model and whether to stream come with the path. */
+#include "proto/dialect/gemini.h"
+
+static bool number(const struct json *j, int key, struct slice *at, struct ir_request *r, struct ir_fault *f) {
+    if (json_is(j, key + 1, JSON_NUMBER)) {
+        *at = json_raw(j, key + 1);
+        return true;
+    }
+    return json_is(j, key + 1, JSON_NULL) ||
+           common_wrong(r, f, arena_printf(r->arena, "generationConfig.%.*s", SLICE_ARG(json_raw(j, key))), "a number");
+}
+
+static bool read_thinking(const struct json *j, int t, struct ir_request *r) {
+    struct slice level = json_str(j, gemini_get(j, t, "thinkingLevel"), r->arena);
+    bool show = false;
+    static const char *const levels[] = { "MINIMAL", "LOW", "MEDIUM", "HIGH" };
+    for (int i = 0; i < 4; i++)
+        if (slice_ieq(level, slice_str(levels[i])))
+            r->effort = (enum ir_effort)(IR_EFFORT_MINIMAL + i);
+    if (json_bool(j, gemini_get(j, t, "includeThoughts"), &show))
+        r->thoughts = show ? IR_YES : IR_NO;
+    if (json_i64(j, gemini_get(j, t, "thinkingBudget"), &r->budget)) {
+        if (r->budget == 0)
+            r->effort = IR_EFFORT_NONE;
+        else if (r->budget < 0)
+            r->adaptive = true;
+        else
+            r->has_budget = true;
+    }
+    return true;
+}
+
+static void read_modalities(const struct json *j, int t, struct ir_request *r) {
+    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+        struct slice word = json_str(j, i, r->arena);
+        r->audio_out = r->audio_out || slice_ieq(word, SLICE("AUDIO"));
+        r->image_out = r->image_out || slice_ieq(word, SLICE("IMAGE"));
+    }
+}
+
+/* A member of generationConfig. The order of a format's members does not matter: a schema wins over the bare type. */
+static bool read_config(const struct json *j, int key, struct ir_request *r, struct ir_fault *f) {
+    static const struct { const char *name; size_t at; } numbers[] = {
+        { "temperature", offsetof(struct ir_request, temperature) }, { "topP", offsetof(struct ir_request, top_p) },
+        { "topK", offsetof(struct ir_request, top_k) }, { "seed", offsetof(struct ir_request, seed) },
+        { "presencePenalty", offsetof(struct ir_request, presence_penalty) },
+        { "frequencyPenalty", offsetof(struct ir_request, frequency_penalty) },
+        { "logprobs", offsetof(struct ir_request, top_logprobs) },
+    };
+    int t = key + 1;
+    if (json_is(j, t, JSON_NULL))
+        return true;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (gemini_is(j, key, numbers[i].name))
+            return number(j, key, (struct slice *)(void *)((char *)r + numbers[i].at), r, f);
+    if (gemini_is(j, key, "candidateCount"))
+        return (json_u64(j, t, &r->n) && r->n >= 1 && r->n <= IR_CHOICES_MAX) ||
+               common_wrong(r, f, SLICE("generationConfig.candidateCount"), "a whole number from 1 to 128");
+    if (gemini_is(j, key, "maxOutputTokens")) {
+        r->has_limit = json_u64(j, t, &r->limit);
+        return r->has_limit || common_wrong(r, f, SLICE("generationConfig.maxOutputTokens"), "a whole number");
+    }
+    if (gemini_is(j, key, "stopSequences"))
+        return common_strings(j, t, r, &r->stop) ||
+               common_wrong(r, f, SLICE("generationConfig.stopSequences"), "a list of strings");
+    if (gemini_is(j, key, "responseLogprobs"))
+        return json_bool(j, t, &r->logprobs);
+    if (gemini_is(j, key, "thinkingConfig"))
+        return read_thinking(j, t, r);
+    if (gemini_is(j, key, "responseModalities")) {
+        read_modalities(j, t, r);
+        return true;
+    }
+    if (gemini_is(j, key, "responseMimeType")) {
+        if (json_str_is(j, t, "application/json") && r->format == IR_FORMAT_TEXT)
+            r->format = IR_FORMAT_JSON;
+        return true;
+    }
+    bool raw = gemini_is(j, key, "responseJsonSchema");
+    if (raw || gemini_is(j, key, "responseSchema")) {
+        r->format = IR_FORMAT_SCHEMA;
+        r->schema = raw ? json_raw(j, t) : gemini_schema_read(j, t, r->arena);
+        return json_is(j, t, JSON_OBJECT) || common_wrong(r, f, SLICE("generationConfig.responseSchema"), "an object");
+    }
+    ir_note(r, arena_printf(r->arena, "generationConfig.%.*s", SLICE_ARG(json_raw(j, key))));
+    return true;
+}
+
+static bool read_function(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
+    struct slice name = json_str(j, gemini_get(j, t, "name"), r->arena);
+    int raw = gemini_get(j, t, "parametersJsonSchema"), parameters = gemini_get(j, t, "parameters");
+    if (name.len == 0)
+        return common_wrong(r, f, arena_printf(r->arena, "tools[%u]", index), "functionDeclarations with names");
+    struct ir_tool *x = ir_add_tool(r, IR_FUNCTION);
+    if (!x)
+        return true;
+    x->index = index;
+    x->name = name;
+    x->description = json_str(j, gemini_get(j, t, "description"), r->arena);
+    if (json_is(j, raw, JSON_OBJECT))
+        x->schema = json_raw(j, raw);
+    else if (json_is(j, parameters, JSON_OBJECT))
+        x->schema = gemini_schema_read(j, parameters, r->arena);
+    return true;
+}
+
+static bool read_tools(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    uint32_t index = 0;
+    if (!json_is(j, t, JSON_ARRAY))
+        return common_wrong(r, f, SLICE("tools"), "a list");
+    for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++)
+        for (int k = json_is(j, i, JSON_OBJECT) ? json_first(j, i) : -1; k >= 0; k = json_next(j, i, k)) {
+            if (gemini_is(j, k, "functionDeclarations")) {
+                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0; d = json_next(j, k + 1, d))
+                    if (!read_function(j, d, index, r, f))
+                        return false;
+                continue;
+            }
+            struct ir_tool *x = ir_add_tool(r, IR_HOSTED);
+            if (!x)
+                return true;
+            x->index = index;
+            x->name = gemini_is(j, k, "googleSearch") ? SLICE("web_search") : json_str(j, k, r->arena);
+        }
+    return true;
+}
+
+static bool read_choice(const struct json *j, int t, struct ir_request *r) {
+    int config = gemini_get(j, t, "functionCallingConfig"), names = gemini_get(j, config, "allowedFunctionNames");
+    struct slice mode = json_str(j, gemini_get(j, config, "mode"), r->arena);
+    bool any = slice_ieq(mode, SLICE("ANY"));
+    if (config < 0 || mode.len == 0)
+        return true;
+    r->choice = any ? IR_CHOICE_REQUIRED : slice_ieq(mode, SLICE("NONE")) ? IR_CHOICE_NONE : IR_CHOICE_AUTO;
+    if (!json_is(j, names, JSON_ARRAY) || json_size(j, names) == 0 || r->choice == IR_CHOICE_NONE)
+        return true;
+    common_strings(j, names, r, &r->choice_names);
+    r->choice = any && json_size(j, names) == 1 ? IR_CHOICE_ONE : IR_CHOICE_SUBSET;
+    r->choice_required = any;
+    return true;
+}
+
+bool gemini_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
+                         struct ir_fault *f) {
+    bool contents = false, ok = true;
+    r->model = path->model;
+    r->stream = path->stream;
+    r->as_array = path->stream && !path->sse;
+    for (int key = json_first(j, 0); key >= 0 && ok; key = json_next(j, 0, key)) {
+        int t = key + 1;
+        if (json_is(j, t, JSON_NULL) || gemini_is(j, key, "model"))
+            continue;
+        if (gemini_is(j, key, "contents")) {
+            if (contents)
+                return ir_refuse(f, "invalid_value", SLICE("contents"), SLICE("A member stands twice in the body."));
+            contents = true;
+            ok = gemini_read_contents(j, t, r, f);
+        } else if (gemini_is(j, key, "systemInstruction")) {
+            ok = gemini_read_system(j, t, r, f);
+        } else if (gemini_is(j, key, "tools")) {
+            ok = read_tools(j, t, r, f);
+        } else if (gemini_is(j, key, "toolConfig")) {
+            ok = read_choice(j, t, r);
+        } else if (gemini_is(j, key, "generationConfig") && json_is(j, t, JSON_OBJECT)) {
+            for (int k = json_first(j, t); k >= 0 && ok; k = json_next(j, t, k))
+                ok = read_config(j, k, r, f);
+        } else if (gemini_is(j, key, "serviceTier")) {
+            r->service_tier = json_str(j, t, r->arena);
+        } else if (gemini_is(j, key, "cachedContent")) {
+            return ir_unsupported(r, f, "cache");
+        } else {
+            ir_add_extra(r, j, key);
+        }
+    }
+    if (!ok)
+        return false;
+    return contents || ir_missing(f, "contents");
+}
