@@ -16,6 +16,7 @@ static const struct command { const char *name; unsigned who; void (*fn)(struct 
     { "account.suspend", OPERATOR, call_account_suspend }, { "account.resume", OPERATOR, call_account_resume },
     { "key.create", OPERATOR, call_key_create },           { "key.set", OPERATOR, call_key_set },
     { "key.show", OPERATOR, call_key_show },               { "key.revoke", OPERATOR, call_key_revoke },
+    { "key.self", WORKER, call_key_show }, /* of the key that a request brought */
     { "key.list", OPERATOR, call_key_list },               { "key.import", OPERATOR, call_key_import },
     { "cap.set", OPERATOR, call_cap_set },                 { "cap.list", OPERATOR, call_cap_list },
     { "cap.remove", OPERATOR, call_cap_remove },

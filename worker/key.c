@@ -1,7 +1,7 @@
 /* GET /v1/key: the key's own limits and spending. Limits and rates are known here; what was spent the ledger says. */
 #include "worker/call.h"
 
-#include <stdio.h>
+#include "proto/base/id.h"
 
 static void put_rate(struct json_writer *w, const char *name, const struct limit_view *v) {
     jw_key(w, name);
@@ -69,7 +69,7 @@ static void answered(struct exchange *ex, const struct json *j) {
 }
 
 void key_show(struct exchange *ex) {
-    char call[96];
-    int n = snprintf(call, sizeof call, "{\"cmd\":\"key.self\",\"key_id\":%u}", ex->key.id);
-    call_ledger(ex, slice_of(call, (size_t)n), answered);
+    char id[ID_BYTES];
+    size_t n = id_write(id, "key_", ex->key.id);
+    call_ledger(ex, arena_printf(&ex->arena, "{\"cmd\":\"key.self\",\"key\":\"%.*s\"}", (int)n, id), answered);
 }
