@@ -44,17 +44,22 @@ static void give(_Atomic int64_t *word, int64_t amount) {
     if (amount) atomic_fetch_add(word, amount);
 }
 
-int money_attach(struct money *m, struct shm *shm, uint32_t range) {
+void money_attach_in(struct money *m, struct shm *shm, uint32_t range, uint32_t *free_slots) {
     CHECK(range < shm->header->max_ranges);
     uint32_t n = shm->header->max_active;
-    *m = (struct money){ .shm = shm, .range = range, .free_slots = malloc(n * sizeof *m->free_slots) };
-    if (!m->free_slots) return -ENOMEM;
+    *m = (struct money){ .shm = shm, .range = range, .free_slots = free_slots };
     for (uint32_t i = n; i-- > 0;) { /* the first ones on top: a quiet worker stays on few pages */
         if (state_of(shm_slot(shm, range, i)) == SLOT_FREE) m->free_slots[m->free_count++] = i;
     }
     m->live = n - m->free_count;
     if (SHM_MUTATE(MUT_ID_REUSED)) atomic_store(&range_of(m)->next_exchange_id, (uint64_t)range << 48);
     money_wake(m); /* the predecessor may have left "idle" there */
+}
+
+int money_attach(struct money *m, struct shm *shm, uint32_t range) {
+    uint32_t *free_slots = malloc(shm->header->max_active * sizeof *free_slots);
+    if (!free_slots) return -ENOMEM;
+    money_attach_in(m, shm, range, free_slots);
     return 0;
 }
 

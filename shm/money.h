@@ -20,6 +20,8 @@ struct money {               /* process-private: one worker's access to its rang
 /* Attaches to a range that the master marked LIVE; continues its head and exchange counter. 0 or -ENOMEM. */
 int money_attach(struct money *m, struct shm *shm, uint32_t range);
 void money_detach(struct money *m);
+/* The same with the caller's memory: max_active numbers. Not to be detached. */
+void money_attach_in(struct money *m, struct shm *shm, uint32_t range, uint32_t *free_slots);
 
 /* Room in slots and ring (rule 7)? */
 bool money_has_room(const struct money *m);

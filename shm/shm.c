@@ -276,6 +276,15 @@ bool shm_peek(const char *path, struct shm_sizes *sizes) {
     return ok && sizes_sane(sizes) && shm_bytes(sizes) == h.bytes;
 }
 
+int shm_attach(struct shm *s, int rw_fd) {
+    struct shm_header h;
+    if (pread(rw_fd, &h, sizeof h, 0) != (ssize_t)sizeof h || !header_ok(&h)) return -EINVAL;
+    struct shm_sizes z = { h.max_accounts, h.max_keys, h.max_active, h.max_ranges };
+    if (!sizes_sane(&z) || shm_bytes(&z) != h.bytes) return -EINVAL;
+    struct layout l = layout_of(&z);
+    return map_segment(s, rw_fd, &l);
+}
+
 int shm_drop_writable(struct shm *s, int ro_fd) {
     /* MAP_FIXED replaces the writable pages in one step: no moment without, no second address, and every pointer stays right. */
     void *p = mmap(s->ro_map, s->ro_bytes, PROT_READ, MAP_SHARED | MAP_FIXED, ro_fd, 0);

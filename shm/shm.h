@@ -229,6 +229,8 @@ size_t shm_bytes(const struct shm_sizes *sizes);
  * Attaches when layout, boot id and sizes agree, else makes it anew; *fresh tells. 0, or -errno with a sentence in err. *rw_fd and *ro_fd
  * are two descriptors of it, the second opened O_RDONLY. */
 int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *sizes, int *rw_fd, int *ro_fd, bool *fresh, char *err, size_t err_len);
+/* Maps a segment that is in use, through a descriptor of it that was kept over an exec: nothing in it changes. 0 or -errno (another layout). */
+int shm_attach(struct shm *s, int rw_fd);
 /* In a worker after fork: the ro region again through ro_fd, read-only; the writable mapping of it goes. */
 int shm_drop_writable(struct shm *s, int ro_fd);
 void shm_close(struct shm *s);

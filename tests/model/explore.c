@@ -257,8 +257,6 @@ static unsigned moves_of_actor(struct move *m, int i) {
 
 static unsigned moves(struct move *m) {
     unsigned n = 0;
-    for (int i = 0; e->solo && i < EXPLORE_ACTORS; i++)
-        if (actors[i].life == RUNNING && e->solo(i, actors[i].at)) return moves_of_actor(m, i);
     for (int i = 0; i < EXPLORE_ACTORS; i++) n += moves_of_actor(m + n, i);
     return n;
 }

@@ -21,7 +21,6 @@ struct explore {
     void (*started)(int i);
     const char *(*check)(void);               /* after every step: NULL, or what is wrong */
     bool (*final)(void);                      /* everything done, nothing left to do: must stay reachable from every state */
-    bool (*solo)(int i, const char *step);    /* what the actor does next no other can see: only it may go on, or die */
     uint64_t (*hash)(uint64_t seed);          /* of all regions, without what means nothing */
     struct { void *ptr; size_t bytes; } region[EXPLORE_REGIONS]; /* saved and restored */
     int regions;

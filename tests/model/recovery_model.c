@@ -5,21 +5,19 @@
  * the middle of a recovery too, and is started again. What must hold is in check() and at_rest().
  *
  *     recovery_model               the clean searches and every mutation; fails if one of the latter is not found out
- *     recovery_model clean|NAME    one of them, with the way to the violation; WAYS=full: without the reduction of solo() */
+ *     recovery_model clean|NAME    one of them, with the way to the violation */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "proto/base/check.h"
-#include "proto/base/crypto.h"
 #include "shm/money.h"
 #include "shm/recover.h"
 #include "shm/steps.h"
 #include "shm/truth.h"
 #include "tests/model/explore.h"
 
-enum { WORKERS = 2, LEDGER = 2, SLOTS = 2, RING = 4, EXCHANGES = 8, HOLD = 2, CREDIT = 2, DEBIT = 1 };
+enum { WORKERS = 2, LEDGER = 2, SLOTS = 2, RING = 2, EXCHANGES = 8, HOLD = 2, CREDIT = 2, DEBIT = 1 };
 
 struct scenario {
     const char *name;
@@ -58,7 +56,6 @@ static struct world {
 } w;
 static struct shm shm;
 static struct scenario sc;
-static bool full;
 
 /* Frames of their own, which are gone when the actor is back at its top: what they leave would make equal states look different. */
 #define FRAME __attribute__((noinline))
@@ -168,21 +165,8 @@ static FRAME void turn(int i) {
 }
 
 static void worker(int i) {
-    CHECK(money_attach(&w.money[i], &shm, (uint32_t)i) == 0);
+    money_attach_in(&w.money[i], &shm, (uint32_t)i, w.free_slots[i]);
     for (;;) turn(i);
-}
-
-/* money_attach asks malloc for its stack of free slots: here it is part of the world. */
-void *__real_malloc(size_t n);
-void __real_free(void *p);
-void *__wrap_malloc(size_t n);
-void __wrap_free(void *p);
-void *__wrap_malloc(size_t n) {
-    int i = explore_current();
-    return i >= 0 && i < WORKERS ? w.free_slots[i] : __real_malloc(n);
-}
-void __wrap_free(void *p) {
-    if (p < (void *)&w || p >= (void *)(&w + 1)) __real_free(p);
 }
 
 /* ---- the ledger ---------------------------------------------------------------------------------------------------------------------- */
@@ -379,27 +363,6 @@ static void started(int i) {
     if (i != LEDGER) atomic_store(&w.ranges[i].state, RANGE_LIVE);
 }
 
-/* Mutations that let others look at what is an actor's own business otherwise. */
-static bool mutation_races(void) {
-    return SHM_MUTATE(MUT_NO_ACK_WAIT) || SHM_MUTATE(MUT_TOUCH_UNREAPED) || SHM_MUTATE(MUT_NO_ROOM_CHECK) ||
-           SHM_MUTATE(MUT_ROOM_WITHOUT_LIVE) || SHM_MUTATE(MUT_TAIL_FIRST) || SHM_MUTATE(MUT_PAUSE_FLAG) || SHM_MUTATE(MUT_WAKE_UNCHECKED);
-}
-
-/* Steps after which an actor touches nothing that another looks at before it is dead or has acknowledged a pause: its slot's own fields; in a
- * pause, for the ledger, what belongs to the dead and the words that all others leave alone. */
-static bool solo(int i, const char *step) {
-    static const char *const own[] = { "hold.id", "hold.account", "hold.stored", "hold.held", "deliver.1", "settle.seq", "settle.concurrency",
-                                       "refuse.concurrency", "free" };
-    static const char *const pause[] = { "recover.reset", "recover.seq", "recover.payload", "recover.pushed", "recompute.word", "recover.freed",
-                                         "drain.read", "credit.named", "credit.word", "credit.unnamed", "debit.taken", "debit.committed" };
-    if (full || mutation_races()) return false;
-    const char *const *list = i == LEDGER ? pause : own;
-    size_t n = i == LEDGER ? ARRAY_LEN(pause) : ARRAY_LEN(own);
-    for (size_t k = 0; k < n; k++)
-        if (strcmp(step, list[k]) == 0) return true;
-    return false;
-}
-
 /* The world without what nobody may look at: the rest of a free slot, records that are committed or not yet written. */
 static uint64_t hash(uint64_t h) {
     h = explore_hash(h, &w, offsetof(struct world, slots));
@@ -449,7 +412,7 @@ static void search(struct explore *e, const struct scenario *s, enum shm_mutatio
     shm_mutation = mutation;
     build_world();
     *e = (struct explore){ .actor = actor, .may_die = may_die, .died = died, .may_start = may_start, .started = started, .check = check,
-                           .final = done, .solo = solo, .hash = hash, .max_states = 20000000, .max_seconds = max_seconds, .trace = trace };
+                           .final = done, .hash = hash, .max_states = 20000000, .max_seconds = max_seconds, .trace = trace };
     e->region[e->regions].ptr = &w;
     e->region[e->regions++].bytes = sizeof w;
     size_t n;
@@ -510,7 +473,6 @@ int main(int argc, char **argv) {
     shm_step_hook = explore_step;
     shm_clock_hook = no_clock;
     shm_wait_hook = waits;
-    full = getenv("WAYS") && strcmp(getenv("WAYS"), "full") == 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(clean); i++) {
         if (only && strcmp(only, clean[i].name) != 0 && strcmp(only, "clean") != 0) continue;
