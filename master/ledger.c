@@ -25,7 +25,7 @@
 #include <grp.h>
 #include "master/ledger_int.h"
 
-enum { GROUP_WAIT_MS = 3, GROUP_FULL = 256, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
+enum { GROUP_WAIT_MS = 4, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
 #define LINGER_NS 20000000u  /* after the last record: polls so long, then sleeps (and costs workers a wake) */
 #define RETRY_NS 500000000u  /* after a full disk */
 #define ALERT_EVERY_NS 10000000000u
@@ -229,10 +229,8 @@ static bool watch(struct ledger *l, int fd, uint32_t events, bool add) {
 }
 
 static void healed(struct ledger *l) {
-    if (atomic_load(&l->shm->header->shed) == SHED_DISK_FULL) {
-        set_shed(l, SHED_NO);
-        ledger_alert(l, "the disk of state_dir takes writes again: everything that waited is committed");
-    }
+    set_shed(l, SHED_NO);
+    ledger_alert(l, "the disk of state_dir takes writes again: everything that waited is committed");
     l->retry_ns = 0;
     l->alerted_ns[ALERT_DISK] = 0;
 }
@@ -246,35 +244,46 @@ static void note_pending(struct ledger *l, uint64_t waiting, uint64_t now_ns) {
     atomic_store_explicit(&l->shm->header->oldest_pending_ns, l->pending_since_ns, memory_order_release);
 }
 
+/* After the records: a checkpoint that is due (or that shows whether a full disk takes writes again), else the sync that the last group left
+ * to whoever comes next. */
+static void settle_down(struct ledger *l, bool idle) {
+    bool full = atomic_load(&l->shm->header->shed) == SHED_DISK_FULL;
+    enum store_err err = STORE_OK;
+    if (full || (l->checkpoint_ns && ledger_now_ns() >= l->checkpoint_ns))
+        err = drain_checkpoint(l);
+    else if (idle)
+        err = store_sync(&l->store);
+    if (err != STORE_OK)
+        ledger_store_failed(l, err);
+    else if (full)
+        healed(l);
+}
+
 /* Commits if a group is due. Returns how long the loop may wait at most, in ms. */
 static int drain(struct ledger *l) {
     uint64_t now_ns = ledger_now_ns(), waiting = drain_waiting(l);
     note_pending(l, waiting, now_ns);
     if (l->retry_ns > now_ns)
         return (int)((l->retry_ns - now_ns) / 1000000) + 1;
-    if (waiting > 0) {
-        l->sleep_after_ns = now_ns + LINGER_NS;
-        uint64_t age_ns = now_ns - l->pending_since_ns;
-        if (waiting < GROUP_FULL && age_ns < GROUP_WAIT_MS * 1000000ull && !l->stop)
-            return GROUP_WAIT_MS;
-        enum store_err err = drain_commit(l);
-        if (err != STORE_OK) {
-            ledger_store_failed(l, err);
-            return RETRY_NS / 1000000;
-        }
+    if (waiting == 0) {
+        settle_down(l, true);
+        return now_ns < l->sleep_after_ns ? GROUP_WAIT_MS : IDLE_WAIT_MS;
+    }
+    l->sleep_after_ns = now_ns + LINGER_NS;
+    uint64_t age_ns = now_ns - l->pending_since_ns;
+    if (waiting < GROUP_FULL && age_ns < GROUP_WAIT_MS * 1000000ull && !l->stop)
+        return (int)(GROUP_WAIT_MS - age_ns / 1000000);
+    enum store_err err = drain_commit(l);
+    if (err != STORE_OK) {
+        ledger_store_failed(l, err);
+        return RETRY_NS / 1000000;
+    }
+    if (atomic_load(&l->shm->header->shed) == SHED_DISK_FULL)
         healed(l);
-        l->pending_since_ns = 0;
-        note_pending(l, drain_waiting(l), ledger_now_ns());
-        return l->pending_since_ns ? 0 : GROUP_WAIT_MS;
-    }
-    if (l->checkpoint_ns && (now_ns >= l->checkpoint_ns || l->stop)) {
-        enum store_err err = drain_checkpoint(l);
-        if (err == STORE_OK)
-            healed(l);
-        else
-            ledger_store_failed(l, err);
-    }
-    return now_ns < l->sleep_after_ns ? GROUP_WAIT_MS : IDLE_WAIT_MS;
+    l->pending_since_ns = 0;
+    settle_down(l, false);
+    note_pending(l, drain_waiting(l), ledger_now_ns());
+    return GROUP_WAIT_MS;
 }
 
 /* Announces sleep and looks once more: a worker that pushes now either is seen here or sees the flag. */

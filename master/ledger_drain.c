@@ -432,7 +432,7 @@ enum store_err drain_commit(struct ledger *l) {
     build(l);
     name_fixes(l);
     uint64_t start_ns = ledger_now_ns();
-    enum store_err err = store_write(&l->store, write_group, l);
+    enum store_err err = store_write_relaxed(&l->store, write_group, l); /* the loop syncs when nothing follows */
     if (err != STORE_OK) {
         recover_unname(l->shm);
         untouch(l, true);

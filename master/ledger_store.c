@@ -1,6 +1,7 @@
 /* LMDB behind ledger_store.h: the only file that includes lmdb.h.
  *
- * Default sync (MDB_NOSYNC and its kin can lose or corrupt what was acknowledged); MDB_NOTLS, so that a read may go on beside a write in
+ * Default sync, two a commit: the pages, then the meta page that makes them count (MDB_NOSYNC can corrupt, so it is out of the question).
+ * Groups of charges leave the second to the next sync (MDB_NOMETASYNC for that transaction alone). MDB_NOTLS, so that a read may go on beside a write in
  * the one thread and nothing of ours runs when a forked reader exits. The map is large and sparse; when it is full all the same it doubles.
  * Errors fall into three classes: the disk is full (nothing happened, try again), the disk failed (stop), anything else (open anew). */
 #include "master/ledger_store.h"
@@ -128,12 +129,12 @@ static int commit(struct store *s) {
 
 enum { MAP_FULL = STORE_BROKEN + 1 }; /* never leaves this file */
 
-static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
-    int rc = mdb_txn_begin(s->env, NULL, 0, &s->txn);
+static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, unsigned flags) {
+    int rc = mdb_txn_begin(s->env, NULL, flags, &s->txn);
     if (rc == MDB_MAP_RESIZED) { /* a reader process of a later binary grew it */
         rc = mdb_env_set_mapsize(s->env, 0);
         if (rc == 0)
-            rc = mdb_txn_begin(s->env, NULL, 0, &s->txn);
+            rc = mdb_txn_begin(s->env, NULL, flags, &s->txn);
     }
     if (rc) {
         s->txn = NULL;
@@ -146,20 +147,39 @@ static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void
         return err;
     }
     rc = commit(s);
+    if (rc == 0)
+        s->unsynced = flags != 0;
     return rc == MDB_MAP_FULL ? MAP_FULL : (int)error_of(s, rc, "commit");
 }
 
-enum store_err store_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
+static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, unsigned flags) {
     assert_mine(s);
     CHECK(!s->txn);
     for (int tries = 0;; tries++) {
-        int err = try_write(s, fn, arg);
+        int err = try_write(s, fn, arg, flags);
         if (err != MAP_FULL)
             return (enum store_err)err;
         int rc = tries < 20 ? grow(s) : MDB_MAP_FULL;
         if (rc)
             return error_of(s, rc, "grow");
     }
+}
+
+enum store_err store_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
+    return write_with(s, fn, arg, 0);
+}
+enum store_err store_write_relaxed(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
+    return write_with(s, fn, arg, MDB_NOMETASYNC);
+}
+
+enum store_err store_sync(struct store *s) {
+    assert_mine(s);
+    if (!s->unsynced)
+        return STORE_OK;
+    int rc = mdb_env_sync(s->env, 1);
+    if (rc == 0)
+        s->unsynced = false;
+    return error_of(s, rc, "sync");
 }
 
 enum store_err store_read_begin(struct store *s) {

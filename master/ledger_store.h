@@ -75,6 +75,7 @@ struct store {
     unsigned dbi[DB_COUNT];
     pid_t pid;
     int fd;                   /* of the data file: for statvfs */
+    bool unsynced;            /* the last transaction was a relaxed one */
     char message[200];        /* of the last error */
     int fail_commits;         /* tests: so many commits end in fail_with (an errno) */
     int fail_with;
@@ -90,6 +91,11 @@ const char *store_version(void);
 /* Runs fn within one write transaction and commits it; fn's error aborts. When the map is full it grows and fn runs again from the start,
  * so fn must change nothing but the database. */
 enum store_err store_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg);
+/* The same with one sync instead of two: the page that makes the transaction count is written, but on the disk for certain only with the next
+ * sync. Whatever happens the database stays whole; a power cut may lose the last such transaction, and that one alone. */
+enum store_err store_write_relaxed(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg);
+/* Puts the last relaxed transaction on the disk, if there is one that no later sync has covered. */
+enum store_err store_sync(struct store *s);
 /* A consistent view for reading, until store_read_end. Keep it short: pages freed meanwhile are not used again. */
 enum store_err store_read_begin(struct store *s);
 void store_read_end(struct store *s);
