@@ -78,18 +78,24 @@ static int choose(struct exchange *ex, uint64_t open) {
     return -1;
 }
 
-/* Sets try.route, up and key. false: no route is left that could serve. */
+static bool drained(const struct worker *w, const struct snap_upstream *up) {
+    return up->id < SHM_MAX_UPSTREAMS && atomic_load_explicit(&w->shm.upstreams[up->id].drained, memory_order_relaxed);
+}
+
+/* Sets try.route, up and key. false: no route is left that could serve. Where there is but one route (and one key) its circuit and
+ * cool-down are not asked: refusing on its behalf would help nobody, and the provider's own answer says more. */
 static bool pick(struct exchange *ex) {
     uint64_t open = 0, until_ns = 0;
+    bool only = ex->model->routes.count == 1;
     for (uint32_t i = 0; i < ex->model->routes.count && i < 64; i++)
         if (!(ex->tried_routes >> i & 1))
             open |= 1ull << i;
     for (int i; (i = choose(ex, open)) >= 0; open &= ~(1ull << i)) {
         const struct snap_upstream *up = upstream_of(ex, route_at(ex, (uint32_t)i));
-        if (!upstream_usable(ex->worker, up))
+        if (!upstream_usable(ex->worker, up) && (!only || drained(ex->worker, up)))
             continue;
         int key = 0;
-        if (up->keys.count > 0) {
+        if (up->keys.count > (only ? 1 : 0)) {
             key = upstream_pick_key(ex->worker, up, &ex->key_rotation, &until_ns);
             if (key < 0) {
                 if (ex->last_status == 0) { /* all its keys are limited: the client hears when to come again */
@@ -515,7 +521,7 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
     case IR_BLAME_ROUTE:
         worker_log(ex->worker, LOG_ERROR, "upstream %.*s does not accept a request for model %.*s (%.*s): check base_url and the model's route",
                    SLICE_ARG(up), SLICE_ARG(ex->target_model), (int)(f->detail.len < 200 ? f->detail.len : 200), f->detail.ptr ? f->detail.ptr : "");
-        attempt_failed(ex, 502, "upstream_failed", "The provider did not accept the request.", true);
+        attempt_failed(ex, t->status == 400 ? 400 : 404, "model_not_found", "The provider does not know this model.", true);
         return;
     case IR_BLAME_UPSTREAM: break;
     }

@@ -1,7 +1,7 @@
 /* Bytes over a non-blocking descriptor: read and gathered write, plain here, TLS by tls.c.
  *
- * A plain operation is one system call. sendmsg instead of writev for MSG_NOSIGNAL: a peer that is gone is an error, never a signal.
- * A failure leaves errno as the system call set it. */
+ * A plain operation is one system call. sendmsg instead of writev for MSG_NOSIGNAL: a peer that is gone is an error,
+ * never a signal. A failure leaves errno as the system call set it. */
 #include <errno.h>
 #include <limits.h>
 #include <sys/socket.h>

@@ -1,15 +1,16 @@
 /* Accepting: all workers share each listener, and none takes more than its part.
  *
- * A listener is level-triggered and exclusive in each worker's epoll: the kernel wakes the first in its queue of waiters. Left alone that
- * is always the same one (measured: 1000 of 1000 trickled connections), so a worker takes one connection, leaves the queue and joins at its
- * end. On top of it stands a gate: a worker whose load (active exchanges + connections / 16) is above the mean of the live ones by more
- * than 4 stays out, and looks again after 2 ms (after 50 ms of staying out: every 20 ms), as long as some worker below the mean is awake or
- * asleep in epoll; a hung one does not count. At max_connections a worker stays out likewise while another has room; when all are full,
- * whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue that nobody serves.
- * The admin listener knows no gate and no limit.
+ * A listener is level-triggered and exclusive in each worker's epoll: the kernel wakes the first in its queue of
+ * waiters. Left alone that is always the same one (measured: 1000 of 1000 trickled connections), so a worker takes
+ * one connection, leaves the queue and joins at its end. On top of it stands a gate: a worker whose load (active
+ * exchanges + connections / 16) is above the mean of the live ones by more than 4 stays out, and looks again after 2
+ * ms (after 50 ms of staying out: every 20 ms), as long as some worker below the mean is awake or asleep in epoll; a
+ * hung one does not count. At max_connections a worker stays out likewise while another has room; when all are full,
+ * whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue
+ * that nobody serves. The admin listener knows no gate and no limit.
  *
- * A listener that the current snapshot does not name (frames cross) is left alone until it does. Out of descriptors or memory: nothing is
- * accepted for 100 ms. */
+ * A listener that the current snapshot does not name (frames cross) is left alone until it does. Out of descriptors
+ * or memory: nothing is accepted for 100 ms. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -60,7 +61,7 @@ static const struct snap_listen *find_listen(const struct worker *w, uint64_t id
     return NULL;
 }
 
-/* ---- the gate --------------------------------------------------------------------------------------------------------------- */
+/* ---- the gate ---------------------------------------------------------------------------------------------------- */
 
 enum gate { GATE_OPEN, GATE_ALONE /* no other live worker */, GATE_SHUT };
 
@@ -104,7 +105,7 @@ static enum gate gate(const struct worker *w) {
     return GATE_OPEN;
 }
 
-/* ---- in and out of epoll ---------------------------------------------------------------------------------------------------- */
+/* ---- in and out of epoll ----------------------------------------------------------------------------------------- */
 
 static void disarm(struct listener *l) {
     if (l->armed)
@@ -149,7 +150,7 @@ static void recheck(struct timer *t) {
     join(CONTAINER_OF(t, struct listeners, recheck));
 }
 
-/* ---- accepting -------------------------------------------------------------------------------------------------------------- */
+/* ---- accepting --------------------------------------------------------------------------------------------------- */
 
 static void refuse(struct worker *w, int fd) {
     struct linger reset = { .l_onoff = 1, .l_linger = 0 };
@@ -176,7 +177,7 @@ static int accept_one(struct listener *l, const struct snap_listen *s) {
     socklen_t len = sizeof from;
     int fd = accept4(l->watch.fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM || errno == EINVAL || errno == EBADF)
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM || errno == EINVAL)
             trouble(l, errno);
         return errno == ECONNABORTED || errno == EINTR; /* else: another worker had it, or it went away */
     }
@@ -210,7 +211,7 @@ static void listener_event(struct watch *watch, uint32_t events) {
     join(ls);
 }
 
-/* ---- the set ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the set ----------------------------------------------------------------------------------------------------- */
 
 void listeners_init(struct worker *w) {
     struct listeners *ls = calloc(1, sizeof *ls);
@@ -285,7 +286,7 @@ void listeners_close(struct worker *w) {
     loop_timer_off(&w->loop, &ls->recheck);
 }
 
-/* ---- the certificate -------------------------------------------------------------------------------------------------------- */
+/* ---- the certificate --------------------------------------------------------------------------------------------- */
 
 struct tls_server *listeners_tls(struct worker *w) {
     return w->listeners->tls;
@@ -299,7 +300,8 @@ static void renew_certificate(struct listeners *ls, const struct snap *s) {
         return;
     struct tls_server *fresh = tls_server_new(cert, key, err, sizeof err);
     if (!fresh) {
-        worker_log(ls->worker, LOG_ERROR, "listen … tls: %s%s", err, ls->tls ? "; the old certificate stays in use" : "");
+        const char *then = ls->tls ? "; the old certificate stays in use" : "";
+        worker_log(ls->worker, LOG_ERROR, "listen … tls: %s%s", err, then);
         return;
     }
     tls_server_free(ls->tls);

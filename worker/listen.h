@@ -1,4 +1,5 @@
-/* The accept side: the shared listeners, whether this worker listens just now, and the certificate of `listen … tls`. */
+/* The accept side: the shared listeners, whether this worker listens just now, and the certificate of `listen …
+ * tls`. */
 #ifndef TG_LISTEN_H
 #define TG_LISTEN_H
 
@@ -6,8 +7,8 @@
 #include "worker/worker.h"
 
 void listeners_init(struct worker *w);
-/* Replaces the whole set (IPC_LISTENERS): ids that stay keep their descriptor, the others' are closed. Takes over all of fds. ids may be
- * unaligned. */
+/* Replaces the whole set (IPC_LISTENERS): ids that stay keep their descriptor, the others' are closed. Takes over
+ * all of fds. ids may be unaligned. */
 void listeners_set(struct worker *w, const uint64_t *ids, const int *fds, unsigned n);
 /* After a new snapshot became the current one: what its listeners say counts from the next connection on. */
 void listeners_snapshot(struct worker *w);

@@ -1,13 +1,16 @@
 /* The event loop: epoll, a wheel of timers, tasks for the end of a turn.
  *
- * Nothing here allocates. A watch is the user's own memory; it is registered once, edge-triggered, and stays registered. Taking one out
- * while events that were fetched together are still being delivered also takes its own out of that batch, so its memory may go at once.
+ * Nothing here allocates. A watch is the user's own memory; it is registered once, edge-triggered, and stays
+ * registered. Taking one out while events that were fetched together are still being delivered also takes its own
+ * out of that batch, so its memory may go at once.
  *
- * Timers are lazy. A wheel of 1,024 places of 8 ms covers 8 s; what is due later waits in the last place and is placed anew when its turn
- * comes. Moving a timer later only stores the deadline: when its place is reached too early, it is placed anew. So a timeout that every
- * byte pushes back costs a store. `next_ns` is a lower bound of the first deadline: until it passes the wheel is not touched at all.
+ * Timers are lazy. A wheel of 1,024 places of 8 ms covers 8 s; what is due later waits in the last place and is
+ * placed anew when its turn comes. Moving a timer later only stores the deadline: when its place is reached too
+ * early, it is placed anew. So a timeout that every byte pushes back costs a store. `next_ns` is a lower bound of
+ * the first deadline: until it passes the wheel is not touched at all.
  *
- * Failures: loop_init and loop_watch hand out -errno; a failing epoll_ctl on a descriptor that we know is a broken promise (CHECK). */
+ * Failures: loop_init and loop_watch hand out -errno; a failing epoll_ctl on a descriptor that we know is a broken
+ * promise (CHECK). */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -44,7 +47,7 @@ void loop_close(struct loop *l) {
     l->epfd = -1;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------------------------- */
 
 static int control(struct loop *l, int op, struct watch *w, uint32_t events) {
     struct epoll_event ev = { .events = events ? events : EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = w };
@@ -72,7 +75,7 @@ void loop_unwatch(struct loop *l, struct watch *w) {
     loop_forget(l, w);
 }
 
-/* ---- timers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- timers ------------------------------------------------------------------------------------------------------ */
 
 static void timer_link(struct timer **head, struct timer *t) {
     t->next = *head;
@@ -140,11 +143,13 @@ static uint64_t next_place(const struct loop *l, uint64_t from, uint64_t to) {
     return to;
 }
 
-/* When the wheel must be looked at again. It looks at a bounded number of timers; beyond them it takes the place's own time. */
+/* When the wheel must be looked at again. It looks at a bounded number of timers; beyond them it takes the place's
+ * own time. */
 static uint64_t next_deadline(struct loop *l) {
     uint64_t now_tick = l->now_ns / LOOP_TICK_NS, end = now_tick + LOOP_WHEEL, first = UINT64_MAX;
     unsigned looked = 0;
-    for (uint64_t tick = next_place(l, now_tick, end); tick < end && tick * LOOP_TICK_NS < first; tick = next_place(l, tick + 1, end)) {
+    for (uint64_t tick = next_place(l, now_tick, end); tick < end && tick * LOOP_TICK_NS < first;
+         tick = next_place(l, tick + 1, end)) {
         unsigned at = tick % LOOP_WHEEL;
         if (!l->wheel[at])
             l->wheel_bits[at / 64] &= ~(1ull << (at % 64));
@@ -189,7 +194,7 @@ static void run_timers(struct loop *l) {
     l->next_ns = l->timers ? next_deadline(l) : UINT64_MAX;
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
 void loop_post(struct loop *l, struct task *t) {
     if (t->posted)
@@ -231,9 +236,10 @@ static void run_tasks(struct loop *l) {
     }
 }
 
-/* ---- a turn ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a turn ------------------------------------------------------------------------------------------------------ */
 
-/* In ms, rounded up, for epoll_wait; -1: for ever. now_ns is the last turn's: what passed since only makes a timer fire that much later. */
+/* In ms, rounded up, for epoll_wait; -1: for ever. now_ns is the last turn's: what passed since only makes a timer
+ * fire that much later. */
 static int wait_ms(const struct loop *l, int at_most_ms) {
     if (l->tasks)
         return 0;

@@ -41,7 +41,8 @@ struct loop {
     struct task *running;                 /* what is left of the turn's own, while they run */
     struct epoll_event *events;           /* fetched in this turn, for loop_unwatch; NULL outside of it */
     int event_at, event_count;
-    /* hooks of the worker: before each turn's work (money_top; now_ns is already of this turn), around a blocking wait */
+    /* hooks of the worker: before each turn's work (money_top; now_ns is already of this turn), around a blocking
+     * wait */
     void (*on_top)(struct loop *l);
     void (*on_idle)(struct loop *l);
     void (*on_wake)(struct loop *l);
@@ -52,14 +53,16 @@ int loop_init(struct loop *l); /* 0 or -errno */
 int loop_watch(struct loop *l, struct watch *w, uint32_t events);
 int loop_change(struct loop *l, struct watch *w, uint32_t events);
 void loop_unwatch(struct loop *l, struct watch *w); /* events already fetched for it in this turn are not delivered */
-/* The same for a descriptor that is closed right after (which takes it out of epoll, unless it was duplicated): saves the system call. */
+/* The same for a descriptor that is closed right after (which takes it out of epoll, unless it was duplicated):
+ * saves the system call. */
 void loop_forget(struct loop *l, struct watch *w);
 void loop_timer(struct loop *l, struct timer *t, uint64_t in_ms); /* from now; 0: fires in the next turn */
 void loop_timer_off(struct loop *l, struct timer *t);
 void loop_post(struct loop *l, struct task *t);
 void loop_unpost(struct loop *l, struct task *t);
-/* Turns until stop is set: wait, clock, top hook, events, due timers, tasks. A task posted by a task, and a timer of 0 ms set by a timer,
- * belong to the next turn, so neither starves the descriptors. Only a turn without pending tasks and due timers blocks. */
+/* Turns until stop is set: wait, clock, top hook, events, due timers, tasks. A task posted by a task, and a timer of
+ * 0 ms set by a timer, belong to the next turn, so neither starves the descriptors. Only a turn without pending
+ * tasks and due timers blocks. */
 void loop_run(struct loop *l);
 /* One turn that blocks at most so long (-1: until something happens): for tests. */
 void loop_turn(struct loop *l, int timeout_ms);

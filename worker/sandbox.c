@@ -1,14 +1,16 @@
 /* A worker's privileges: none that strangers could use.
  *
- * In this order: groups, gid, uid (if the master runs as root and `user` says so); then PDEATHSIG, because a change of the uid clears it,
- * and a look whether the parent is still the master, because it may have died before; no_new_privs, no core dumps (they would hold keys),
- * not dumpable (no ptrace by others of the same user); last the filter of system calls.
+ * In this order: groups, gid, uid (if the master runs as root and `user` says so); then PDEATHSIG, because a change
+ * of the uid clears it, and a look whether the parent is still the master, because it may have died before;
+ * no_new_privs, no core dumps (they would hold keys), not dumpable (no ptrace by others of the same user); last the
+ * filter of system calls.
  *
- * The filter is a list of what a worker needs. Everything else fails with EPERM and is audited (SECCOMP_FILTER_FLAG_LOG): a library that
- * tries something new loses that one call, and not the worker its connections. Arguments are looked at where the call is wider than the
- * need: no executable memory, sockets of TCP alone, signals to this process alone, fstat without a path. What the filter refuses
- * includes open, execve, clone, ptrace, kill of others, bind, listen.
- * Built with a sanitizer there is no filter: its runtime needs more than the program.
+ * The filter is a list of what a worker needs. Everything else fails with EPERM and is audited
+ * (SECCOMP_FILTER_FLAG_LOG): a library that tries something new loses that one call, and not the worker its
+ * connections. Arguments are looked at where the call is wider than the need: no executable memory, sockets of TCP
+ * alone, signals to this process alone, fstat without a path. What the filter refuses includes open, execve, clone,
+ * ptrace, kill of others, bind, listen. Built with a sanitizer there is no filter: its runtime needs more than the
+ * program.
  *
  * Failures: -errno, and the worker must not serve then. */
 #include <errno.h>
@@ -50,20 +52,21 @@
 /* Allowed whatever the arguments. */
 static const int plain_calls[] = {
     /* bytes */
-    SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_sendmsg, SYS_recvmsg, SYS_sendto, SYS_recvfrom, SYS_lseek, SYS_close, SYS_dup,
+    SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_sendmsg, SYS_recvmsg, SYS_sendto, SYS_recvfrom, SYS_lseek,
+    SYS_close, SYS_dup,
     /* sockets */
     SYS_accept4, SYS_connect, SYS_getsockopt, SYS_setsockopt, SYS_shutdown, SYS_getsockname, SYS_getpeername,
     /* waiting */
-    SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_ppoll, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
-    SYS_eventfd2, SYS_timerfd_create, SYS_timerfd_settime, SYS_sched_yield, SYS_restart_syscall,
+    SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_ppoll, SYS_futex, SYS_nanosleep,
+    SYS_clock_nanosleep, SYS_eventfd2, SYS_timerfd_create, SYS_timerfd_settime, SYS_sched_yield, SYS_restart_syscall,
 #if defined(SYS_epoll_wait)
     SYS_epoll_wait, SYS_poll,
 #endif
     /* memory */
     SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk,
     /* time, chance, who am I */
-    SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid,
-    SYS_getgid, SYS_getegid, SYS_fstat, SYS_getrusage,
+    SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_getppid,
+    SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_fstat, SYS_getrusage,
 #if defined(SYS_time)
     SYS_time,
 #endif
@@ -99,12 +102,14 @@ static void if_equal(struct program *p, uint32_t value, uint8_t yes, uint8_t no)
     emit(p, BPF_JMP | BPF_JEQ | BPF_K, value, yes, no);
 }
 
-/* The low half of an argument (the machines we know are little-endian); the number of the call is loaded again by the next rule. */
+/* The low half of an argument (the machines we know are little-endian); the number of the call is loaded again by
+ * the next rule. */
 static size_t argument(unsigned i) {
     return offsetof(struct seccomp_data, args) + i * 8;
 }
 
-/* Ends with a verdict when the call is this one, else falls through. `skip` instructions follow before the next rule. */
+/* Ends with a verdict when the call is this one, else falls through. `skip` instructions follow before the next
+ * rule. */
 static void when(struct program *p, int call, uint8_t skip) {
     load(p, offsetof(struct seccomp_data, nr));
     if_equal(p, (uint32_t)call, 0, skip);
@@ -204,7 +209,8 @@ int worker_sandbox(struct worker *w) {
         return -errno;
     if (h->master_pid && getppid() != h->master_pid)
         return -ESRCH; /* the master is gone already */
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || setrlimit(RLIMIT_CORE, &none) != 0 ||
+        prctl(PR_SET_DUMPABLE, 0) != 0)
         return -errno;
     return h->allow_sandbox ? install_filter() : 0;
 }

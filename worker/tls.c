@@ -1,13 +1,14 @@
 /* TLS over a non-blocking descriptor, with plain I/O's signature (io.h).
  *
- * Between mbedtls and the socket stand two buffers of the process (never more than one connection is worked on at a time): what one recv
- * gives is handed to mbedtls in the pieces it asks for, and what it writes during one call goes out in one send. So a record costs one
- * system call, not two, and a handshake's flight one, not four. What is left over at the end of a call (a socket that takes no more, a
- * caller whose buffer is full) is kept in the connection, in memory that exists only then. mbedtls never sees a full socket, so the rule
- * that an interrupted ssl_write must be repeated with the same arguments cannot be broken: what it took, it has sent.
+ * Between mbedtls and the socket stand two buffers of the process (never more than one connection is worked on at a
+ * time): what one recv gives is handed to mbedtls in the pieces it asks for, and what it writes during one call goes
+ * out in one send. So a record costs one system call, not two, and a handshake's flight one, not four. What is left
+ * over at the end of a call (a socket that takes no more, a caller whose buffer is full) is kept in the connection,
+ * in memory that exists only then. mbedtls never sees a full socket, so the rule that an interrupted ssl_write must
+ * be repeated with the same arguments cannot be broken: what it took, it has sent.
  *
- * Ends: close_notify is IO_EOF, an end of the socket without it IO_CUT, all else IO_ERROR; each is final.
- * The peer's name is checked always: mbedtls compares DNS names, address_matches compares addresses with the certificate's. */
+ * Ends: close_notify is IO_EOF, an end of the socket without it IO_CUT, all else IO_ERROR; each is final. The peer's
+ * name is checked always: mbedtls compares DNS names, address_matches compares addresses with the certificate's. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -19,9 +20,10 @@
 enum { IN_BYTES = TLS_RECORD + 2048, OUT_BYTES = 4 * (TLS_RECORD + 256), SPIN_MAX = 1000 };
 
 static unsigned char in_mem[IN_BYTES], out_mem[OUT_BYTES], stage[TLS_RECORD];
-static struct tls_bytes in_now = { in_mem, 0, 0, IN_BYTES }, out_now = { out_mem, 0, 0, OUT_BYTES }; /* empty between calls */
+/* empty between calls */
+static struct tls_bytes in_now = { in_mem, 0, 0, IN_BYTES }, out_now = { out_mem, 0, 0, OUT_BYTES };
 
-/* ---- the socket's side ------------------------------------------------------------------------------------------------------ */
+/* ---- the socket's side ------------------------------------------------------------------------------------------- */
 
 bool tls_bytes_append(struct tls_bytes *b, const unsigned char *p, size_t n) {
     if (b->off + b->len + n > b->cap) {
@@ -161,7 +163,7 @@ static void leave(struct tls_conn *t) {
     in_now.len = in_now.off = 0;
 }
 
-/* ---- the peer's name -------------------------------------------------------------------------------------------------------- */
+/* ---- the peer's name --------------------------------------------------------------------------------------------- */
 
 static bool address_matches(const struct tls_conn *t, const mbedtls_x509_crt *crt) {
     for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s; s = s->next) {
@@ -193,12 +195,13 @@ static bool set_name(struct tls_conn *t, struct slice host) {
         t->address_len = 4;
     else if (inet_pton(AF_INET6, name, t->address) == 1)
         t->address_len = 16;
-    /* An address is not sent as SNI (RFC 6066 section 3), and on_certificate compares it. 3.6 wants to hear that no name is meant. */
+    /* An address is not sent as SNI (RFC 6066 section 3), and on_certificate compares it. 3.6 wants to hear that no
+     * name is meant. */
     t->named = mbedtls_ssl_set_hostname(&t->ssl, t->address_len ? NULL : name) == 0;
     return t->named;
 }
 
-/* ---- connections ------------------------------------------------------------------------------------------------------------ */
+/* ---- connections ------------------------------------------------------------------------------------------------- */
 
 static struct tls_conn *conn_new(int fd, const mbedtls_ssl_config *conf) {
     struct tls_conn *t = calloc(1, sizeof *t);
@@ -256,7 +259,8 @@ void tls_free(struct tls_conn *t) {
     free(t);
 }
 
-/* Two buffers of a record and its overhead each, and what stands in the structs (measured: see tests/unit/tls_test.c). */
+/* Two buffers of a record and its overhead each, and what stands in the structs (measured: see
+ * tests/unit/tls_test.c). */
 size_t tls_conn_bytes(void) {
     return sizeof(struct tls_conn) + 2 * (TLS_RECORD + 350) + 3072;
 }
@@ -265,14 +269,15 @@ const char *tls_version(const struct tls_conn *t) {
     return mbedtls_ssl_get_version(&t->ssl);
 }
 
-/* ---- handshake -------------------------------------------------------------------------------------------------------------- */
+/* ---- handshake --------------------------------------------------------------------------------------------------- */
 
 static int handshake_done(struct tls_conn *t, bool *resumed) {
     t->done = true;
     if (t->client) {
-        /* Whatever mbedtls thinks: no client connection without a name, and none whose certificate was not found good, now or when the
-         * session was made. */
-        CHECK(t->named && (t->verified || t->offered) && t->verify_flags == 0 && mbedtls_ssl_get_verify_result(&t->ssl) == 0);
+        /* Whatever mbedtls thinks: no client connection without a name, and none whose certificate was not found
+         * good, now or when the session was made. */
+        CHECK(t->named && (t->verified || t->offered));
+        CHECK(t->verify_flags == 0 && mbedtls_ssl_get_verify_result(&t->ssl) == 0);
         if (!compat_is_tls13(&t->ssl))
             tls_session_save(t);
     }
@@ -336,7 +341,7 @@ const char *tls_error(const struct tls_conn *t) {
     return text;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 /* What mbedtls says of an end, in io.h's words; it is final. */
 static int note_end(struct tls_conn *t, int r) {
@@ -367,7 +372,8 @@ ssize_t tls_read(struct tls_conn *t, void *p, size_t cap) {
             if (t->client)
                 tls_session_save(t);
         } else if (r == MBEDTLS_ERR_SSL_WANT_READ) {
-            /* 3.6 says so too when it has only stopped at a ticket: then more may wait inside, and no edge would come for it. */
+            /* 3.6 says so too when it has only stopped at a ticket: then more may wait inside, and no edge would
+             * come for it. */
             if (t->starved || ++spins == SPIN_MAX)
                 break;
         } else {

@@ -17,8 +17,9 @@
 #include <psa/crypto.h>
 #endif
 
-#if !defined(MBEDTLS_SSL_ALPN) || !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_SSL_SESSION_TICKETS) || \
-    !defined(MBEDTLS_X509_CRT_PARSE_C) || !defined(MBEDTLS_PEM_PARSE_C) || !defined(MBEDTLS_HAVE_TIME_DATE)
+#if !defined(MBEDTLS_SSL_ALPN) || !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || \
+    !defined(MBEDTLS_SSL_SESSION_TICKETS) || !defined(MBEDTLS_X509_CRT_PARSE_C) || \
+    !defined(MBEDTLS_PEM_PARSE_C) || !defined(MBEDTLS_HAVE_TIME_DATE)
 #error "this mbedtls was built without what TLS needs: ALPN, SNI, tickets, X.509 in PEM, dates"
 #endif
 
@@ -28,10 +29,12 @@
 #define COMPAT_TLS13 1
 #endif
 
-static inline int compat_pk_parse_key(mbedtls_pk_context *pk, const unsigned char *pem, size_t n, mbedtls_ctr_drbg_context *rng) {
+static inline int compat_pk_parse_key(mbedtls_pk_context *pk, const unsigned char *pem, size_t n,
+                                      mbedtls_ctr_drbg_context *rng) {
     return mbedtls_pk_parse_key(pk, pem, n, NULL, 0, mbedtls_ctr_drbg_random, rng);
 }
-static inline int compat_pk_check_pair(const mbedtls_pk_context *pub, const mbedtls_pk_context *prv, mbedtls_ctr_drbg_context *rng) {
+static inline int compat_pk_check_pair(const mbedtls_pk_context *pub, const mbedtls_pk_context *prv,
+                                       mbedtls_ctr_drbg_context *rng) {
     return mbedtls_pk_check_pair(pub, prv, mbedtls_ctr_drbg_random, rng);
 }
 
@@ -46,16 +49,18 @@ static inline void compat_versions(mbedtls_ssl_config *conf, unsigned tls_max) {
 #endif
 }
 
-/* P-256 first: every server has it, so TLS 1.3 needs no second round. PKCS#1 v1.5 before PSS: with PSS first 3.6.6 rejects servers that
- * speak TLS 1.2 alone with an RSA certificate. */
+/* P-256 first: every server has it, so TLS 1.3 needs no second round. PKCS#1 v1.5 before PSS: with PSS first 3.6.6
+ * rejects servers that speak TLS 1.2 alone with an RSA certificate. */
 static inline void compat_algorithms(mbedtls_ssl_config *conf) {
     static const uint16_t groups[] = { MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, MBEDTLS_SSL_IANA_TLS_GROUP_X25519,
                                        MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1,
                                        MBEDTLS_SSL_IANA_TLS_GROUP_NONE };
     static const uint16_t signatures[] = {
-        MBEDTLS_TLS1_3_SIG_ECDSA_SECP256R1_SHA256, MBEDTLS_TLS1_3_SIG_ECDSA_SECP384R1_SHA384, MBEDTLS_TLS1_3_SIG_ECDSA_SECP521R1_SHA512,
+        MBEDTLS_TLS1_3_SIG_ECDSA_SECP256R1_SHA256, MBEDTLS_TLS1_3_SIG_ECDSA_SECP384R1_SHA384,
+        MBEDTLS_TLS1_3_SIG_ECDSA_SECP521R1_SHA512,
         MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA256, MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA384, MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA512,
-        MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA256, MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA384, MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA512,
+        MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA256, MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA384,
+        MBEDTLS_TLS1_3_SIG_RSA_PSS_RSAE_SHA512,
         MBEDTLS_TLS1_3_SIG_NONE
     };
     mbedtls_ssl_conf_groups(conf, groups);
@@ -65,7 +70,8 @@ static inline void compat_algorithms(mbedtls_ssl_config *conf) {
 /* Tickets of TLS 1.3 come whenever the server likes; since 3.6.1 the library keeps quiet about them unless asked. */
 static inline void compat_tickets(mbedtls_ssl_config *conf) {
 #if defined(COMPAT_TLS13) && MBEDTLS_VERSION_NUMBER >= 0x03060100
-    mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(conf, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+    mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(conf,
+                                                             MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
 #else
     (void)conf;
 #endif
@@ -87,11 +93,13 @@ static inline void compat_crypto_free(void) { mbedtls_psa_crypto_free(); }
 
 #else /* 2.28 */
 
-static inline int compat_pk_parse_key(mbedtls_pk_context *pk, const unsigned char *pem, size_t n, mbedtls_ctr_drbg_context *rng) {
+static inline int compat_pk_parse_key(mbedtls_pk_context *pk, const unsigned char *pem, size_t n,
+                                      mbedtls_ctr_drbg_context *rng) {
     (void)rng;
     return mbedtls_pk_parse_key(pk, pem, n, NULL, 0);
 }
-static inline int compat_pk_check_pair(const mbedtls_pk_context *pub, const mbedtls_pk_context *prv, mbedtls_ctr_drbg_context *rng) {
+static inline int compat_pk_check_pair(const mbedtls_pk_context *pub, const mbedtls_pk_context *prv,
+                                       mbedtls_ctr_drbg_context *rng) {
     (void)rng;
     return mbedtls_pk_check_pair(pub, prv);
 }
@@ -105,8 +113,9 @@ static inline void compat_versions(mbedtls_ssl_config *conf, unsigned tls_max) {
 
 /* P-256 first halves the client's handshake: its own order begins with the dearest curve. */
 static inline void compat_algorithms(mbedtls_ssl_config *conf) {
-    static const mbedtls_ecp_group_id groups[] = { MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP384R1,
-                                                   MBEDTLS_ECP_DP_SECP521R1, MBEDTLS_ECP_DP_NONE };
+    static const mbedtls_ecp_group_id groups[] = { MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_CURVE25519,
+                                                   MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1,
+                                                   MBEDTLS_ECP_DP_NONE };
     static const int hashes[] = { MBEDTLS_MD_SHA256, MBEDTLS_MD_SHA384, MBEDTLS_MD_SHA512, MBEDTLS_MD_NONE };
     mbedtls_ssl_conf_curves(conf, groups);
     mbedtls_ssl_conf_sig_hashes(conf, hashes);

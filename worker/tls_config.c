@@ -1,8 +1,9 @@
 /* TLS configurations: the random generator of the process, CA bundles, sessions, certificates.
  *
- * Clients always verify the chain and the name; versions from 1.2; ECDHE with AEAD alone, ChaCha20 before AES-GCM (mbedtls does AES block
- * by block even with AES-NI: 280 MB/s against 470); ALPN http/1.1. A bundle of 140 certificates takes 5 ms and 0.45 MB, so it is parsed
- * once, however many upstreams name it. Sessions are cached a configuration; they hold secrets and stay in this process.
+ * Clients always verify the chain and the name; versions from 1.2; ECDHE with AEAD alone, ChaCha20 before AES-GCM
+ * (mbedtls does AES block by block even with AES-NI: 280 MB/s against 470); ALPN http/1.1. A bundle of 140
+ * certificates takes 5 ms and 0.45 MB, so it is parsed once, however many upstreams name it. Sessions are cached a
+ * configuration; they hold secrets and stay in this process.
  *
  * Secrets: the copy of a private key's PEM is wiped; mbedtls wipes its own. */
 #include <stdio.h>
@@ -34,7 +35,8 @@ int tls_init(void) {
     int n = snprintf(personal, sizeof personal, "tollgate worker %d", (int)getpid());
     mbedtls_entropy_init(&entropy);
     mbedtls_ctr_drbg_init(&tls_random);
-    if (mbedtls_ctr_drbg_seed(&tls_random, mbedtls_entropy_func, &entropy, (const unsigned char *)personal, (size_t)n) != 0 ||
+    const unsigned char *bytes = (const unsigned char *)personal;
+    if (mbedtls_ctr_drbg_seed(&tls_random, mbedtls_entropy_func, &entropy, bytes, (size_t)n) != 0 ||
         compat_crypto_init() != 0)
         return -1;
     ready = true;
@@ -75,7 +77,7 @@ static int parse_certificates(mbedtls_x509_crt *chain, struct slice pem) {
     return r;
 }
 
-/* ---- CA bundles ------------------------------------------------------------------------------------------------------------- */
+/* ---- CA bundles -------------------------------------------------------------------------------------------------- */
 
 static struct tls_ca *ca_get(struct slice pem, char *err, size_t err_len) {
     uint64_t hash = hash64(pem.ptr, pem.len, 0x6361);
@@ -117,7 +119,7 @@ static void ca_put(struct tls_ca *ca) {
     free(ca);
 }
 
-/* ---- client ----------------------------------------------------------------------------------------------------------------- */
+/* ---- client ------------------------------------------------------------------------------------------------------ */
 
 static int configure(mbedtls_ssl_config *conf, int endpoint, unsigned tls_max) {
     int r = mbedtls_ssl_config_defaults(conf, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
@@ -172,7 +174,7 @@ void tls_client_free(struct tls_client *c) {
     free(c);
 }
 
-/* ---- sessions --------------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 static struct tls_session *session_place(struct tls_conn *t) {
     return &t->client->sessions[t->session_key % TLS_SESSIONS];
@@ -207,7 +209,7 @@ void tls_session_drop(struct tls_conn *t) {
         session_clear(s);
 }
 
-/* ---- server ----------------------------------------------------------------------------------------------------------------- */
+/* ---- server ------------------------------------------------------------------------------------------------------ */
 
 static int parse_key(struct tls_server *s, struct slice pem) {
     unsigned char *copy = pem_copy(pem);

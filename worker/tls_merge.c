@@ -1,9 +1,11 @@
-/* Handshake messages that a peer cuts over several records, put together again, for an mbedtls that cannot (2.28 fails with "feature not
- * available"; 3.6 can). RFC 5246 section 6.2.1 allows the cut anywhere; peers with small record buffers make use of it.
+/* Handshake messages that a peer cuts over several records, put together again, for an mbedtls that cannot (2.28
+ * fails with "feature not available"; 3.6 can). RFC 5246 section 6.2.1 allows the cut anywhere; peers with small
+ * record buffers make use of it.
  *
- * Only the clear part of a handshake is looked at: from the first byte to the first record of another type (ChangeCipherSpec, an alert);
- * after it every byte passes as it came. What the hash over the handshake covers are messages, not records, so nothing else changes.
- * A message longer than a record is passed as it came, and mbedtls refuses it; so is what does not look like TLS. */
+ * Only the clear part of a handshake is looked at: from the first byte to the first record of another type
+ * (ChangeCipherSpec, an alert); after it every byte passes as it came. What the hash over the handshake covers are
+ * messages, not records, so nothing else changes. A message longer than a record is passed as it came, and mbedtls
+ * refuses it; so is what does not look like TLS. */
 #include <stdlib.h>
 
 #include "worker/tls.h"

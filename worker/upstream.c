@@ -1,15 +1,16 @@
 /* The pools of upstream connections: who gets one, who waits, what is kept.
  *
- * A pool belongs to one upstream as one configuration has it. Its key is the upstream's id and a hash of what matters for a connection
- * (host, port, TLS, CA, version limit): a reload that leaves these alone keeps the connections; else the old pool retires and goes with its
- * last user.
+ * A pool belongs to one upstream as one configuration has it. Its key is the upstream's id and a hash of what
+ * matters for a connection (host, port, TLS, CA, version limit): a reload that leaves these alone keeps the
+ * connections; else the old pool retires and goes with its last user.
  *
- * Idle connections stay watched. An end or a byte that comes while one is idle closes it, so that a request is not written into a
- * connection that is known to be dead; what cannot be known (the peer closes in this very moment) `reused` tells the caller, who may try
- * again. The newest idle one is used first. None is kept for longer than 55 s: load balancers close at 60, servers at 75.
+ * Idle connections stay watched. An end or a byte that comes while one is idle closes it, so that a request is not
+ * written into a connection that is known to be dead; what cannot be known (the peer closes in this very moment)
+ * `reused` tells the caller, who may try again. The newest idle one is used first. None is kept for longer than 55
+ * s: load balancers close at 60, servers at 75.
  *
- * An answer to a ticket never comes from within the caller's own call: what is known at once is posted to the end of the turn.
- * Taking an idle connection and putting it back makes no system call. */
+ * An answer to a ticket never comes from within the caller's own call: what is known at once is posted to the end of
+ * the turn. Taking an idle connection and putting it back makes no system call. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ const char *up_error_text(enum up_error e) {
     return (unsigned)e < ARRAY_LEN(text) ? text[e] : "?";
 }
 
-/* ---- one connection --------------------------------------------------------------------------------------------------------- */
+/* ---- one connection ---------------------------------------------------------------------------------------------- */
 
 static void idle_unlink(struct upconn *u) {
     struct pool *p = u->pool;
@@ -75,7 +76,8 @@ static void conn_event(struct watch *w, uint32_t events) {
     }
     if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
         return;
-    /* The event may be older than the last read; and TLS may have had something to say that is no data (a session ticket). */
+    /* The event may be older than the last read; and TLS may have had something to say that is no data (a session
+     * ticket). */
     char byte;
     if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && io_read(&u->io, &byte, 1) == IO_AGAIN)
         return;
@@ -126,7 +128,7 @@ static void idle_timer(struct timer *t) {
         loop_timer(l, t, (p->idle_oldest->idle_since_ns + max_ns - l->now_ns) / 1000000 + 1);
 }
 
-/* ---- tickets ---------------------------------------------------------------------------------------------------------------- */
+/* ---- tickets ----------------------------------------------------------------------------------------------------- */
 
 static void ticket_link(struct up_ticket ***tail, struct up_ticket *t) {
     t->next = NULL;
@@ -250,7 +252,8 @@ void pool_ready(struct connecting *c) {
 
 static struct pool *pool_for(struct worker *w, const struct snap *snap, const struct snap_upstream *up);
 
-struct upconn *upstream_get(struct worker *w, const struct snap *snap, const struct snap_upstream *up, struct up_ticket *t, bool fresh) {
+struct upconn *upstream_get(struct worker *w, const struct snap *snap, const struct snap_upstream *up,
+                            struct up_ticket *t, bool fresh) {
     struct pool *p = pool_for(w, snap, up);
     if (p && !fresh && p->idle) {
         struct upconn *u = p->idle;
@@ -334,12 +337,13 @@ void upstream_put(struct upconn *u, bool reusable) {
     }
 }
 
-/* ---- pools ------------------------------------------------------------------------------------------------------------------ */
+/* ---- pools ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t connection_hash(const struct snap *snap, const struct snap_upstream *up) {
     struct slice host = snap_text(snap, up->host);
-    uint64_t words[] = { up->port, up->tls, up->tls ? up->tls_max : 0, up->host_is_address,
-                         up->tls && up->ca < snap->cas.count ? SNAP_AT(snap, snap->cas, struct snap_ca, up->ca)->hash : 0 };
+    const struct snap_ca *ca =
+        up->tls && up->ca < snap->cas.count ? SNAP_AT(snap, snap->cas, struct snap_ca, up->ca) : NULL;
+    uint64_t words[] = { up->port, up->tls, up->tls ? up->tls_max : 0, up->host_is_address, ca ? ca->hash : 0 };
     return hash64(words, sizeof words, hash64(host.ptr, host.len, 1));
 }
 

@@ -1,10 +1,10 @@
 /* Circuit and provider keys: what one worker learns of an upstream, all know, through shm_upstream.
  *
- * Closed: everything passes. Five failures in a row open it for `cooldown`; then it is half open: one request a window (a compare-and-swap
- * on half_open_until_ns, over all workers) goes there, and its end decides. No order between the words is needed: each is right alone,
- * and a race costs one request more or less on a failing upstream.
- * A health check proves that connections can be made and no more: it closes a circuit only if connecting is what failed last.
- * Success is written at most every 20 ms a worker, so that the line is not fought over. */
+ * Closed: everything passes. Five failures in a row open it for `cooldown`; then it is half open: one request a
+ * window (a compare-and-swap on half_open_until_ns, over all workers) goes there, and its end decides. No order
+ * between the words is needed: each is right alone, and a race costs one request more or less on a failing upstream.
+ * A health check proves that connections can be made and no more: it closes a circuit only if connecting is what
+ * failed last. Success is written at most every 20 ms a worker, so that the line is not fought over. */
 #include "worker/upstream_pool.h"
 
 enum { FAILURES_OPEN = 5, SUCCESS_EVERY_NS = 20000000, LATENCY_SHIFT = 3 };
@@ -117,7 +117,7 @@ void circuit_unreachable(struct pool *p, bool refused, bool probe) {
         circuit_report(p, false, 0);
 }
 
-/* ---- provider keys ---------------------------------------------------------------------------------------------------------- */
+/* ---- provider keys ----------------------------------------------------------------------------------------------- */
 
 int upstream_pick_key(struct worker *w, const struct snap_upstream *up, uint32_t *rotation, uint64_t *until_ns) {
     const struct shm_upstream *s = upstream_words(w, up->id);
@@ -141,6 +141,6 @@ void upstream_cool_key(struct worker *w, const struct snap_upstream *up, int key
         return;
     _Atomic uint64_t *word = &upstream_words(w, up->id)->key_until_ns[key];
     uint64_t until = w->loop.now_ns + for_ms * 1000000u, old = atomic_load_explicit(word, memory_order_relaxed);
-    while (old < until && !atomic_compare_exchange_weak_explicit(word, &old, until, memory_order_relaxed, memory_order_relaxed)) {
+    while (old < until && !atomic_compare_exchange_weak(word, &old, until)) {
     }
 }

@@ -1,11 +1,13 @@
 /* Making connections to upstreams: addresses in turn, TCP, TLS, and the health checks that consist of just this.
  *
- * Addresses come from shared memory, in the resolver's order, rotated by one with each connection so that load spreads; one that failed
- * lately is tried last. connect_timeout bounds the whole, TLS included; of several addresses each gets an equal share of what is left (at
- * least 300 ms), so that one that swallows packets does not cost the whole time. When all have failed the master is asked to resolve again.
+ * Addresses come from shared memory, in the resolver's order, rotated by one with each connection so that load
+ * spreads; one that failed lately is tried last. connect_timeout bounds the whole, TLS included; of several
+ * addresses each gets an equal share of what is left (at least 300 ms), so that one that swallows packets does not
+ * cost the whole time. When all have failed the master is asked to resolve again.
  *
- * A TLS handshake costs milliseconds of CPU, so handshakes of a turn stand in a queue that is served at the turn's end: steps are begun for
- * 1 ms, the rest waits for the next turn. A storm of new connections then delays the running streams by one step a turn, not by all. */
+ * A TLS handshake costs milliseconds of CPU, so handshakes of a turn stand in a queue that is served at the turn's
+ * end: steps are begun for 1 ms, the rest waits for the next turn. A storm of new connections then delays the
+ * running streams by one step a turn, not by all. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -20,7 +22,7 @@ static uint64_t ms_to_ns(uint64_t ms) {
     return ms * 1000000u;
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------------------------------- */
+/* ---- ends -------------------------------------------------------------------------------------------------------- */
 
 static void unqueue(struct connecting *c) {
     if (!c->queued)
@@ -52,7 +54,8 @@ static void log_failure(struct pool *p, const char *what, const char *why) {
     if (p->logged_ns && now - p->logged_ns < ms_to_ns(5000))
         return;
     p->logged_ns = now;
-    worker_log(p->worker, LOG_WARN, "upstream %s: %s:%u: %s%s%s", p->name, p->host, p->port, what, why ? ": " : "", why ? why : "");
+    worker_log(p->worker, LOG_WARN, "upstream %s: %s:%u: %s%s%s", p->name, p->host, p->port, what, why ? ": " : "",
+               why ? why : "");
 }
 
 static void ask_resolve(struct pool *p) {
@@ -80,7 +83,7 @@ static void fail(struct connecting *c, enum up_error e, const char *why) {
     pool_release(p);
 }
 
-/* ---- TLS -------------------------------------------------------------------------------------------------------------------- */
+/* ---- TLS --------------------------------------------------------------------------------------------------------- */
 
 static void queue_handshake(struct connecting *c) {
     struct upstreams *us = c->pool->worker->upstreams;
@@ -153,11 +156,12 @@ static void start_tls(struct connecting *c) {
         return;
     }
     loop_timer(&p->worker->loop, &c->timer, c->deadline_ns > p->worker->loop.now_ns ?
-               (c->deadline_ns - p->worker->loop.now_ns) / 1000000 + 1 : 0); /* from now on the whole time that is left */
+               /* from now on the whole time that is left */
+               (c->deadline_ns - p->worker->loop.now_ns) / 1000000 + 1 : 0);
     queue_handshake(c);
 }
 
-/* ---- TCP -------------------------------------------------------------------------------------------------------------------- */
+/* ---- TCP --------------------------------------------------------------------------------------------------------- */
 
 static socklen_t to_sockaddr(const struct shm_address *a, uint16_t port, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
@@ -266,7 +270,7 @@ static void connecting_event(struct watch *w, uint32_t events) {
     }
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 /* Rotated by one with each connection; those that failed lately behind the others. */
 static void order_addresses(struct connecting *c) {
@@ -304,7 +308,8 @@ static bool have_addresses(struct connecting *c) {
     return true;
 }
 
-/* A name without addresses: at start-up the answer may be on its way. A name that was resolved to nothing fails at once. */
+/* A name without addresses: at start-up the answer may be on its way. A name that was resolved to nothing fails at
+ * once. */
 static void try_name(struct connecting *c) {
     struct loop *l = &c->pool->worker->loop;
     if (have_addresses(c)) {
@@ -313,7 +318,8 @@ static void try_name(struct connecting *c) {
     }
     ask_resolve(c->pool);
     uint64_t begun_ns = c->deadline_ns - ms_to_ns(c->pool->connect_timeout_ms);
-    if (c->addresses.resolved_at_ns || l->now_ns >= c->deadline_ns || l->now_ns - begun_ns >= ms_to_ns(POOL_RESOLVE_WAIT_MS)) {
+    bool late = l->now_ns >= c->deadline_ns || l->now_ns - begun_ns >= ms_to_ns(POOL_RESOLVE_WAIT_MS);
+    if (c->addresses.resolved_at_ns || late) {
         fail(c, UP_NO_ADDRESS, NULL);
         return;
     }
@@ -380,9 +386,10 @@ bool connect_start(struct pool *p, struct up_ticket *t, bool probe) {
     return true;
 }
 
-/* ---- health checks ---------------------------------------------------------------------------------------------------------- */
+/* ---- health checks ----------------------------------------------------------------------------------------------- */
 
-/* In each worker; whoever moves probe_ns on makes the check. Not while there is traffic, and not of an upstream the operator drained. */
+/* In each worker; whoever moves probe_ns on makes the check. Not while there is traffic, and not of an upstream the
+ * operator drained. */
 void connect_probe_timer(struct timer *t) {
     struct pool *p = CONTAINER_OF(t, struct pool, probe_timer);
     CHECK_MAGIC(p, POOL_MAGIC);

@@ -87,7 +87,8 @@ struct upstreams {
 
 /* upstream.c */
 void pool_ticket_fail(struct up_ticket *t, enum up_error e); /* posted */
-void pool_ready(struct connecting *c);                       /* its connection is made: hands it over or keeps it; frees c */
+/* its connection is made: hands it over or keeps it; frees c */
+void pool_ready(struct connecting *c);
 void pool_close_conn(struct upconn *u);                      /* closes and frees, makes place for who waits */
 void pool_release(struct pool *p);                           /* frees it if retired and unused */
 
