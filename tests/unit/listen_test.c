@@ -35,7 +35,8 @@ static int open_listener(uint16_t *port) {
 }
 
 static int dial(const struct place *p) {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(p->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(p->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
     return fd;
@@ -58,7 +59,8 @@ static int setup(void **state) {
     struct place *p = calloc(1, sizeof *p);
     fixture_setup((void **)&p->shm);
     p->fd = open_listener(&p->port);
-    p->snap.listens = (struct snap_list){ (uint32_t)(offsetof(struct place, listen) - offsetof(struct place, snap)), 1 };
+    p->snap.listens.off = (uint32_t)(offsetof(struct place, listen) - offsetof(struct place, snap));
+    p->snap.listens.count = 1;
     p->snap.max_connections = 1000;
     p->snap.client_timeout_ms = p->snap.keepalive_timeout_ms = 60000;
     p->listen[0].id = LISTEN_ID;
@@ -85,7 +87,7 @@ static void turns(struct place *p, int n) {
         loop_turn(&p->w.loop, 3);
 }
 
-/* ---- one worker ------------------------------------------------------------------------------------------------------------- */
+/* ---- one worker -------------------------------------------------------------------------------------------------- */
 
 static void test_accepts(void **state) {
     struct place *p = *state;
@@ -162,7 +164,7 @@ static void test_full(void **state) {
     close(admin);
 }
 
-/* ---- the gate --------------------------------------------------------------------------------------------------------------- */
+/* ---- the gate ---------------------------------------------------------------------------------------------------- */
 
 /* A second worker that does not really exist: asleep, with so many exchanges. */
 static struct shm_range *pretend(struct place *p, uint32_t active, uint32_t ack) {
@@ -233,7 +235,7 @@ static void test_full_among_others(void **state) {
     close(a), close(b);
 }
 
-/* ---- several processes ------------------------------------------------------------------------------------------------------- */
+/* ---- several processes ------------------------------------------------------------------------------------------- */
 
 enum { CHILDREN = 4, EACH = 50 };
 
@@ -300,7 +302,7 @@ static void test_fair(void **state) {
         close(fds[i]);
 }
 
-/* ---- privileges --------------------------------------------------------------------------------------------------------------- */
+/* ---- privileges -------------------------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_ADDRESS__)
 #define FILTERED false
@@ -414,7 +416,8 @@ static void test_orphan(void **state) {
 #define PLACE_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PLACE_TEST(test_accepts), PLACE_TEST(test_set), PLACE_TEST(test_full), PLACE_TEST(test_gate), PLACE_TEST(test_full_among_others),
+        PLACE_TEST(test_accepts), PLACE_TEST(test_set), PLACE_TEST(test_full), PLACE_TEST(test_gate),
+        PLACE_TEST(test_full_among_others),
         PLACE_TEST(test_fair), PLACE_TEST(test_sandbox), PLACE_TEST(test_sandbox_abort), PLACE_TEST(test_orphan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The event loop: timers fire in order and in time, lazily moved ones too; what is taken out within a batch of events stays silent; tasks. */
+/* The event loop: timers fire in order and in time, lazily moved ones too; what is taken out within a batch of
+ * events stays silent; tasks. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +27,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------------------------- */
 
 struct end {
     struct watch watch;
@@ -77,7 +78,8 @@ static void test_edges(void **state) {
     close(fds[0]);
 }
 
-/* Two descriptors become ready at once; whichever is served first takes the other out, whose event is already fetched. */
+/* Two descriptors become ready at once; whichever is served first takes the other out, whose event is already
+ * fetched. */
 static void take_out(bool forgets) {
     int a[2], b[2];
     pair(a);
@@ -125,7 +127,7 @@ static void test_change(void **state) {
     close(fds[0]), close(fds[1]);
 }
 
-/* ---- timers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- timers ------------------------------------------------------------------------------------------------------ */
 
 struct alarm {
     struct timer timer;
@@ -154,7 +156,8 @@ static void set(struct alarm *a, uint64_t ms) {
     loop_timer(&loop, &a->timer, ms);
 }
 
-/* Moves the loop's clock without waiting: what was read last counts until the next turn; here the wheel is turned by hand. */
+/* Moves the loop's clock without waiting: what was read last counts until the next turn; here the wheel is turned by
+ * hand. */
 static void pass(uint64_t ms) {
     uint64_t until = loop.now_ns + ms * 1000000;
     while (loop.now_ns < until)
@@ -266,7 +269,7 @@ static void test_timer_random(void **state) {
     assert_int_equal(loop.timers, 0);
 }
 
-/* ---- tasks and hooks -------------------------------------------------------------------------------------------------------- */
+/* ---- tasks and hooks --------------------------------------------------------------------------------------------- */
 
 struct job {
     struct task task;

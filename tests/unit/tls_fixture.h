@@ -1,5 +1,5 @@
-/* Certificates for tests, made by openssl in a folder of their own: ca, other (authorities), ec, rsa (good), old (expired).
- * Names: good.test, *.wild.test, 127.0.0.1, ::1. */
+/* Certificates for tests, made by openssl in a folder of their own: ca, other (authorities), ec, rsa (good), old
+ * (expired). Names: good.test, *.wild.test, 127.0.0.1, ::1. */
 #ifndef TG_TLS_FIXTURE_H
 #define TG_TLS_FIXTURE_H
 

@@ -1,4 +1,5 @@
-/* TLS: against itself over a socket pair, and against openssl's s_server and s_client. Certificates are made here, at the start. */
+/* TLS: against itself over a socket pair, and against openssl's s_server and s_client. Certificates are made here,
+ * at the start. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -19,7 +20,7 @@
 #include "tests/unit/tls_fixture.h"
 #include "worker/tls.h"
 
-/* ---- certificates ---------------------------------------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------------------------------------------------ */
 
 static int group_setup(void **state) {
     (void)state;
@@ -56,7 +57,7 @@ static struct tls_server *server_for(const char *name) {
     return s;
 }
 
-/* ---- both ends in this process ---------------------------------------------------------------------------------------------- */
+/* ---- both ends in this process ----------------------------------------------------------------------------------- */
 
 struct both {
     struct io client, server;
@@ -68,7 +69,8 @@ struct both {
 static void shake(struct both *b, struct tls_client *c, struct tls_server *s, const char *host, uint64_t key) {
     int fds[2], r = 0, q = 0;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-    *b = (struct both){ .client = { fds[0], tls_connect(c, fds[0], slice_str(host), key) }, .server = { fds[1], tls_accept(s, fds[1]) } };
+    *b = (struct both){ .client = { fds[0], tls_connect(c, fds[0], slice_str(host), key) },
+                        .server = { fds[1], tls_accept(s, fds[1]) } };
     assert_true(b->client.tls && b->server.tls);
     for (int i = 0; i < 20 && r == 0; i++) {
         r = tls_handshake(b->client.tls, &b->resumed);
@@ -106,8 +108,8 @@ static void test_names(void **state) {
     (void)state;
     static const struct { const char *host; bool good; } cases[] = {
         { "good.test", true }, { "GOOD.test", true }, { "a.wild.test", true }, { "127.0.0.1", true }, { "::1", true },
-        { "bad.test", false }, { "a.b.wild.test", false }, { "wild.test", false }, { "127.0.0.2", false }, { "::2", false },
-        { "good.test.evil", false },
+        { "bad.test", false }, { "a.b.wild.test", false }, { "wild.test", false }, { "127.0.0.2", false },
+        { "::2", false }, { "good.test.evil", false },
     };
     static const char *const certificates[] = { "ec", "rsa" };
     struct tls_client *c = client_for("ca.pem", 13);
@@ -319,7 +321,8 @@ static uint8_t pattern(size_t at) {
     return (uint8_t)(at * 167 + (at >> 8) * 13 + (at >> 16));
 }
 
-/* Bytes in random pieces through a socket that takes little, each time from other memory; what arrives is what was taken. */
+/* Bytes in random pieces through a socket that takes little, each time from other memory; what arrives is what was
+ * taken. */
 static void pump(struct io *from, struct io *to, size_t total, unsigned *seed) {
     static uint8_t source[80000], sink[40000];
     size_t sent = 0, arrived = 0;
@@ -412,7 +415,8 @@ static void test_children_differ(void **state) {
         if (pid == 0) {
             uint8_t r[16];
             tls_exit();
-            bool ok = tls_init() == 0 && mbedtls_ctr_drbg_random(&tls_random, r, sizeof r) == 0 && write(fds[1], r, sizeof r) == sizeof r;
+            bool ok = tls_init() == 0 && mbedtls_ctr_drbg_random(&tls_random, r, sizeof r) == 0 &&
+                      write(fds[1], r, sizeof r) == sizeof r;
             _exit(!ok);
         }
         int status;
@@ -424,7 +428,7 @@ static void test_children_differ(void **state) {
     assert_memory_not_equal(drawn[0], drawn[1], 16);
 }
 
-/* ---- against openssl -------------------------------------------------------------------------------------------------------- */
+/* ---- against openssl --------------------------------------------------------------------------------------------- */
 
 struct program { pid_t pid; int in, out, port; };
 
@@ -470,7 +474,8 @@ static void end_program(struct program *p) {
 
 static int dial(int port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
     assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
     return fd;
@@ -558,8 +563,8 @@ static void with_s_client(const char *options, bool good) {
     assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
     assert_int_equal(listen(listener, 4), 0);
     getsockname(listener, (struct sockaddr *)&a, &len);
-    snprintf(args, sizeof args, "s_client -connect 127.0.0.1:%d -CAfile ca.pem -verify_return_error -verify_hostname good.test "
-             "-servername good.test -quiet -no_ign_eof %s", ntohs(a.sin_port), options);
+    snprintf(args, sizeof args, "s_client -connect 127.0.0.1:%d -CAfile ca.pem -verify_return_error "
+             "-verify_hostname good.test -servername good.test -quiet -no_ign_eof %s", ntohs(a.sin_port), options);
     struct program p = run_openssl(args, false);
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct io io = { fd, tls_accept(s, fd) };

@@ -1,4 +1,5 @@
-/* A worker without a master: loop, shared memory, a snapshot with a few upstreams, and a small server in the same loop. */
+/* A worker without a master: loop, shared memory, a snapshot with a few upstreams, and a small server in the same
+ * loop. */
 #ifndef TG_UPSTREAM_FIXTURE_H
 #define TG_UPSTREAM_FIXTURE_H
 
@@ -10,7 +11,7 @@
 #include "tests/unit/tls_fixture.h"
 #include "worker/upstream_pool.h"
 
-/* ---- a server --------------------------------------------------------------------------------------------------------------- */
+/* ---- a server ---------------------------------------------------------------------------------------------------- */
 
 enum { SERVER_CONNS = 64 };
 
@@ -69,7 +70,8 @@ static inline void server_event(struct watch *w, uint32_t events) {
         assert_true(++c < s->conn + SERVER_CONNS);
     s->accepted++;
     s->open++;
-    *c = (struct server_conn){ .watch = { server_conn_event, fd }, .io = { fd, s->tls ? tls_accept(s->tls, fd) : NULL }, .server = s };
+    *c = (struct server_conn){ .watch = { server_conn_event, fd }, .server = s,
+                               .io = { fd, s->tls ? tls_accept(s->tls, fd) : NULL } };
     assert_int_equal(loop_watch(s->loop, &c->watch, 0), 0);
 }
 
@@ -102,7 +104,7 @@ static inline void server_stop(struct server *s) {
     s->watch.fd = -1;
 }
 
-/* ---- a worker --------------------------------------------------------------------------------------------------------------- */
+/* ---- a worker ---------------------------------------------------------------------------------------------------- */
 
 enum { UPSTREAM_ID = 5, TEXT_BYTES = 200000 };
 

@@ -1,4 +1,5 @@
-/* Upstream pools against a small server in the same loop: reuse, limits, waiting, addresses, reloads, circuit, keys, health checks, TLS. */
+/* Upstream pools against a small server in the same loop: reuse, limits, waiting, addresses, reloads, circuit, keys,
+ * health checks, TLS. */
 #include "tests/unit/upstream_fixture.h"
 
 struct wish {
@@ -91,7 +92,7 @@ static struct shm_upstream *words(struct bench *b) {
     return &b->w.shm.upstreams[UPSTREAM_ID];
 }
 
-/* ---- reuse ------------------------------------------------------------------------------------------------------------------ */
+/* ---- reuse ------------------------------------------------------------------------------------------------------- */
 
 static void test_reuse(void **state) {
     struct bench *b = *state;
@@ -179,7 +180,7 @@ static void test_idle_age(void **state) {
     assert_true(p->idle_timer.deadline_ns > b->w.loop.now_ns + 50000000000ull);
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 static void test_waiting(void **state) {
     struct bench *b = *state;
@@ -277,7 +278,7 @@ static void test_promised_dies(void **state) {
     put(y.u, false);
 }
 
-/* ---- connecting ------------------------------------------------------------------------------------------------------------- */
+/* ---- connecting -------------------------------------------------------------------------------------------------- */
 
 static unsigned resolve_asked(struct bench *b) {
     struct ipc_frame f;
@@ -369,7 +370,8 @@ static void test_connect_timeout(void **state) {
     struct server deaf; /* its queue of connections is full: SYNs are dropped */
     server_start(&deaf, &b->w.loop, "127.0.0.7", b->server.port, 0);
     loop_unwatch(&b->w.loop, &deaf.watch);
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(deaf.port), .sin_addr.s_addr = inet_addr("127.0.0.7") };
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(deaf.port),
+                             .sin_addr.s_addr = inet_addr("127.0.0.7") };
     int fill[2];
     for (int i = 0; i < 2; i++) {
         fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -394,7 +396,7 @@ static void test_connect_timeout(void **state) {
     server_stop(&deaf);
 }
 
-/* ---- reload ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reload ------------------------------------------------------------------------------------------------------ */
 
 static void test_reload(void **state) {
     struct bench *b = *state;
@@ -429,7 +431,7 @@ static void test_reload(void **state) {
     free(old);
 }
 
-/* ---- circuit and keys ------------------------------------------------------------------------------------------------------- */
+/* ---- circuit and keys -------------------------------------------------------------------------------------------- */
 
 static void wait_ms(struct bench *b, uint64_t ms) {
     uint64_t until = b->w.loop.now_ns + ms * 1000000;
@@ -527,7 +529,7 @@ static void test_probe(void **state) {
     wait_ms(b, 1); /* the server sees the ends */
 }
 
-/* ---- TLS -------------------------------------------------------------------------------------------------------------------- */
+/* ---- TLS --------------------------------------------------------------------------------------------------------- */
 
 static void use_tls(struct bench *b, const char *ca, const char *cert, const char *host) {
     char err[200], name[20];
