@@ -4,6 +4,7 @@
  * and left out when it does not come within a second. `upstream drain` lasts as long as the segment (a reboot forgets
  * it). */
 #include <arpa/inet.h>
+#include <unistd.h>
 
 #include "master/master.h"
 #include "proto/base/check.h"
@@ -295,6 +296,13 @@ static void run_stop(struct control *c) {
     stop_graceful(c->m);
 }
 
+/* The answer comes from the new binary: the connection leaves this one's hands. */
+static void run_upgrade(struct control *c) {
+    int fd = dup(c->watch.fd);
+    c->gone = true;
+    if (fd >= 0) upgrade_request(c->m, fd);
+}
+
 static void relay_answered(struct call *call, struct slice answer) {
     control_answer(call->owner, answer);
 }
@@ -317,6 +325,7 @@ void command_run(struct control *c, struct slice line) {
     else if (json_str_is(&j, cmd, "status")) run_status(c);
     else if (json_str_is(&j, cmd, "reload")) run_reload(c);
     else if (json_str_is(&j, cmd, "stop")) run_stop(c);
+    else if (json_str_is(&j, cmd, "upgrade")) run_upgrade(c);
     else if (json_str_is(&j, cmd, "model.list")) run_model_list(c);
     else if (json_str_is(&j, cmd, "upstream.list")) run_upstream_list(c);
     else if (json_str_is(&j, cmd, "upstream.drain")) run_upstream_drain(c, upstream, 1);

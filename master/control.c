@@ -226,6 +226,10 @@ int control_listen(struct master *m, const char *path, char *err, size_t err_len
     snprintf(address, sizeof address, "unix:%s", path);
     m->control_fd = sockets_open(address, 0600, err, err_len);
     if (m->control_fd < 0) return m->control_fd;
+    return control_adopt(m);
+}
+
+int control_adopt(struct master *m) {
     return events_watch(&m->events, &m->control_watch, m->control_fd, EPOLLIN, accept_one);
 }
 

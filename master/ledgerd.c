@@ -38,6 +38,7 @@ static void on_frame(struct wire *c, const struct ipc_frame *f) {
         shed_no_more(m);
         master_log(LOG_INFO, "the ledger (pid %d) is ready", (int)m->ledger.pid);
         reload_ledger_ready(m);
+        upgrade_ledger_ready(m);
         control_release(m);
         spawn_reconcile(m);
         return;
@@ -114,6 +115,22 @@ void ledgerd_start(struct master *m) {
     if (l->stopping) ledgerd_stop(m);
 }
 
+void ledgerd_take_over(struct master *m, pid_t pid, int channel_fd) {
+    struct ledgerd *l = &m->ledger;
+    if (pid == 0) {
+        ledgerd_start(m);
+        return;
+    }
+    l->pid = pid;
+    l->handing_over = true;
+    l->started_ns = events_mono_ns();
+    l->channel.on_frame = on_frame;
+    l->channel.on_gone = on_gone;
+    struct ipc_header stop = { .type = IPC_STOP };
+    if (channel_fd >= 0 && wire_open(&l->channel, m, channel_fd, QUEUE_BYTES) == 0)
+        wire_send(&l->channel, &stop, SLICE(""), NULL, 0);
+}
+
 static int tell(struct master *m, uint32_t type, struct slice payload, const int *fds, unsigned n) {
     struct ipc_header h = { .type = type };
     int rc = wire_send(&m->ledger.channel, &h, payload, fds, n);
@@ -186,6 +203,7 @@ static void stuck(struct timer *t) {
 
 /* An end of all: there was never a ledger that worked. */
 static void give_up(struct master *m, const char *why) {
+    upgrade_back(m);
     master_log(LOG_ERROR, "the ledger cannot start (%s): see its messages above; giving up", why);
     m->exit_code = 1;
     stop_fast(m);
@@ -225,6 +243,11 @@ void ledgerd_reaped(struct master *m, int status) {
     }
     if (l->stopping) {
         stopped(m, status);
+        return;
+    }
+    if (l->handing_over) { /* whatever it left is in shared memory */
+        l->handing_over = false;
+        ledgerd_start(m);
         return;
     }
     bool for_good = WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NO_RESTART;

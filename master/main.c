@@ -21,7 +21,7 @@ static const char usage[] =
     "  -t        test it: every error, or the size of the shared memory it will take\n"
     "  -T        print it normalised\n"
     "  -V        versions\n"
-    "Signals: HUP reload, USR1 reopen logs, TERM drain and stop, QUIT stop now.\n";
+    "Signals: HUP reload, USR1 reopen logs, USR2 upgrade, TERM drain and stop, QUIT stop now.\n";
 
 static int versions(void) {
     char libraries[256] = "";
@@ -45,8 +45,15 @@ static int test(const char *path, const struct conf *conf) {
 
 /* Would this binary serve what the running one left? */
 static int probe(const struct conf *conf) {
+    const struct conf_server *s = conf_server(conf);
+    struct shm_sizes z;
     char err[512] = "";
-    if (ledger_probe(conf_server(conf)->state_dir, err, sizeof err) != 0) {
+    if (!shm_peek(s->shm_file, &z) || z.max_accounts != s->sizes.max_accounts || z.max_keys != s->sizes.max_keys ||
+        z.max_active != s->sizes.max_active) {
+        fprintf(stderr, "tollgate: %s has another layout or size: this needs a restart\n", s->shm_file);
+        return 1;
+    }
+    if (ledger_probe(s->state_dir, err, sizeof err) != 0) {
         fprintf(stderr, "tollgate: %s\n", err);
         return 1;
     }
@@ -70,8 +77,18 @@ int main(int argc, char **argv) {
     }
     if (mode == 'h') return fputs(usage, stdout) < 0;
     if (mode == 'V') return versions();
+    the_master.conf_path = path;
+    the_master.argc = argc;
+    the_master.argv = argv;
+    if (!mode) {
+        master_init(&the_master);
+        upgrade_inherit(&the_master);
+    }
     struct conf *conf = conf_load(path, stderr);
-    if (!conf) return 1;
+    if (!conf) {
+        upgrade_back(&the_master);
+        return 1;
+    }
     int rc = 0;
     if (mode == 't') rc = test(path, conf);
     else if (mode == 'p') rc = probe(conf);
@@ -80,8 +97,5 @@ int main(int argc, char **argv) {
         conf_free(conf);
         return rc;
     }
-    the_master.conf_path = path;
-    the_master.argc = argc;
-    the_master.argv = argv;
     return master_run(&the_master, conf);
 }

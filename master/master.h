@@ -8,6 +8,7 @@
  * sockets.c   listening sockets             resolve.c  the helper that resolves names; addresses into shared memory
  * calls.c     calls on their way to the ledger
  * control.c   the control socket            command.c  the commands that are the master's own
+ * upgrade.c   another binary takes over
  * stop.c      drain and quit                notify.c   systemd             errlog.c   the error log
  *
  * Ownership: the master owns every descriptor that children get copies of. Nothing here waits for a disk or for another
@@ -53,7 +54,7 @@ uint64_t notify_watchdog_ms(void);
 
 struct wire {
     struct master *m;
-    bool open;
+    bool open, paused;
     struct ipc ipc;
     struct watch watch;
     void (*on_frame)(struct wire *c, const struct ipc_frame *f);
@@ -63,6 +64,8 @@ int wire_open(struct wire *c, struct master *m, int fd, size_t out_max);
 void wire_close(struct wire *c);
 /* 0, or -errno: not sent. -ENOBUFS: the child does not read. */
 int wire_send(struct wire *c, const struct ipc_header *h, struct slice payload, const int *fds, unsigned n);
+/* Paused: frames that come wait in the socket. */
+void wire_pause(struct wire *c, bool paused);
 
 /* ---- fork.c, spawn.c ------------------------------------------------------------------------------------------- */
 
@@ -72,6 +75,7 @@ struct worker {
     pid_t pid;
     uint32_t range, generation;
     bool ready, retiring, killed, stopped; /* stopped: by SIGSTOP */
+    bool foreign;                          /* of another binary (an upgrade): it drains once ours serve */
     uint64_t started_ns, seen_turn_ns;     /* what the last heartbeat saw */
     unsigned missed;                       /* heartbeats without a turn */
     uint32_t calls;                        /* outstanding */
@@ -89,6 +93,7 @@ void spawn_drop(uid_t uid, gid_t gid);
 /* As many workers as wanted: forks, drains the surplus. */
 void spawn_reconcile(struct master *m);
 void spawn_children_changed(struct master *m); /* SIGCHLD */
+void spawn_adopt(struct worker *w, struct master *m, int channel_fd); /* one that another binary started */
 void spawn_heartbeat_start(struct master *m);
 void spawn_worker_kill(struct worker *w, const char *why);
 void spawn_retire(struct worker *w);            /* drains */
@@ -108,6 +113,7 @@ struct ledgerd {
     pid_t pid;            /* 0: none */
     bool ready;           /* IPC_LEDGER_READY came from this one */
     bool ever_ready, failed, stopping;
+    bool handing_over;    /* it is another binary's, told to stop: ours starts when it is reaped */
     unsigned young_deaths, stop_attempts;
     uint64_t started_ns;
     struct back_off back_off;
@@ -116,6 +122,7 @@ struct ledgerd {
     unsigned stalled_ticks; /* heartbeats with records waiting and no tail that moved */
 };
 void ledgerd_start(struct master *m);
+void ledgerd_take_over(struct master *m, pid_t pid, int channel_fd); /* pid 0: there is none */
 void ledgerd_reaped(struct master *m, int status);
 /* The configuration in use, or, before the first is, the one that is about to be. */
 void ledgerd_send_config(struct master *m);
@@ -191,6 +198,8 @@ void resolve_forget_others(struct master *m, const struct snap *snap);
 void resolve_now(struct master *m, uint32_t upstream_id);
 /* An IPv4 or IPv6 literal → address. */
 bool resolve_literal(struct slice host, struct shm_address *out);
+/* Ends the helper and does not start another. */
+void resolve_end(struct master *m);
 void resolve_stop(struct master *m);
 
 /* ---- reload.c -------------------------------------------------------------------------------------------------- */
@@ -244,6 +253,7 @@ struct control {
     struct timer timeout;
 };
 int control_listen(struct master *m, const char *path, char *err, size_t err_len);
+int control_adopt(struct master *m); /* m->control_fd listens already */
 void control_close_listener(struct master *m);
 void control_close_all(struct master *m);
 /* The one answer to the line under way. */
@@ -265,8 +275,37 @@ void command_timeout(struct timer *t);
 enum stop_phase { STOP_NO, STOP_DRAINING, STOP_QUITTING, STOP_LEDGER };
 void stop_graceful(struct master *m);
 void stop_fast(struct master *m);
+uint32_t master_drain_ms(const struct master *m); /* drain_timeout */
 /* A child is gone: what comes next? */
 void stop_progress(struct master *m);
+
+/* ---- upgrade.c ------------------------------------------------------------------------------------------------- */
+
+enum upgrade_phase { UPGRADE_NO, UPGRADE_PROBING, UPGRADE_RESTING, UPGRADE_TAKING_OVER };
+struct upgrade_state;
+struct upgrade {
+    enum upgrade_phase phase;
+    int exe_fd;           /* this binary, whatever happens to its file */
+    char exe_path[4096];  /* where the next one is looked for */
+    int back_fd;          /* the old binary, until ours serves; -1 */
+    int reply_fd;         /* who asked on the control socket; -1 */
+    pid_t probe_pid;
+    bool returned;        /* the new binary gave up, and this is the old one again */
+    uint64_t deadline_ns;
+    struct timer timer;
+    struct upgrade_state *inherited; /* from upgrade_inherit to upgrade_adopt */
+};
+/* SIGUSR2 or tollctl (reply_fd ≥ 0: gets one line, and is closed). */
+void upgrade_request(struct master *m, int reply_fd);
+bool upgrade_reaped(struct master *m, pid_t pid, int status); /* true: it was the probe */
+/* At the very start: true where another binary handed over to this one; its descriptors are in m then. */
+bool upgrade_inherit(struct master *m);
+/* Its children and listeners become ours. */
+void upgrade_adopt(struct master *m);
+void upgrade_ledger_ready(struct master *m);
+void upgrade_announced(struct master *m);
+/* Something failed before ours served: execs the old binary. Returns where there is no way back. */
+void upgrade_back(struct master *m);
 
 /* ---- start.c --------------------------------------------------------------------------------------------------- */
 
@@ -304,11 +343,14 @@ struct master {
     struct reload reload;
     struct calls calls;
     struct control *controls;
+    struct upgrade upgrade;
     enum stop_phase stopping;
     bool announced;            /* READY=1 was said */
     int exit_code;
 };
 
+/* m is zeroed but for conf_path, argc, argv. */
+void master_init(struct master *m);
 /* Runs the server to its end; the exit status. */
 int master_run(struct master *m, struct conf *conf);
 /* Says READY=1 once all the first workers serve. */

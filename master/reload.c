@@ -137,6 +137,7 @@ static void refuse(struct master *m, const char *errors) {
     r->next_listeners = NULL;
     if (m->config) resolve_forget_others(m, m->config->snap);
     bool first = !m->config && m->stopping == STOP_NO;
+    if (first) upgrade_back(m);
     if (first) r->again = false;
     end(m, errors);
     if (!first) return;
@@ -174,7 +175,7 @@ static void commit(struct master *m) {
     warn_of_descriptors(m);
     if (old) ledgerd_send_config(m);
     for (struct worker *w = m->workers; w; w = w->next) {
-        if (w->retiring) continue;
+        if (w->retiring || w->foreign) continue;
         spawn_send_logs(w);
         spawn_send_config(w);
         spawn_send_listeners(w);
@@ -186,6 +187,7 @@ static void commit(struct master *m) {
                    m->config->snap->upstreams.count,
                m->workers_wanted);
     spawn_reconcile(m);
+    master_announce(m); /* after a failed upgrade the workers are there already */
     end(m, NULL);
 }
 

@@ -288,13 +288,21 @@ void resolve_now(struct master *m, uint32_t upstream_id) {
     ask_next(m);
 }
 
+void resolve_end(struct master *m) {
+    struct resolver *r = &m->resolver;
+    if (r->pid > 0) kill(r->pid, SIGKILL);
+    r->pid = 0; /* reaped as a stranger */
+    r->asked = NULL;
+    wire_close(&r->channel);
+    events_timer_clear(&m->events, &r->next);
+    events_timer_clear(&m->events, &r->deadline);
+}
+
 void resolve_stop(struct master *m) {
-    if (m->resolver.pid > 0) kill(m->resolver.pid, SIGKILL);
-    wire_close(&m->resolver.channel);
+    resolve_end(m);
     while (m->resolver.hosts) {
         struct host *h = m->resolver.hosts;
         m->resolver.hosts = h->next;
         free(h);
     }
-    m->resolver.asked = NULL;
 }

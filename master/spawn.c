@@ -34,7 +34,7 @@ uint32_t spawn_back_off(struct back_off *b, bool died_young) {
 
 unsigned spawn_count(const struct master *m, bool with_retiring) {
     unsigned n = 0;
-    for (const struct worker *w = m->workers; w; w = w->next) n += with_retiring || !w->retiring;
+    for (const struct worker *w = m->workers; w; w = w->next) n += with_retiring || (!w->retiring && !w->foreign);
     return n;
 }
 
@@ -188,10 +188,18 @@ static int worker_spawn(struct master *m) {
     return 0;
 }
 
+void spawn_adopt(struct worker *w, struct master *m, int channel_fd) {
+    w->channel.on_frame = on_frame;
+    w->channel.on_gone = on_gone;
+    w->channel.m = m;
+    if (channel_fd >= 0 && wire_open(&w->channel, m, channel_fd, WORKER_QUEUE_BYTES) != 0)
+        spawn_worker_kill(w, "its channel cannot be watched");
+}
+
 static void retire_one(struct master *m) {
     struct worker *newest = NULL;
     for (struct worker *w = m->workers; w; w = w->next) {
-        if (!w->retiring && (!newest || w->generation > newest->generation)) newest = w;
+        if (!w->retiring && !w->foreign && (!newest || w->generation > newest->generation)) newest = w;
     }
     CHECK(newest);
     spawn_retire(newest);
@@ -199,7 +207,7 @@ static void retire_one(struct master *m) {
 
 void spawn_retire(struct worker *w) {
     struct master *m = w->channel.m;
-    uint32_t deadline_ms = m->config->snap->drain_timeout_ms;
+    uint32_t deadline_ms = master_drain_ms(m);
     w->retiring = true;
     atomic_store(&m->shm.ranges[w->range].retiring, 1);
     tell(w, IPC_DRAIN, slice_of((const char *)&deadline_ms, sizeof deadline_ms), NULL, 0);
@@ -278,7 +286,7 @@ static void worker_reaped(struct master *m, struct worker *w, int status) {
     /* A kill from outside after it had served is no failure to start. */
     bool young = lived_ms < YOUNG_MS && !(w->ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     /* Several that die together are one failure: the delay does not grow while it runs. */
-    if (!w->retiring && !(young && events_mono_ns() < m->spawn_not_before_ns)) {
+    if (!w->retiring && !w->foreign && !(young && events_mono_ns() < m->spawn_not_before_ns)) {
         uint32_t delay_ms = spawn_back_off(&m->back_off, young);
         m->spawn_not_before_ns = events_mono_ns() + (uint64_t)delay_ms * 1000000u;
         if (delay_ms >= 1000) {
@@ -314,6 +322,8 @@ void spawn_children_changed(struct master *m) {
             ledgerd_reaped(m, status);
         } else if (pid == m->resolver.pid) {
             resolve_reaped(m, status);
+        } else {
+            upgrade_reaped(m, pid, status);
         }
     }
 }

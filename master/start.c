@@ -15,7 +15,9 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "master/master.h"
@@ -206,6 +208,9 @@ static void one_signal(struct master *m, int number) {
         for (struct worker *w = m->workers; w; w = w->next) spawn_send_logs(w);
         master_log(LOG_INFO, "log files reopened");
         break;
+    case SIGUSR2:
+        upgrade_request(m, -1);
+        break;
     case SIGTERM:
     case SIGINT:
         stop_graceful(m);
@@ -242,7 +247,7 @@ static bool open_loop(struct master *m) {
     sigset_t all;
     sigprocmask(SIG_BLOCK, NULL, &all);
     m->signal_fd = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
-    m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (m->wake_fd < 0) m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (m->signal_fd < 0 || m->wake_fd < 0 || events_open(&m->events) != 0 ||
         events_watch(&m->events, &m->signals, m->signal_fd, EPOLLIN, signalled) != 0)
         return fail("cannot make the event loop: %s", strerror(errno));
@@ -259,33 +264,68 @@ static void feed_watchdog(struct timer *t) {
 
 void master_announce(struct master *m) {
     unsigned ready = 0;
-    for (const struct worker *w = m->workers; w; w = w->next) ready += w->ready && !w->retiring;
+    for (const struct worker *w = m->workers; w; w = w->next) ready += w->ready && !w->retiring && !w->foreign;
     if (m->announced || m->stopping || ready < m->workers_wanted) return;
     m->announced = true;
     errlog_mirror(false);
     notify("READY=1\nMAINPID=%d\nSTATUS=Serving\n", m->pid);
+    upgrade_announced(m);
     master_log(LOG_INFO, "tollgate " TOLLGATE_VERSION " serves: %u workers, ledger pid %d", ready, (int)m->ledger.pid);
+}
+
+static bool begin(struct master *m, const struct conf_server *s, sigset_t *ending) {
+    catch_signals(ending);
+    m->state_dir = strdup(s->state_dir);
+    m->control_path = strdup(s->control);
+    m->shm_file = strdup(s->shm_file);
+    CHECK(m->state_dir && m->control_path && m->shm_file);
+    raise_limit();
+    return find_user(m, s->user) && make_folders(m->state_dir, true, 0700) &&
+        make_folders(m->control_path, false, 0755) &&
+           (!s->error_log || make_folders(s->error_log, false, 0755)) &&
+           (!s->access_log || make_folders(s->access_log, false, 0755));
 }
 
 static bool prepare(struct master *m, const struct conf *conf) {
     const struct conf_server *s = conf_server(conf);
     char err[512] = "";
     sigset_t ending;
-    catch_signals(&ending);
-    m->state_dir = strdup(s->state_dir);
-    m->control_path = strdup(s->control);
-    m->shm_file = strdup(s->shm_file);
-    CHECK(m->state_dir && m->control_path && m->shm_file);
-    raise_limit();
-    if (!find_user(m, s->user) || !make_folders(m->state_dir, true, 0700) ||
-        !make_folders(m->control_path, false, 0755)) return false;
-    if ((s->error_log && !make_folders(s->error_log, false, 0755)) ||
-        (s->access_log && !make_folders(s->access_log, false, 0755)))
-        return false;
-    if (!take_lock(m, &ending)) return false;
+    if (!begin(m, s, &ending) || !take_lock(m, &ending)) return false;
     open_logs(m, s->access_log, s->error_log, LOG_INFO);
     if (!take_pepper(m) || !give_state(m) || !open_loop(m) || !open_segment(m, conf)) return false;
     if (control_listen(m, m->control_path, err, sizeof err) < 0) return fail("control: %s", err);
+    return true;
+}
+
+/* Whether path is the file that fd is open on. */
+static bool same_file(const char *path, int fd) {
+    struct stat a, b;
+    return stat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* After an upgrade: the lock, the segment and the control socket are ours already, and must be those of the file. */
+static bool prepare_inherited(struct master *m, const struct conf *conf) {
+    const struct conf_server *s = conf_server(conf);
+    const struct shm_sizes *z = &s->sizes;
+    char lock[4200];
+    struct sockaddr_un control = { 0 };
+    socklen_t len = sizeof control - 1;
+    sigset_t ending;
+    if (!begin(m, s, &ending)) return false;
+    open_logs(m, s->access_log, s->error_log, LOG_INFO);
+    snprintf(lock, sizeof lock, "%s/lock", m->state_dir);
+    if (!same_file(lock, m->lock_fd)) return fail("state_dir needs a restart");
+    if (!same_file(m->shm_file, m->shm_rw_fd)) return fail("shm_file needs a restart");
+    if (getsockname(m->control_fd, (struct sockaddr *)&control, &len) != 0 ||
+        strcmp(control.sun_path, m->control_path) != 0)
+        return fail("control needs a restart");
+    if (shm_attach(&m->shm, m->shm_rw_fd) != 0)
+        return fail("the shared memory has another layout: this needs a restart");
+    const struct shm_header *h = m->shm.header;
+    if (z->max_accounts != h->max_accounts || z->max_keys != h->max_keys || z->max_active != h->max_active)
+        return fail("max_accounts, max_keys and max_active need a restart");
+    if (!take_pepper(m) || !open_loop(m)) return false;
+    if (control_adopt(m) != 0) return fail("the control socket cannot be watched");
     return true;
 }
 
@@ -307,7 +347,7 @@ static void finish(struct master *m) {
     free(m->shm_file);
 }
 
-int master_run(struct master *m, struct conf *conf) {
+void master_init(struct master *m) {
     m->pid = getpid();
     m->started_wall_ms = events_wall_ms();
     m->started_mono_ns = events_mono_ns();
@@ -316,17 +356,23 @@ int master_run(struct master *m, struct conf *conf) {
     m->error_log_fd = STDERR_FILENO;
     m->resolver.m = m->ledger.m = m;
     pages_init(&m->pages, PAGES_KEPT);
-    errlog_mirror(true);
     reload_init(m);
-    if (!prepare(m, conf)) {
+}
+
+int master_run(struct master *m, struct conf *conf) {
+    bool inherits = m->upgrade.inherited != NULL;
+    errlog_mirror(true);
+    if (!(inherits ? prepare_inherited(m, conf) : prepare(m, conf))) {
+        upgrade_back(m);
         conf_free(conf);
         finish(m);
         return 1;
     }
-    notify("STATUS=Starting\n");
+    if (inherits) upgrade_adopt(m);
+    else notify("STATUS=Starting\n");
     reload_first(m, conf); /* before the first fork: from here on children forget it */
     resolve_start(m);
-    ledgerd_start(m);
+    if (!inherits) ledgerd_start(m);
     spawn_heartbeat_start(m);
     if (notify_watchdog_ms()) feed_watchdog(&m->watchdog);
     events_run(&m->events);

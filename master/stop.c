@@ -31,6 +31,11 @@ static void leave_listeners(struct master *m) {
     m->listeners = NULL;
 }
 
+uint32_t master_drain_ms(const struct master *m) {
+    const struct config *c = m->config ? m->config : m->reload.next;
+    return c ? conf_server(c->conf)->drain_timeout_ms : 0;
+}
+
 void stop_graceful(struct master *m) {
     if (m->stopping == STOP_DRAINING) {
         master_log(LOG_WARN, "told to stop again: ending now");
@@ -40,7 +45,7 @@ void stop_graceful(struct master *m) {
     m->stopping = STOP_DRAINING;
     notify("STOPPING=1\nSTATUS=Draining\n");
     atomic_store(&m->shm.header->draining, 1);
-    uint64_t drain_ms = m->config ? m->config->snap->drain_timeout_ms : 0;
+    uint64_t drain_ms = master_drain_ms(m);
     master_log(LOG_INFO, "stopping: calls under way have %llu s to end", (unsigned long long)(drain_ms / 1000));
     for (struct worker *w = m->workers; w; w = w->next) spawn_retire(w);
     leave_listeners(m);

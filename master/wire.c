@@ -20,11 +20,15 @@ static void close_fds(const struct ipc_frame *f) {
     for (unsigned i = 0; i < f->fd_count; i++) close(f->fds[i]);
 }
 
+static void watch_for(struct wire *c, bool writable) {
+    events_change(&c->m->events, &c->watch, (c->paused ? 0 : EPOLLIN) | (writable ? EPOLLOUT : 0));
+}
+
 static void turn(struct watch *w, uint32_t events) {
     struct wire *c = CONTAINER_OF(w, struct wire, watch);
     if (events & EPOLLOUT) {
         int rc = ipc_flush(&c->ipc);
-        if (rc == 0) events_change(&c->m->events, w, EPOLLIN);
+        if (rc == 0) watch_for(c, false);
         else if (rc != -EAGAIN) {
             gone(c, rc);
             return;
@@ -48,6 +52,7 @@ int wire_open(struct wire *c, struct master *m, int fd, size_t out_max) {
     c->m = m;
     ipc_open(&c->ipc, fd, &m->pages, out_max);
     c->open = true;
+    c->paused = false;
     int rc = events_watch(&m->events, &c->watch, fd, EPOLLIN, turn);
     if (rc != 0) wire_close(c);
     return rc;
@@ -64,8 +69,13 @@ int wire_send(struct wire *c, const struct ipc_header *h, struct slice payload, 
     if (!c->open) return -EPIPE;
     int rc = ipc_send(&c->ipc, h, payload, fds, n);
     if (rc == -EAGAIN) {
-        events_change(&c->m->events, &c->watch, EPOLLIN | EPOLLOUT);
+        watch_for(c, true);
         return 0;
     }
     return rc;
+}
+
+void wire_pause(struct wire *c, bool paused) {
+    c->paused = paused;
+    if (c->open) watch_for(c, c->ipc.out_first != NULL);
 }
