@@ -13,6 +13,9 @@ bool anthropic_write_messages(struct json_writer *w, struct ir_request *r, const
                               struct ir_fault *f);
 void anthropic_write_mark(struct json_writer *w, struct slice cache, uint32_t *marks);
 
+/* The value of output_config.format.schema (anthropic_schema.c). */
+void anthropic_write_schema(struct json_writer *w, struct slice schema, struct arena *arena, bool *bent);
+
 void *anthropic_reader(const struct dialect_reader_settings *s);
 enum dialect_result anthropic_event(void *reader, const struct sse_event *ev, struct arena *scratch,
                                     struct ir_sink *sink, struct ir_fault *f);

@@ -108,7 +108,7 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
 
 static void write_output_config(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
                                 struct ir_dropped *d, const struct plan *p) {
-    bool schema = r->format == IR_FORMAT_SCHEMA && !r->json_tool, effort = p->effort != IR_EFFORT_UNSET;
+    bool schema = r->format == IR_FORMAT_SCHEMA && !r->json_tool, effort = p->effort != IR_EFFORT_UNSET, bent = false;
     if (effort && ir_stripped(t, "effort")) {
         ir_drop(d, ir_member(r, "effort"));
         effort = false;
@@ -124,7 +124,8 @@ static void write_output_config(struct json_writer *w, const struct ir_request *
         jw_object(w);
         common_word(w, "type", "json_schema");
         jw_key(w, "schema");
-        jw_raw(w, r->schema);
+        anthropic_write_schema(w, r->schema, r->arena, &bent);
+        ir_drop_if(d, r, bent, "format");
         jw_end_object(w);
     }
     jw_end_object(w);
@@ -261,18 +262,20 @@ static void write_choice(struct json_writer *w, struct ir_request *r, bool funct
     jw_end_object(w);
 }
 
-static bool write_tools(struct json_writer *w, struct ir_request *r, struct ir_dropped *d, uint32_t *marks,
-                        struct ir_fault *f) {
-    bool functions = ir_has_functions(r), history = !functions && has_calls(r);
-    if (!ir_check_hosted(r, NULL, d, f))
+static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
+                        uint32_t *marks, struct ir_fault *f) {
+    bool functions = ir_has_functions(r), search = common_web_search(r, t), history = !functions && !search && has_calls(r);
+    if (!ir_check_hosted(r, search ? "web_search" : NULL, d, f))
         return false;
-    if (!functions && !history && !r->json_tool)
+    if (!functions && !history && !search && !r->json_tool)
         return true;
     jw_key(w, "tools");
     jw_array(w);
     for (const struct ir_tool *tool = r->tools; tool; tool = tool->next)
         if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name)))
             write_tool(w, r, ir_sent_name(r, tool->name, 64, NULL), tool, marks);
+    if (search)
+        jw_raw(w, SLICE("{\"type\":\"web_search_20250305\",\"name\":\"web_search\"}"));
     if (history)
         declare_history(w, r, marks);
     if (r->json_tool) {
@@ -280,7 +283,7 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, struct ir_d
         write_tool(w, r, SLICE(IR_JSON_TOOL), &answer, marks);
     }
     jw_end_array(w);
-    write_choice(w, r, functions);
+    write_choice(w, r, functions || search);
     return true;
 }
 
@@ -304,13 +307,13 @@ static bool refuse(const struct ir_request *r, struct ir_fault *f) {
 
 bool anthropic_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                              struct ir_fault *f) {
+    static const char *const carried[] = { "context_management", NULL };
     struct json_writer w;
     struct plan plan = { 0 };
     uint32_t marks = 0;
     *f = (struct ir_fault){ 0 };
     if (!refuse(r, f))
         return false;
-    common_drop_rest(r, d);
     ir_drop_if(d, r, r->format == IR_FORMAT_JSON, "format");
     r->json_tool = r->format == IR_FORMAT_SCHEMA && ir_stripped(t, "output_config");
     if (!ir_limit(r, t, &plan.max_tokens))
@@ -320,7 +323,8 @@ bool anthropic_write_request(struct ir_request *r, const struct ir_target *t, st
     jw_object(&w);
     common_member(&w, "model", t->model);
     common_count_member(&w, "max_tokens", plan.max_tokens);
-    if (!write_tools(&w, r, d, &marks, f)) /* the order in which the provider caches: tools, system, messages */
+    common_rest(&w, r, IR_ANTHROPIC, carried, d);
+    if (!write_tools(&w, r, t, d, &marks, f)) /* the order in which the provider caches: tools, system, messages */
         return false;
     write_system(&w, r, &marks);
     if (!anthropic_write_messages(&w, r, t, &marks, f))
@@ -334,6 +338,12 @@ bool anthropic_write_request(struct ir_request *r, const struct ir_target *t, st
         for (const struct ir_text *s = r->stop; s; s = s->next)
             jw_str(&w, s->text);
         jw_end_array(&w);
+    }
+    if (r->from == IR_ANTHROPIC && r->user.len > 0) {
+        jw_key(&w, "metadata");
+        jw_object(&w);
+        common_member(&w, "user_id", r->user);
+        jw_end_object(&w);
     }
     if (r->service_tier.len > 0 && ir_allowed(t, "service_tier"))
         common_member(&w, "service_tier", r->service_tier);

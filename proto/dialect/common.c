@@ -190,12 +190,30 @@ bool common_full(struct ir_fault *f) {
     return false;
 }
 
-void common_drop_rest(const struct ir_request *r, struct ir_dropped *d) {
-    for (const struct ir_extra *x = r->extras; x; x = x->next)
-        ir_drop(d, x->name);
-    ir_drop_if(d, r, r->user.len > 0, "user");
-    ir_drop_if(d, r, r->service_tier.len > 0 && !slice_is(r->service_tier, "auto") && !slice_is(r->service_tier, "default") &&
-               !slice_is(r->service_tier, "standard_only"), "service_tier");
+void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
+                 struct ir_dropped *d) {
+    for (const struct ir_extra *x = r->extras; x; x = x->next) {
+        bool carried = false;
+        for (const char *const *name = list; *name && r->from == target && x->raw.len > 0 && !carried; name++)
+            carried = slice_is(x->name, *name);
+        if (!carried) {
+            ir_drop(d, x->name);
+            continue;
+        }
+        jw_key_slice(w, x->name);
+        jw_raw(w, x->raw);
+    }
+    ir_drop_if(d, r, r->user.len > 0 && r->from != target, "user");
+    bool standard = slice_is(r->service_tier, "auto") || slice_is(r->service_tier, "default") ||
+                    slice_is(r->service_tier, "standard_only");
+    ir_drop_if(d, r, r->service_tier.len > 0 && !standard, "service_tier");
+}
+
+bool common_web_search(const struct ir_request *r, const struct ir_target *t) {
+    for (const struct ir_tool *x = r->tools; x; x = x->next)
+        if (x->kind == IR_HOSTED && slice_is(x->name, "web_search"))
+            return ir_allowed(t, "web_search");
+    return false;
 }
 
 void common_event_begin(struct buf *out, const char *name) {

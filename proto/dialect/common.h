@@ -55,8 +55,12 @@ void common_description(struct json_writer *w, const struct ir_tool *tool, struc
 void common_schema(struct json_writer *w, struct arena *arena, struct slice schema, const char *fallback);
 /* The most recent text of the fault for a full output. */
 bool common_full(struct ir_fault *f);
-/* Reports what no dialect but the client's can carry: extras, the user id, tiers that are not the standard one. */
-void common_drop_rest(const struct ir_request *r, struct ir_dropped *d);
+/* Extras: carried raw where the client's dialect is the target's and the name is on the list (what changes no price), else
+ * reported; and the user id and tiers that are not the standard one reported. list ends with NULL. */
+void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
+                 struct ir_dropped *d);
+/* Whether web search by the provider is offered by the client and allowed for the model. */
+bool common_web_search(const struct ir_request *r, const struct ir_target *t);
 
 /* SSE framing: `data: ` and, with a name, `event: NAME` before it. */
 void common_event_begin(struct buf *out, const char *name);

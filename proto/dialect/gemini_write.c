@@ -88,10 +88,17 @@ static void write_choice(struct json_writer *w, struct ir_request *r) {
     jw_end_object(w);
 }
 
-static bool write_tools(struct json_writer *w, struct ir_request *r, struct ir_dropped *d, struct ir_fault *f) {
+static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
+                        struct ir_fault *f) {
     bool subset = r->choice == IR_CHOICE_SUBSET && !r->choice_required; /* AUTO takes no list of names */
-    if (!ir_check_hosted(r, NULL, d, f))
+    bool search = common_web_search(r, t) && !ir_has_functions(r);      /* the two exclude each other */
+    if (!ir_check_hosted(r, search ? "web_search" : NULL, d, f))
         return false;
+    if (search) {
+        jw_key(w, "tools");
+        jw_raw(w, SLICE("[{\"googleSearch\":{}}]"));
+        return true;
+    }
     if (!ir_has_functions(r))
         return true;
     jw_key(w, "tools");
@@ -198,6 +205,7 @@ static void write_config(struct json_writer *w, const struct ir_request *r, cons
 
 bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                           struct ir_fault *f) {
+    static const char *const carried[] = { "safetySettings", "labels", NULL };
     struct json_writer w;
     uint32_t stops = 0;
     *f = (struct ir_fault){ 0 };
@@ -211,14 +219,14 @@ bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struc
         return ir_unsupported(r, f, "audio");
     if (r->n > 8)
         return ir_unsupported(r, f, "n");
-    common_drop_rest(r, d);
     ir_drop_if(d, r, r->cache_key.len > 0, "cache_key");
     bool by_words = r->format != IR_FORMAT_TEXT && ir_has_functions(r) && generation(t->model) <= 25;
     ir_drop_if(d, r, by_words, "format");
     jw_init(&w, out);
     jw_object(&w);
+    common_rest(&w, r, IR_GEMINI, carried, d);
     write_system(&w, r, by_words);
-    if (!gemini_write_contents(&w, r, t, f) || !write_tools(&w, r, d, f))
+    if (!gemini_write_contents(&w, r, t, f) || !write_tools(&w, r, t, d, f))
         return false;
     write_config(&w, r, t, d, by_words);
     jw_end_object(&w);

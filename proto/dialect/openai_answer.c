@@ -6,7 +6,7 @@
  * a call's extra_content.google.thought_signature (Google's own form), as carriers that clients return untouched. */
 #include "proto/dialect/openai.h"
 
-struct choice { enum ir_stop stop; bool begun, finished; uint32_t calls, blocks; };
+struct choice { enum ir_stop stop; bool begun, finished; uint32_t calls, blocks; size_t characters; /* of content */ };
 
 struct writer {
     struct dialect_writer_settings s;
@@ -183,7 +183,7 @@ static void write_listed(struct json_writer *j, const struct ir_event *ev, struc
         }
         jw_end_object(j);
     } else if (ev->kind == IR_EV_CITATION)
-        write_citation(j, ev->id, ev->name, 0, 0);
+        write_citation(j, ev->id, ev->name, 0, c->characters);
     else if (ev->kind == IR_EV_IMAGE)
         write_image(j, ev->media_type, ev->data);
     else
@@ -206,6 +206,8 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
         common_member(&j, "content", SLICE(""));
         return chunk_end(&j, w, NULL, out);
     case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING:
+        for (size_t i = 0; i < ev->text.len && ev->kind == IR_EV_TEXT; i++)
+            c->characters += ((unsigned char)ev->text.ptr[i] & 0xc0) != 0x80;
         chunk_begin(&j, w, ev->choice, out);
         common_member(&j, ev->kind == IR_EV_TEXT ? "content" : ev->kind == IR_EV_REFUSAL ? "refusal" : "reasoning_content", ev->text);
         if (ev->bound)

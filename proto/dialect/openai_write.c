@@ -349,12 +349,15 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
         common_member(w, "prompt_cache_key", r->cache_key);
     else
         ir_drop_if(d, r, r->cache_key.len > 0, "cache_key");
+    if (r->from == IR_OPENAI && r->user.len > 0)
+        common_member(w, "user", r->user);
     if (r->service_tier.len > 0 && ir_allowed(t, "service_tier"))
         common_member(w, "service_tier", r->service_tier);
     write_format(w, r);
 }
 
 bool openai_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out, struct ir_fault *f) {
+    static const char *const carried[] = { "logit_bias", "metadata", "verbosity", "store", "prompt_cache_options", NULL };
     struct json_writer w;
     uint32_t stops = 0;
     *f = (struct ir_fault){ 0 };
@@ -366,9 +369,9 @@ bool openai_write_request(struct ir_request *r, const struct ir_target *t, struc
         return ir_unsupported(r, f, "logprobs");
     if (r->from != IR_OPENAI && r->audio_out)
         return ir_unsupported(r, f, "audio");
-    common_drop_rest(r, d);
     jw_init(&w, out);
     jw_object(&w);
+    common_rest(&w, r, IR_OPENAI, carried, d);
     common_member(&w, "model", t->model);
     if (!write_messages(&w, r, t, f) || !write_tools(&w, r, d, f))
         return false;

@@ -122,10 +122,7 @@ static void write_call(struct json_writer *w, struct ir_request *r, const struct
     jw_object(w);
     common_word(w, "type", p->custom ? "custom_tool_call" : "function_call");
     common_member(w, "call_id", sent_id(r->arena, p->id));
-    if (r->from == IR_RESPONSES)
-        responses_write_name(w, p->name);
-    else
-        common_member(w, "name", ir_sent_name(r, p->name, 64, NULL));
+    common_member(w, "name", ir_sent_name(r, p->name, 64, NULL));
     if (p->custom)
         common_member(w, "input", p->text.ptr ? p->text : SLICE(""));
     else
@@ -211,21 +208,30 @@ static void write_choice(struct json_writer *w, struct ir_request *r) {
     }
     const struct ir_tool *tool = ir_tool_named(r, r->choice_names->text);
     jw_object(w);
+    if (tool && tool->kind == IR_HOSTED) {
+        common_word(w, "type", "web_search");
+        jw_end_object(w);
+        return;
+    }
     common_word(w, "type", tool && tool->kind == IR_CUSTOM ? "custom" : "function");
     common_member(w, "name", ir_sent_name(r, r->choice_names->text, 64, NULL));
     jw_end_object(w);
 }
 
-static bool write_tools(struct json_writer *w, struct ir_request *r, struct ir_dropped *d, struct ir_fault *f) {
-    if (!ir_check_hosted(r, NULL, d, f))
+static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
+                        struct ir_fault *f) {
+    bool search = common_web_search(r, t);
+    if (!ir_check_hosted(r, search ? "web_search" : NULL, d, f))
         return false;
-    if (!ir_has_functions(r))
+    if (!ir_has_functions(r) && !search)
         return true;
     jw_key(w, "tools");
     jw_array(w);
     for (const struct ir_tool *tool = r->tools; tool; tool = tool->next)
         if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name)))
             write_tool(w, r, tool);
+    if (search)
+        jw_raw(w, SLICE("{\"type\":\"web_search\"}"));
     jw_end_array(w);
     write_choice(w, r);
     if (r->parallel != IR_UNSET) {
@@ -304,12 +310,15 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
     write_reasoning_wish(w, r, t, d);
     if (r->cache_key.len > 0)
         common_member(w, "prompt_cache_key", r->cache_key);
+    if (r->from == IR_RESPONSES && r->user.len > 0)
+        common_member(w, "user", r->user);
     if (r->service_tier.len > 0 && ir_allowed(t, "service_tier"))
         common_member(w, "service_tier", r->service_tier);
 }
 
 bool responses_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                              struct ir_fault *f) {
+    static const char *const carried[] = { "metadata", "truncation", "max_tool_calls", NULL };
     struct json_writer w;
     *f = (struct ir_fault){ 0 };
     if (r->n > 1)
@@ -320,11 +329,11 @@ bool responses_write_request(struct ir_request *r, const struct ir_target *t, st
         return ir_unsupported(r, f, "logprobs");
     if (r->audio_out || r->image_out)
         return ir_unsupported(r, f, "audio");
-    common_drop_rest(r, d);
     jw_init(&w, out);
     jw_object(&w);
+    common_rest(&w, r, IR_RESPONSES, carried, d);
     common_member(&w, "model", t->model);
-    if (!write_input(&w, r, t, f) || !write_tools(&w, r, d, f))
+    if (!write_input(&w, r, t, f) || !write_tools(&w, r, t, d, f))
         return false;
     write_settings(&w, r, t, d);
     jw_key(&w, "store");

@@ -6,6 +6,7 @@
  * - a tool that the client offered as free text and that went out as a function with one string comes back as free text;
  * - a schema that went out as a forced tool comes back as text;
  * - calls beat the finish word: a natural end after calls is IR_STOP_TOOLS;
+ * - a call without arguments has {};
  * - blobs get the upstream's id, and stand before a call where the client's calls cannot hold them.
  *
  * Failures: DIALECT_FULL when out, a limit or memory is full; what providers do wrong comes from the readers. */
@@ -83,7 +84,8 @@ static bool start_call(struct translate *t, const struct ir_event *given) {
     if (ev.choice < sizeof t->saw_call)
         t->saw_call[ev.choice] = true;
     t->in_custom = tool && tool->kind == IR_CUSTOM && !ev.custom;
-    ev.custom = ev.custom || t->in_custom;
+    t->custom = ev.custom = ev.custom || t->in_custom;
+    t->args = false;
     if (ev.blob.kind != IR_BLOB_NONE && !t->client->call_blobs) {
         struct ir_event before = { .kind = IR_EV_REASONING_END, .choice = ev.choice, .blob = ev.blob };
         ev.blob = (struct ir_blob){ 0 };
@@ -111,6 +113,7 @@ static bool more_args(struct translate *t, const struct ir_event *given) {
     }
     if (t->in_json)
         ev.kind = IR_EV_TEXT;
+    t->args = t->args || ev.text.len > 0;
     return ev.text.len == 0 || give(t, &ev);
 }
 
@@ -125,6 +128,10 @@ static bool end_call(struct translate *t, const struct ir_event *ev) {
         bool ok = args.text.len == 0 || give(t, &args);
         buf_release(&t->held);
         if (!ok)
+            return false;
+    } else if (!t->args && !t->custom) {
+        struct ir_event none = { .kind = IR_EV_ARGS, .choice = ev->choice, .text = SLICE("{}") };
+        if (!give(t, &none))
             return false;
     }
     return give(t, ev);
