@@ -95,7 +95,9 @@ static bool pick(struct exchange *ex) {
         if (!upstream_usable(ex->worker, up) && (!only || drained(ex->worker, up)))
             continue;
         int key = 0;
-        if (up->keys.count > (only ? 1 : 0)) {
+        if (ex->pinned_key >= 0) {
+            key = ex->pinned_key;
+        } else if (up->keys.count > (only ? 1 : 0)) {
             key = upstream_pick_key(ex->worker, up, &ex->key_rotation, &until_ns);
             if (key < 0) {
                 if (ex->last_status == 0) { /* all its keys are limited: the client hears when to come again */
@@ -222,8 +224,9 @@ static bool build_head(struct exchange *ex) {
     at = put(head, at, cap, ex->req.stream ? SLICE("Content-Type: application/json\r\nAccept: text/event-stream\r\nUser-Agent: tollgate\r\n")
                                            : SLICE("Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: tollgate\r\n"));
     at = put_headers(ex, head, at, cap);
-    int n = snprintf(number, sizeof number, "Content-Length: %zu\r\n\r\n", ex->body_out.bytes);
-    at = put(head, at, cap, slice_of(number, (size_t)n));
+    at = put(head, at, cap, SLICE("Content-Length: "));
+    at = put(head, at, cap, slice_of(number, fixed_format(number, (int64_t)ex->body_out.bytes, 0)));
+    at = put(head, at, cap, SLICE("\r\n\r\n"));
     if (at > cap)
         return false;
     ex->try.head = arena_copy(&ex->arena, slice_of(head, at));

@@ -192,6 +192,19 @@ static struct exchange *exchange_open(struct conn *c, const struct http_head *he
     return ex;
 }
 
+/* What a provider of the client's own dialect must hear too: versions and betas, never credentials or hops. */
+static void keep_headers(struct exchange *ex, const struct http_head *head) {
+    static const struct slice names[] = { SLICE("anthropic-version"), SLICE("anthropic-beta"), SLICE("openai-beta"),
+                                          SLICE("x-openai-internal-codex-responses-lite") };
+    enum { VALUE_MAX = 4096 };
+    ex->forward = SLICE("");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const struct http_header *h = http_find(head, names[i]);
+        if (h != NULL && h->value.len <= VALUE_MAX)
+            ex->forward = arena_printf(&ex->arena, "%.*s%.*s: %.*s\r\n", SLICE_ARG(ex->forward), SLICE_ARG(names[i]), SLICE_ARG(h->value));
+    }
+}
+
 /* Runs what the head asks for. The head's slices die with the first byte read after it. */
 static void dispatch(struct exchange *ex, const struct http_head *head) {
     bool other_method = false;
@@ -228,6 +241,7 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
         e->run(ex);
         return;
     }
+    keep_headers(ex, head);
     ex->state = EX_BODY;
 }
 

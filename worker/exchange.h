@@ -158,6 +158,7 @@ struct exchange {
     uint32_t tries;
     uint64_t tried_routes;         /* bit per route of the model */
     uint32_t key_rotation;
+    int pinned_key;                /* of the upstream where the request's provider-side state lives; -1: any */
     int last_status;               /* of the last failed attempt, as the client shall see it */
     const char *last_code;
     char last_text[200];

@@ -1,5 +1,5 @@
 /* A model call, in any dialect: parse, look, admit, go. And the echo upstream, which answers from within. */
-#include "worker/exchange.h"
+#include "worker/seal.h"
 
 #include <stdio.h>
 
@@ -63,7 +63,7 @@ void call_run(struct exchange *ex) {
         return;
     }
     buf_init(&ex->tr_out, &ex->worker->pages, (size_t)128 << 20);
-    if (parse(ex) && scan(ex) && admit_call(ex))
+    if (parse(ex) && scan(ex) && seal_open_all(ex) && admit_call(ex))
         attempt_start(ex);
 }
 

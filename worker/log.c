@@ -68,7 +68,15 @@ static size_t put_time(char *out, int64_t ms) {
         strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
         made_s = ms / 1000;
     }
-    return (size_t)snprintf(out, 32, "%s.%03dZ", text, (int)(ms % 1000));
+    unsigned part = (unsigned)(ms % 1000);
+    memcpy(out, text, 19);
+    out[19] = '.';
+    out[20] = (char)('0' + part / 100);
+    out[21] = (char)('0' + part / 10 % 10);
+    out[22] = (char)('0' + part % 10);
+    out[23] = 'Z';
+    out[24] = 0;
+    return 24;
 }
 
 static void key_number(struct json_writer *w, const char *name, uint64_t v) {

@@ -1,5 +1,5 @@
 /* The plan of the same dialect on both sides: bytes as they came, tapped for figures. */
-#include "worker/exchange.h"
+#include "worker/seal.h"
 
 /* The figures are final: price and settle before the bytes that show them go out. */
 static void on_usage(void *arg, struct pass_answer *a, struct pass_cost *cost) {
@@ -17,6 +17,7 @@ static bool pass_begin(struct exchange *ex) {
     a->id_prefix = snap_text(ex->snapshot->snap, ex->snapshot->snap->id_prefix);
     a->wants_usage = ex->req.wants_usage;
     a->as_array = ex->as_array;
+    a->seal = seal_id;
     a->arg = ex;
     a->on_usage = on_usage;
     a->held = &ex->held;
