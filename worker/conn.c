@@ -25,7 +25,8 @@ enum {
     LINGER_BYTES = 1 << 20,
     BODY_SLOWEST = 16384,      /* bytes a second below which a body is a slow sender's, beyond client_timeout */
     OUT_MAX = 256 << 20,       /* of one connection's queue: a whole answer and what back-pressure lets through */
-    IN_MAX = HTTP_MAX_HEAD + 2 * PAGE_BYTES
+    IN_MAX = HTTP_MAX_HEAD + 2 * PAGE_BYTES,
+    UNSENT_MAX = 256 << 10     /* the kernel's queue for a slow reader, who would else get megabytes of it */
 };
 
 static void conn_process(struct conn *c);
@@ -527,7 +528,7 @@ static void peer_text(char *out, size_t n, const struct sockaddr_storage *a) {
 
 void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, const struct sockaddr_storage *address) {
     struct conn *c = calloc(1, sizeof *c);
-    int one = 1;
+    int one = 1, unsent = UNSENT_MAX;
     if (c == NULL) {
         close(fd);
         return;
@@ -542,8 +543,10 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
     buf_init(&c->in, &w->pages, IN_MAX);
     buf_init(&c->out, &w->pages, OUT_MAX);
     peer_text(c->peer, sizeof c->peer, address);
-    if (address->ss_family != AF_UNIX)
+    if (address->ss_family != AF_UNIX) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+    }
     c->state = listen->proxy_protocol ? CONN_PROXY : CONN_OPEN;
     if (listen->tls) {
         struct tls_server *server = listeners_tls(w);
