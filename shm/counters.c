@@ -1,4 +1,5 @@
-/* The counters' names and sentences, the histograms' bounds, and how a finished call is added to its series. */
+/* The counters' names and sentences, the histograms' bounds, and how a finished call is added to its series.
+ * The floats are seconds, not money. */
 #include "shm/counters.h"
 
 const struct counter_info counter_infos[] = {

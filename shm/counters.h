@@ -1,5 +1,6 @@
 /* Counters: declared once here; the struct, /metrics, tollctl and the docs are made from the table. A stripe a worker range:
- * its owner adds with plain relaxed stores, any process sums the stripes. X(name, kind, "one sentence"): kind COUNTER or GAUGE. */
+ * its owner adds with plain relaxed stores, any process sums the stripes. X(name, kind, "one sentence"): kind COUNTER or GAUGE.
+ * Floats are seconds, not money. */
 #ifndef TG_COUNTERS_H
 #define TG_COUNTERS_H
 

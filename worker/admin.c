@@ -1,5 +1,5 @@
 /* The admin listener: /healthz, /readyz, /metrics (Prometheus text). All from shared memory: they answer while the ledger is stuck.
- * Label values come from the configuration alone, so their number is bounded. */
+ * Label values come from the configuration alone, so their number is bounded. Floats are seconds, not money. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
