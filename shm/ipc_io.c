@@ -118,7 +118,8 @@ static int send_from(int fd, const struct ipc_header *h, const char *p, size_t l
                      unsigned fd_count) {
     while (!*begun || *sent < len) {
         size_t n = len - *sent < IPC_CHUNK ? len - *sent : IPC_CHUNK;
-        int err = send_packet(fd, *h, p + *sent, n, *sent + n < len, fds, *begun ? 0 : fd_count);
+        const char *from = n ? p + *sent : p; /* an empty payload may be NULL */
+        int err = send_packet(fd, *h, from, n, *sent + n < len, fds, *begun ? 0 : fd_count);
         if (err)
             return err;
         *begun = true;
