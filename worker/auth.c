@@ -128,3 +128,12 @@ bool auth_refresh(struct exchange *ex) {
     }
     return check_state(ex);
 }
+
+void auth_keep(struct exchange *ex, const struct http_head *head) {
+    struct candidates c;
+    collect(head, &c);
+    for (uint32_t i = 0; i < c.count; i++)
+        ex->credentials[i] = arena_copy(&ex->arena, c.key[i]);
+    ex->credential_count = ex->arena.overflow ? 0 : c.count;
+    wipe(c.query_key, sizeof c.query_key);
+}

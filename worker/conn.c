@@ -570,13 +570,21 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
     loop_timer(&w->loop, &c->timer, snap_of(c)->client_timeout_ms);
 }
 
+/* A request may be on its way on a connection that looks idle: it is served as the last one if it comes within a moment, and always
+ * where the server as a whole goes on (another binary, fewer workers). */
 void conn_drain_all(struct worker *w) {
+    enum { DRAIN_IDLE_MS = 1000 };
+    bool server_ends = atomic_load(&w->shm.header->draining) != 0;
     for (struct conn *c = w->conns, *next; c != NULL; c = next) {
         next = c->next;
-        if (c->state == CONN_OPEN && c->in.len == 0 && !c->readable)
+        bool idle = c->state == CONN_OPEN && c->in.len == 0 && !c->readable;
+        if (idle && server_ends && c->requests > 0) {
             conn_free(c);
-        else
-            c->close_after = true;
+            continue;
+        }
+        c->close_after = true;
+        if (idle)
+            loop_timer(&w->loop, &c->timer, DRAIN_IDLE_MS);
     }
 }
 

@@ -232,6 +232,8 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
         reply_no_endpoint(ex, head, other_method);
         return;
     }
+    if (e->command != NULL)
+        auth_keep(ex, head);
     const struct http_header *version = http_find(head, SLICE("anthropic-version"));
     ex->anthropic_version = version != NULL;
     if (!e->body) {

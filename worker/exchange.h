@@ -33,6 +33,7 @@ struct endpoint {
     enum { NEEDS_NOTHING, NEEDS_KEY, NEEDS_KEY_UNLESS_PUBLIC } needs;
     bool body;                     /* reads a body first */
     void (*run)(struct exchange *ex);
+    const char *command;           /* of the ledger, where it is forwarded */
 };
 
 struct limit_view { uint64_t limit, remaining, reset_s; }; /* reset: epoch */
@@ -108,6 +109,8 @@ struct exchange {
     int64_t started_ms;
 
     /* who */
+    struct slice credentials[4];   /* of a forwarded request: the ledger looks at them */
+    uint32_t credential_count;
     bool known_key;
     uint32_t key_index;
     struct shm_key key;
@@ -207,6 +210,8 @@ void endpoint_methods(struct slice path, bool admin, char *out, size_t n); /* fo
 /* ---- auth.c ---- */
 /* Finds the key among the places a client may put it. False: an error was sent (unless optional). */
 bool auth_request(struct exchange *ex, const struct http_head *head, bool required);
+/* Keeps what the request brings as credentials, for the ledger to look at. */
+void auth_keep(struct exchange *ex, const struct http_head *head);
 /* Reads the key's, account's and limits' present state again (after the body came). False: an error was sent. */
 bool auth_refresh(struct exchange *ex);
 
@@ -244,6 +249,7 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f);
 /* ---- reply.c ---- */
 /* A whole answer with a JSON (or other) body; the body may lie anywhere until this returns. */
 void reply_json(struct exchange *ex, int status, struct slice body);
+void reply_json_with(struct exchange *ex, int status, struct slice extra_headers, struct slice body);
 void reply_text(struct exchange *ex, int status, struct slice type, struct slice body);
 void reply_pieces(struct exchange *ex, int status, const struct pieces *p);
 void reply_empty(struct exchange *ex, int status, struct slice extra_headers);
@@ -279,6 +285,7 @@ void models_list(struct exchange *ex);          /* models.c */
 void models_show(struct exchange *ex);
 void key_show(struct exchange *ex);             /* key.c */
 void status_show(struct exchange *ex);          /* status.c */
+void accounts_run(struct exchange *ex);         /* accounts.c: forwarded to the ledger */
 void admin_healthz(struct exchange *ex);        /* admin.c */
 void admin_readyz(struct exchange *ex);
 void admin_metrics(struct exchange *ex);
