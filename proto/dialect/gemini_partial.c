@@ -1,5 +1,6 @@
-/* Arguments of a call that come piece by piece: {jsonPath:"$.a.b[0]", stringValue|numberValue|boolValue|nullValue}. Pieces of text
- * for one path are joined. The pieces of one call may take max_bytes together; then gemini_partial_add says false. */
+/* Arguments of a call that come piece by piece: {jsonPath:"$.a.b[0]", stringValue|numberValue|boolValue|nullValue}.
+ * Pieces of text for one path are joined. The pieces of one call may take max_bytes together; then gemini_partial_add
+ * says false. */
 #include "proto/dialect/gemini.h"
 
 enum { MAX_DEPTH = 32, MAX_INDEX = 4096 };

@@ -1,4 +1,5 @@
-/* Reads a generateContent request: its members, tools and settings. The model and whether to stream come with the path. */
+/* Reads a generateContent request: its members, tools and settings. The model and whether to stream come with the
+ * path. */
 #include "proto/dialect/gemini.h"
 
 static bool number(const struct json *j, int key, struct slice *at, struct ir_request *r, struct ir_fault *f) {
@@ -111,7 +112,8 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
     for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++)
         for (int k = json_is(j, i, JSON_OBJECT) ? json_first(j, i) : -1; k >= 0; k = json_next(j, i, k)) {
             if (gemini_is(j, k, "functionDeclarations")) {
-                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0; d = json_next(j, k + 1, d))
+                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0;
+                     d = json_next(j, k + 1, d))
                     if (!read_function(j, d, index, r, f))
                         return false;
                 continue;
