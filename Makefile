@@ -115,4 +115,5 @@ clean:
 	rm -rf $(B)
 .PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
 .SECONDARY:
+-include mk/*.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

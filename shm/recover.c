@@ -324,7 +324,7 @@ int recover_verify(struct shm *s, const struct recover_truth *t) {
 }
 
 int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover_stats *st, uint32_t key, const struct shm_key *k) {
-    CHECK(atomic_load(&s->header->touched_count) > 0);
+    CHECK(atomic_load(&s->header->touched_count) > 0 || SHM_MUTATE(MUT_NOT_NAMED));
     struct pause p = { .s = s, .t = t, .st = st, .scope = SCOPE_NAMED, .key = key, .publish = k };
     return in_pause(&p);
 }
