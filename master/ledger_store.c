@@ -1,9 +1,10 @@
 /* LMDB behind ledger_store.h: the only file that includes lmdb.h.
  *
- * Default sync, two a commit: the pages, then the meta page that makes them count (MDB_NOSYNC can corrupt, so it is out of the question).
- * Groups of charges leave the second to the next sync (MDB_NOMETASYNC for that transaction alone). MDB_NOTLS, so that a read may go on beside a write in
- * the one thread and nothing of ours runs when a forked reader exits. The map is large and sparse; when it is full all the same it doubles.
- * Errors fall into three classes: the disk is full (nothing happened, try again), the disk failed (stop), anything else (open anew). */
+ * Default sync, two a commit: the pages, then the meta page that makes them count (MDB_NOSYNC can corrupt, so it is
+ * out of the question). Groups of charges leave the second to the next sync (MDB_NOMETASYNC for that transaction
+ * alone). MDB_NOTLS, so that a read may go on beside a write in the one thread and nothing of ours runs when a forked
+ * reader exits. The map is large and sparse; when it is full all the same it doubles. Errors fall into three classes:
+ * the disk is full (nothing happened, try again), the disk failed (stop), anything else (open anew). */
 #include "master/ledger_store.h"
 
 #include <errno.h>
@@ -18,8 +19,8 @@ enum { MAX_READERS = 64, LOW_SPACE = 4 << 20 };
 #define DEFAULT_MAP ((size_t)64 << 30)
 
 static const char *const db_names[DB_COUNT] = {
-    "meta", "name", "account", "email", "balance", "key", "keyhash", "spent", "entry", "idem", "cap", "usage", "daily", "watermark",
-    "quarantine",
+    "meta",  "name", "account", "email", "balance", "key",       "keyhash",    "spent",
+    "entry", "idem", "cap",     "usage", "daily",   "watermark", "quarantine",
 };
 
 const char *store_version(void) {
@@ -31,7 +32,8 @@ static bool low_space(const struct store *s) {
     return s->fd >= 0 && fstatvfs(s->fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE;
 }
 
-/* LMDB turns a short write into EIO (mdb_page_flush: "short write, filesystem full?"), so a full disk may come as either. */
+/* LMDB turns a short write into EIO (mdb_page_flush: "short write, filesystem full?"), so a full disk may come as
+ * either. */
 static enum store_err error_of(struct store *s, int rc, const char *what) {
     if (rc == 0)
         return STORE_OK;
@@ -106,7 +108,8 @@ void store_close(struct store *s) {
     s->reader = NULL;
 }
 
-/* The map is full: twice as large. No transaction is open (a parked reader holds no snapshot, but LMDB wants it gone). */
+/* The map is full: twice as large. No transaction is open (a parked reader holds no snapshot, but LMDB wants it
+ * gone). */
 static int grow(struct store *s) {
     MDB_envinfo info;
     if (s->reader)
@@ -152,7 +155,8 @@ static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void
     return rc == MDB_MAP_FULL ? MAP_FULL : (int)error_of(s, rc, "commit");
 }
 
-static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, unsigned flags) {
+static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg,
+                                 unsigned flags) {
     assert_mine(s);
     CHECK(!s->txn);
     for (int tries = 0;; tries++) {
