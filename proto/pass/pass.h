@@ -102,6 +102,7 @@ struct pass_answer {
     bool sep_usage_sent;         /* the chunk with empty choices went out */
     uint64_t text_bytes;         /* of answer text that came so far */
     uint64_t events;
+    uint64_t own[16];            /* the dialect's own notes */
     char ident[320];             /* members id, created, model of the last chunk, raw, for chunks of our own */
     uint16_t ident_len;
     struct pass_cost cost;
@@ -145,13 +146,14 @@ extern const struct pass pass_openai_chat, pass_responses, pass_anthropic, pass_
 
 /* Shared helpers (pass.c). */
 struct splice { uint32_t at, len; struct slice with; };
-/* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts. */
+/* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts; one that lies in another is left out. */
 void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces *out);
-/* Splices that take members (by their value tokens) out of an object with their commas; out has room for n. Returns how many. */
+/* Splices that take members (by their value tokens) out of an object, or values out of an array, with their commas; out has room for n.
+ * Returns how many. */
 uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out);
-/* `"cost_usd":…` (and cost_tokens), without a leading comma; empty when not shown. */
-struct slice pass_cost_members(const struct pass_cost *c, struct arena *arena);
 /* An error object of OpenAI's shape and its many cousins. */
 void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *fault);
+/* The same where it is a member of `root`, or root itself. */
+void pass_read_error_at(const struct json *j, int root, struct arena *arena, struct pass_fault *fault);
 
 #endif
