@@ -65,7 +65,8 @@ static bool read_config(const struct json *j, int key, struct ir_request *r, str
         return common_strings(j, t, r, &r->stop) ||
                common_wrong(r, f, SLICE("generationConfig.stopSequences"), "a list of strings");
     if (gemini_is(j, key, "responseLogprobs"))
-        return json_bool(j, t, &r->logprobs);
+        return json_bool(j, t, &r->logprobs) ||
+               common_wrong(r, f, SLICE("generationConfig.responseLogprobs"), "true or false");
     if (gemini_is(j, key, "thinkingConfig"))
         return read_thinking(j, t, r);
     if (gemini_is(j, key, "responseModalities")) {
