@@ -171,6 +171,7 @@ struct shm_range {
     _Atomic uint64_t turn_ns;               /* worker: CLOCK_MONOTONIC at the top of its loop: the heartbeat */
     _Atomic uint64_t next_exchange_id;      /* never reused; survives the worker */
     _Atomic uint32_t connections, active;   /* load, for the accept gate */
+    _Atomic uint32_t slots_used;            /* slots from here on were never in use since the range was clean: not looked at */
     _Alignas(64) _Atomic uint64_t head;     /* worker (ledger when the worker is dead) */
     _Alignas(64) _Atomic uint64_t tail;     /* ledger, after the commit */
     _Alignas(64) char last_words[256];      /* a failed assertion's text */
@@ -240,6 +241,11 @@ bool shm_peek(const char *path, struct shm_sizes *sizes);
 
 static inline struct shm_slot *shm_slot(const struct shm *s, uint32_t range, uint32_t i) {
     return &s->slots[(size_t)range * s->header->max_active + i];
+}
+/* How many of a range's slots are worth looking at. */
+static inline uint32_t shm_slots_used(const struct shm *s, uint32_t range) {
+    uint32_t n = atomic_load_explicit(&s->ranges[range].slots_used, memory_order_acquire);
+    return n < s->header->max_active ? n : s->header->max_active;
 }
 static inline struct shm_record *shm_ring(const struct shm *s, uint32_t range, uint64_t seq) {
     return &s->records[(size_t)range * s->header->ring_size + (seq & (s->header->ring_size - 1))];
