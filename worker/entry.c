@@ -246,6 +246,7 @@ static void open_shared(struct worker *w) {
     r = money_attach(&w->money, &w->shm, h->range);
     if (r != 0)
         fail("no memory for the slots", r);
+    money_idle(&w->money); /* until there is a configuration it moves no word, and a pause need not wait for it */
 }
 
 /* Blocks for what the master sends first: log files and the configuration. */
@@ -294,6 +295,7 @@ _Noreturn void worker_main(const struct worker_heritage *h) {
     if (r != 0)
         fail("privileges cannot be dropped", r);
     await_config(w);
+    money_wake(&w->money);
     w->loop.on_top = on_top;
     w->loop.on_idle = on_idle;
     w->loop.on_wake = on_wake;
