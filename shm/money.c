@@ -98,8 +98,7 @@ struct shm_slot *money_begin(struct money *m, const struct shm_usage *usage) {
     atomic_store_explicit(&slot->hold, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->seq, SLOT_SEQ_NONE, memory_order_relaxed);
     if (!SHM_MUTATE(MUT_CAS_BEFORE_SLOT)) set_state(slot, SLOT_PREP);
-    atomic_thread_fence(memory_order_seq_cst); /* a word must not move before the slot names it, on any machine */
-    SHM_STEP("hold.prep");
+    SHM_STEP("hold.prep"); /* the exchanges that move words release: none is seen before the slot names it */
     return slot;
 }
 
