@@ -68,7 +68,7 @@ static void wrong(const char *what) {
     if (!w.wrong) w.wrong = what;
 }
 
-/* ---- the truth, as the ledger tells it --------------------------------------------------------------------------------------------- */
+/* ---- the truth, as the ledger tells it --------------------------------------------------------------------------- */
 
 static int64_t account_committed(void *arg, uint32_t account) { (void)arg; (void)account; return w.db.balance; }
 static int64_t key_committed(void *arg, uint32_t key) { (void)arg; (void)key; return sc.key_limit - w.db.key_spent; }
@@ -87,7 +87,7 @@ static void forget_sums(void) {
     memset(sums, 0, n);
 }
 
-/* ---- a worker ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a worker ---------------------------------------------------------------------------------------------------- */
 
 static int64_t cost_of(uint64_t id) { return number_of(id) % 2 ? 1 : 3; } /* within the hold, and beyond it */
 
@@ -170,7 +170,7 @@ static void worker(int i) {
     for (;;) turn(i);
 }
 
-/* ---- the ledger ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the ledger -------------------------------------------------------------------------------------------------- */
 
 static void commit_record(const struct shm_record *r, uint64_t seq) {
     if (r->seq != seq || r->checksum != shm_record_checksum(r)) { wrong("a torn or overwritten record"); return; }
@@ -286,7 +286,7 @@ static void actor(int i) {
     else worker(i);
 }
 
-/* ---- what must hold ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what must hold ---------------------------------------------------------------------------------------------- */
 
 static bool stands(int i, const char *step) { return explore_at(i) && strcmp(explore_at(i), step) == 0; }
 
@@ -347,7 +347,7 @@ static const char *check(void) {
     return !r && done() ? at_end() : r;
 }
 
-/* ---- deaths, births, and what the explorer must know ---------------------------------------------------------------------------------- */
+/* ---- deaths, births, and what the explorer must know ------------------------------------------------------------- */
 
 static bool may_die(int i) {
     return w.crashes < (uint32_t)sc.crashes && (i == LEDGER || (i < sc.workers && atomic_load(&w.ranges[i].state) == RANGE_LIVE));
@@ -424,7 +424,7 @@ static void search(struct explore *e, const struct scenario *s, enum shm_mutatio
     explore_run(e);
 }
 
-/* ---- the searches -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the searches ------------------------------------------------------------------------------------------------ */
 
 /* Each is searched to the end. In every scenario a crash hits a worker, the ledger, or the ledger in the middle of a recovery. */
 enum { TWO_WORKERS, IN_TURN, TWO_SLOTS, FULL_RING, LOWERED, CAPPED_KEY, SET_CAP, ASLEEP, SCENARIOS };

@@ -29,7 +29,9 @@ static void begin(void) { since = cpu_ns(); }
 static void end(const char *what, double n) { printf("%-58s %8.1f ns\n", what, (double)(cpu_ns() - since) / n); }
 
 static struct shm_slot *admit(int64_t hold) {
-    static const struct shm_usage usage = { .account = 5, .key = 6, .request_id_len = 36, .model_len = 12, .ratio_millionths = RATIO_ONE };
+    static const struct shm_usage usage = {
+        .account = 5, .key = 6, .request_id_len = 36, .model_len = 12, .ratio_millionths = RATIO_ONE
+    };
     struct shm_slot *slot = money_begin(&money, &usage);
     money_concurrency(&money, slot, 100);
     money_hold(&money, slot, hold);
@@ -119,7 +121,9 @@ int main(void) {
         return 1;
     }
     unlink(path);
-    const struct recover_truth truth = { .arg = &shm, .account_committed = rich, .key_committed = rich, .watermark = watermark };
+    const struct recover_truth truth = {
+        .arg = &shm, .account_committed = rich, .key_committed = rich, .watermark = watermark
+    };
     struct recover_stats stats = { 0 };
     recover_cold(&shm, &truth, &stats);
     atomic_store(&shm.ranges[0].state, RANGE_LIVE);
