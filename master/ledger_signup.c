@@ -40,7 +40,8 @@ static void wipe_password(struct call *c, struct slice password) {
 }
 
 static void too_busy(struct call *c) {
-    http_fail(c, 503, "overloaded", 1, "The server is temporarily unable to take this request. Please try again shortly.");
+    http_fail(c, 503, "overloaded", 1,
+              "The server is temporarily unable to take this request. Please try again shortly.");
 }
 
 static void too_often(struct call *c, uint64_t wait_s) {

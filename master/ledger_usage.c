@@ -500,7 +500,8 @@ static bool list_in_place(struct call *c, const struct usage_query *q) {
 void call_usage(struct call *c) {
     struct reader_job job = { .fn = usage_job };
     struct usage_query q = {
-        .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms, .numbers = c->numbers
+        .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms,
+        .numbers = c->numbers
     };
     if (!who_filter(c, &q) || !model_filter(c, &q) || !by_argument(c, &q) || !page_arguments(c, &q) ||
         call_time(c, "since", &q.since_ms) == ARG_BAD || call_time(c, "until", &q.until_ms) == ARG_BAD)
