@@ -28,9 +28,18 @@ const char *store_version(void) {
     return mdb_version(NULL, NULL, NULL);
 }
 
-static bool low_space(const struct store *s) {
+/* Was there no room to write? By what the file system says, or by trying behind the file's end, where LMDB has no page
+ * yet: a quota or a limit of a file's size shows only so. */
+static bool no_room(const struct store *s) {
+    static const char zeros[65536];
     struct statvfs v;
-    return s->fd >= 0 && fstatvfs(s->fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE;
+    struct stat st;
+    if (s->fd < 0 || fstat(s->fd, &st) < 0)
+        return false;
+    if (fstatvfs(s->fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE)
+        return true;
+    ssize_t n = pwrite(s->fd, zeros, sizeof zeros, (st.st_size + 4095) & ~(off_t)4095);
+    return n < 0 ? errno == ENOSPC || errno == EDQUOT || errno == EFBIG : n < (ssize_t)sizeof zeros;
 }
 
 /* LMDB turns a short write into EIO (mdb_page_flush: "short write, filesystem full?"), so a full disk may come as
@@ -41,7 +50,7 @@ static enum store_err error_of(struct store *s, int rc, const char *what) {
     if (rc == MDB_NOTFOUND)
         return STORE_NONE;
     snprintf(s->message, sizeof s->message, "%s: %s", what, mdb_strerror(rc));
-    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG || (rc == EIO && low_space(s)))
+    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG || (rc == EIO && no_room(s)))
         return STORE_DISK_FULL;
     return rc == EIO ? STORE_IO : STORE_BROKEN;
 }

@@ -357,6 +357,8 @@ static void run_object(const struct arguments *a) {
         print_object(&got.json, got.result, &ctl.arena);
     if (!ctl.json && json_get(&got.json, got.result, "key") >= 0)
         printf("\nKeep the key: it is not stored and cannot be shown again.\n");
+    if (!ctl.json && a->command->shape == AUDIT && !differ)
+        printf("none\n");
     if (differ)
         exit(1);
 }

@@ -1,5 +1,5 @@
-/* Accounts, keys and billing over HTTP, and /admin: the worker forwards what the client sent, credential and all; the ledger decides and says
- * status and body. Nothing of a password or token is looked at, kept or logged here.
+/* Accounts, keys and billing over HTTP, and /admin: the worker forwards what the client sent, credential and all; the
+ * ledger decides and says status and body. Nothing of a password or token is looked at, kept or logged here.
  *
  * The call: {"cmd":"http.NAME","credentials":["…"],"client":"ADDRESS","id":"PATH REST","query":"RAW","body":{…}}
  * The answer's result: {"status":200,"body":{…},"retry_after_s":N}. */
@@ -11,12 +11,14 @@ static void answered(struct exchange *ex, const struct json *j) {
     int result = j != NULL ? json_get(j, 0, "result") : -1;
     uint64_t status, wait_s = 0;
     if (!json_u64(j, json_get(j, result, "status"), &status) || status < 200 || status > 599) {
-        reply_error(ex, 503, "overloaded", NULL, "The server is temporarily unable to take this request. Please try again shortly.");
+        reply_error(ex, 503, "overloaded", NULL,
+                    "The server is temporarily unable to take this request. Please try again shortly.");
         return;
     }
     json_u64(j, json_get(j, result, "retry_after_s"), &wait_s);
     int body = json_get(j, result, "body");
-    struct slice extra = wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\n", (unsigned long long)wait_s) : SLICE("");
+    struct slice extra =
+        wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\n", (unsigned long long)wait_s) : SLICE("");
     if (status >= 401 && status <= 403)
         extra = SLICE("x-should-retry: false\r\n");
     if (body < 0)

@@ -339,7 +339,6 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
 
 bool anthropic_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                             struct ir_fault *f) {
-    (void)path;
     bool messages = false;
     for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
         uint32_t which;
@@ -358,7 +357,7 @@ bool anthropic_read_request(const struct json *j, const struct dialect_path *pat
     }
     if (r->model.len == 0)
         return ir_missing(f, "model");
-    if (!r->has_limit)
+    if (!r->has_limit && !path->counting)
         return ir_missing(f, "max_tokens");
     return messages || ir_missing(f, "messages");
 }

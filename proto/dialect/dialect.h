@@ -14,6 +14,7 @@
 struct dialect_path {
     struct slice model;   /* decoded; empty where the body names it */
     bool stream, sse;     /* :streamGenerateContent, alt=sse */
+    bool counting;        /* only the input is counted: what an answer needs may be missing */
 };
 
 /* ---- reading an upstream's stream ---- */
@@ -99,6 +100,11 @@ struct dialect {
                         struct buf *out);
     /* A call's blob stands on the call itself; else it goes before it as reasoning of its own. */
     bool call_blobs;
+
+    /* Counting input: the path behind an upstream's base, and the answer. NULL: the dialect has no such thing. A
+     * relay forwards where client and upstream are of one dialect, else answers with ir_estimate_tokens. */
+    bool (*write_count_path)(struct slice model, struct buf *out);
+    bool (*write_count)(uint64_t tokens, struct buf *out);
 
     /* The usage object of an answer (or of an event) at token t into u; counts that are absent keep what u has where
      * the dialect's figures are cumulative. false: none there. For the relay that passes and only observes. */

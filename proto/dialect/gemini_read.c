@@ -65,7 +65,8 @@ static bool read_config(const struct json *j, int key, struct ir_request *r, str
         return common_strings(j, t, r, &r->stop) ||
                common_wrong(r, f, SLICE("generationConfig.stopSequences"), "a list of strings");
     if (gemini_is(j, key, "responseLogprobs"))
-        return json_bool(j, t, &r->logprobs);
+        return json_bool(j, t, &r->logprobs) ||
+               common_wrong(r, f, SLICE("generationConfig.responseLogprobs"), "true or false");
     if (gemini_is(j, key, "thinkingConfig"))
         return read_thinking(j, t, r);
     if (gemini_is(j, key, "responseModalities")) {
@@ -145,10 +146,12 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r) {
 bool gemini_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                          struct ir_fault *f) {
     bool contents = false, ok = true;
+    int root = path->counting ? gemini_get(j, 0, "generateContentRequest") : -1; /* counting takes either form */
+    root = json_is(j, root, JSON_OBJECT) ? root : 0;
     r->model = path->model;
     r->stream = path->stream;
     r->as_array = path->stream && !path->sse;
-    for (int key = json_first(j, 0); key >= 0 && ok; key = json_next(j, 0, key)) {
+    for (int key = json_first(j, root); key >= 0 && ok; key = json_next(j, root, key)) {
         int t = key + 1;
         if (json_is(j, t, JSON_NULL) || gemini_is(j, key, "model"))
             continue;

@@ -1,10 +1,11 @@
-/* The pass path of Anthropic Messages: POST …/messages. The request: members that matter are looked at, the rest goes as it came, thinking
- * and its signatures byte for byte. The answer is anthropic_answer.c. Source: npm `@anthropic-ai/sdk` 1.10 types, platform.claude.com. */
+/* The pass path of Anthropic Messages: POST …/messages. The request: members that matter are looked at, the rest goes
+ * as it came, thinking and its signatures byte for byte. The answer is anthropic_answer.c. Source: npm
+ * `@anthropic-ai/sdk` 1.10 types, platform.claude.com. */
 #include "proto/pass/anthropic.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"
 
-/* ---- scan ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- scan ---- */
 
 static void scan_content(struct scan *s, int v);
 
@@ -45,8 +46,10 @@ static bool ends_with(struct slice s, const char *end) {
 }
 
 static void scan_block(struct scan *s, int block) {
-    static const char *const whole[] = { "text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "mcp_tool_use", "search_result",
-                                         "compaction", "fallback", "tool_reference" };
+    static const char *const whole[] = { "text",          "thinking",        "redacted_thinking",
+                                         "tool_use",      "server_tool_use", "mcp_tool_use",
+                                         "search_result", "compaction",      "fallback",
+                                         "tool_reference" };
     const struct json *j = s->j;
     int type = json_get(j, block, "type");
     if (!json_is(j, type, JSON_STRING)) {
@@ -95,14 +98,16 @@ static void scan_messages(struct scan *s, int v) {
         else if (!json_is(j, json_get(j, m, "role"), JSON_STRING))
             scan_refuse(s, "missing_field", "messages", "Each message must have a role.");
         else if (!json_is(j, content, JSON_STRING) && !json_is(j, content, JSON_ARRAY))
-            scan_refuse(s, content < 0 ? "missing_field" : "invalid_value", "messages", "Each message must have content: a string or an array.");
+            scan_refuse(s, content < 0 ? "missing_field" : "invalid_value", "messages",
+                        "Each message must have content: a string or an array.");
         else if (json_duplicate(j, m, "content"))
             scan_refuse(s, "invalid_value", "messages", "A member of a message stands twice.");
         scan_content(s, content);
     }
 }
 
-/* Kinds that the client runs itself, and the search among the request's own tools, which costs nothing but tokens. Kinds are dated. */
+/* Kinds that the client runs itself, and the search among the request's own tools, which costs nothing but tokens.
+ * Kinds are dated. */
 static bool client_tool(struct slice type) {
     static const char *const kinds[] = { "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_" };
     if (slice_is(type, "custom"))
@@ -127,8 +132,8 @@ static void scan_tools(struct scan *s, int tools) {
         s->r->tools++;
         if (json_duplicate(j, t, "type"))
             scan_refuse(s, "invalid_value", "tools", "A member of a tool stands twice.");
-        if (!json_is(j, type, JSON_STRING) || client_tool(json_raw(j, type)) || scan_allows_tool(s, json_raw(j, type)) ||
-            (json_str_is(j, type, "mcp_toolset") && scan_allows(s, "mcp")))
+        if (!json_is(j, type, JSON_STRING) || client_tool(json_raw(j, type)) ||
+            scan_allows_tool(s, json_raw(j, type)) || (json_str_is(j, type, "mcp_toolset") && scan_allows(s, "mcp")))
             s->others++;
         else
             scan_hosted(s, t, json_raw(j, type));
@@ -165,17 +170,20 @@ static void scan_thinking(struct scan *s, int v) {
     if (budget < 0 || json_is(s->j, budget, JSON_NULL))
         return;
     if (!json_u64(s->j, budget, &s->r->reasoning) || json_duplicate(s->j, v, "budget_tokens"))
-        scan_refuse(s, "invalid_value", "thinking.budget_tokens", "The thinking budget must be an integer, named once.");
+        scan_refuse(s, "invalid_value", "thinking.budget_tokens",
+                    "The thinking budget must be an integer, named once.");
 }
 
 /* A member that only some values of change the price. */
 static void scan_dear(struct scan *s, int v, const char *name, const char *free1, const char *free2, const char *text) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, free1) && !json_str_is(s->j, v, free2) && !scan_allows(s, name))
+    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, free1) && !json_str_is(s->j, v, free2) &&
+        !scan_allows(s, name))
         scan_refuse(s, "unsupported_parameter", name, text);
 }
 
 static void scan_hosted_member(struct scan *s, int v, const char *name, const char *word) {
-    if (!json_is(s->j, v, JSON_NULL) && !(json_is(s->j, v, JSON_ARRAY) && json_first(s->j, v) < 0) && !scan_allows(s, name) && !scan_allows(s, word))
+    if (!json_is(s->j, v, JSON_NULL) && !(json_is(s->j, v, JSON_ARRAY) && json_first(s->j, v) < 0) &&
+        !scan_allows(s, name) && !scan_allows(s, word))
         scan_refuse(s, "unsupported_parameter", name, "This hosted feature is not available for this model.");
 }
 
@@ -187,14 +195,15 @@ static void scan_container(struct scan *s, int v) {
 }
 
 enum member {
-    M_OTHER, M_MODEL, M_MESSAGES, M_MAX_TOKENS, M_SYSTEM, M_STREAM, M_TOOLS, M_TOOL_CHOICE, M_THINKING, M_OUTPUT_CONFIG, M_OUTPUT_FORMAT,
-    M_SERVICE_TIER, M_SPEED, M_GEO, M_MCP, M_CONTAINER, M_FALLBACKS
+    M_OTHER, M_MODEL, M_MESSAGES, M_MAX_TOKENS, M_SYSTEM, M_STREAM, M_TOOLS, M_TOOL_CHOICE, M_THINKING,
+    M_OUTPUT_CONFIG, M_OUTPUT_FORMAT, M_SERVICE_TIER, M_SPEED, M_GEO, M_MCP, M_CONTAINER, M_FALLBACKS
 };
 static const struct scan_member members[] = {
-    { "model", M_MODEL }, { "messages", M_MESSAGES }, { "max_tokens", M_MAX_TOKENS }, { "system", M_SYSTEM }, { "stream", M_STREAM },
-    { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "thinking", M_THINKING }, { "output_config", M_OUTPUT_CONFIG },
-    { "output_format", M_OUTPUT_FORMAT }, { "service_tier", M_SERVICE_TIER }, { "speed", M_SPEED }, { "inference_geo", M_GEO },
-    { "mcp_servers", M_MCP }, { "container", M_CONTAINER }, { "fallbacks", M_FALLBACKS },
+    { "model", M_MODEL }, { "messages", M_MESSAGES }, { "max_tokens", M_MAX_TOKENS }, { "system", M_SYSTEM },
+    { "stream", M_STREAM }, { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "thinking", M_THINKING },
+    { "output_config", M_OUTPUT_CONFIG }, { "output_format", M_OUTPUT_FORMAT }, { "service_tier", M_SERVICE_TIER },
+    { "speed", M_SPEED }, { "inference_geo", M_GEO }, { "mcp_servers", M_MCP }, { "container", M_CONTAINER },
+    { "fallbacks", M_FALLBACKS },
 };
 
 static void scan_member(struct scan *s, int is, int v, int *choice) {
@@ -207,18 +216,28 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_TOOLS: scan_tools(s, v); break;
     case M_TOOL_CHOICE: *choice = v; break;
     case M_THINKING: scan_thinking(s, v); break;
-    case M_OUTPUT_CONFIG: case M_OUTPUT_FORMAT: scan_raw(s, v); break;
-    case M_SERVICE_TIER: scan_dear(s, v, "service_tier", "auto", "standard_only", "This service tier is not available for this model."); break;
-    case M_SPEED: scan_dear(s, v, "speed", "standard", "standard", "This speed is not available for this model."); break;
-    case M_GEO: scan_dear(s, v, "inference_geo", "global", "global", "This region is not available for this model."); break;
+    case M_OUTPUT_CONFIG:
+    case M_OUTPUT_FORMAT: scan_raw(s, v); break;
+    case M_SERVICE_TIER:
+        scan_dear(s, v, "service_tier", "auto", "standard_only", "This service tier is not available for this model.");
+        break;
+    case M_SPEED:
+        scan_dear(s, v, "speed", "standard", "standard", "This speed is not available for this model.");
+        break;
+    case M_GEO:
+        scan_dear(s, v, "inference_geo", "global", "global", "This region is not available for this model.");
+        break;
     case M_MCP: scan_hosted_member(s, v, "mcp_servers", "mcp"); break;
     case M_CONTAINER: scan_container(s, v); break;
-    case M_FALLBACKS: scan_hosted_member(s, v, "fallbacks", "fallback"); break; /* another model would serve, at its price */
+    case M_FALLBACKS:
+        scan_hosted_member(s, v, "fallbacks", "fallback");
+        break; /* another model would serve, at its price */
     default: break;
     }
 }
 
-static void anthropic_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count) {
+static void anthropic_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
+                           uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
     scan_begin(&s);
@@ -236,9 +255,10 @@ static void anthropic_scan(const struct json *j, struct pass_request *r, struct 
     scan_tools_end(&s, forces(&s, choice));
 }
 
-/* ---- build ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- build ---- */
 
-static bool anthropic_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena, struct pieces *out) {
+static bool anthropic_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe,
+                            struct arena *arena, struct pieces *out) {
     struct edits e;
     const int keep[] = { r->t_model, r->t_limit, json_get(j, 0, "messages"), json_get(j, 0, "stream") };
     edits_begin(&e, j, arena);
@@ -254,6 +274,13 @@ static bool anthropic_build(const struct json *j, const struct pass_request *r, 
 }
 
 const struct pass pass_anthropic = {
-    .scan = anthropic_scan, .build = anthropic_build, .whole = pass_anthropic_whole, .event = pass_anthropic_event, .end = pass_anthropic_end,
-    .error = pass_anthropic_error, .fail = pass_anthropic_fail, .ping = pass_anthropic_ping, .content_type = pass_anthropic_content_type,
+    .scan = anthropic_scan,
+    .build = anthropic_build,
+    .whole = pass_anthropic_whole,
+    .event = pass_anthropic_event,
+    .end = pass_anthropic_end,
+    .error = pass_anthropic_error,
+    .fail = pass_anthropic_fail,
+    .ping = pass_anthropic_ping,
+    .content_type = pass_anthropic_content_type,
 };

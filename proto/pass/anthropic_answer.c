@@ -1,6 +1,7 @@
-/* Anthropic Messages, the answer. message_start shows figures of the input and a provisional count of the output; message_delta repeats them
- * as totals and is where the cost goes, so nothing ever waits. Events pass as they came but for: an `event:` line where one is missing (the
- * SDK skips events without), a second message_start (the SDK fails on it), pings before the first. Only message_stop ends a stream. */
+/* Anthropic Messages, the answer. message_start shows figures of the input and a provisional count of the output;
+ * message_delta repeats them as totals and is where the cost goes, so nothing ever waits. Events pass as they came but
+ * for: an `event:` line where one is missing (the SDK skips events without), a second message_start (the SDK fails on
+ * it), pings before the first. Only message_stop ends a stream. */
 #include "proto/dialect/anthropic.h"
 #include "proto/pass/anthropic.h"
 #include "proto/pass/edits.h"
@@ -24,8 +25,8 @@ static bool has_count(const struct json *j, int usage, const char *name) {
     return json_u64(j, json_get(j, usage, name), &v);
 }
 
-/* Figures count as given only when both sides were: some servers leave one out, and a total with a hole is worse than an estimate. final: not
- * the provisional ones of a beginning. */
+/* Figures count as given only when both sides were: some servers leave one out, and a total with a hole is worse than
+ * an estimate. final: not the provisional ones of a beginning. */
 static void take_usage(struct pass_answer *a, const struct json *j, int usage, bool final) {
     struct notes n = notes_of(a);
     struct ir_usage u = { 0 };
@@ -57,8 +58,9 @@ static uint64_t made_bytes(const struct json *j, int v) {
             struct slice name = json_raw(j, k);
             if (slice_is(name, "input"))
                 bytes += json_raw(j, k + 1).len > 2 ? json_raw(j, k + 1).len : 0;
-            else if (!slice_is(name, "type") && !slice_is(name, "id") && !slice_is(name, "signature") && !slice_is(name, "data") &&
-                     !slice_is(name, "citation") && !slice_is(name, "citations") && !slice_is(name, "caller"))
+            else if (!slice_is(name, "type") && !slice_is(name, "id") && !slice_is(name, "signature") &&
+                     !slice_is(name, "data") && !slice_is(name, "citation") && !slice_is(name, "citations") &&
+                     !slice_is(name, "caller"))
                 bytes += made_bytes(j, k + 1);
         }
     }
@@ -81,12 +83,13 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int object, int u
     const uint64_t *m = a->meters.n;
     uint64_t read = m[METER_CACHED_INPUT], written = m[METER_CACHE_WRITE] + m[METER_CACHE_WRITE_1H];
     struct slice cost = edits_cost_members(&a->cost, false, e->arena);
-    struct slice made = arena_printf(e->arena,
-                                     "{\"input_tokens\":%llu,\"cache_creation_input_tokens\":%llu,\"cache_read_input_tokens\":%llu,"
-                                     "\"output_tokens\":%llu%s%.*s}",
-                                     (unsigned long long)(meters_input(&a->meters) - read - written), (unsigned long long)written,
-                                     (unsigned long long)read, (unsigned long long)meters_output(&a->meters), cost.len > 0 ? "," : "",
-                                     SLICE_ARG(cost));
+    struct slice made =
+        arena_printf(e->arena,
+                     "{\"input_tokens\":%llu,\"cache_creation_input_tokens\":%llu,\"cache_read_input_tokens\":%llu,"
+                     "\"output_tokens\":%llu%s%.*s}",
+                     (unsigned long long)(meters_input(&a->meters) - read - written), (unsigned long long)written,
+                     (unsigned long long)read, (unsigned long long)meters_output(&a->meters), cost.len > 0 ? "," : "",
+                     SLICE_ARG(cost));
     if (usage >= 0)
         edits_set(e, usage, made);
     else
@@ -95,10 +98,14 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int object, int u
 }
 
 void pass_anthropic_error(const struct json *j, struct arena *arena, struct pass_fault *fault) {
-    static const struct { const char *type; int status; } table[] = {
-        { "invalid_request_error", 400 }, { "authentication_error", 401 }, { "billing_error", 402 }, { "permission_error", 403 },
-        { "not_found_error", 404 }, { "conflict_error", 409 }, { "request_too_large", 413 }, { "rate_limit_error", 429 },
-        { "api_error", 500 }, { "timeout_error", 504 }, { "overloaded_error", 529 },
+    static const struct {
+        const char *type;
+        int status;
+    } table[] = {
+        { "invalid_request_error", 400 }, { "authentication_error", 401 }, { "billing_error", 402 },
+        { "permission_error", 403 },      { "not_found_error", 404 },      { "conflict_error", 409 },
+        { "request_too_large", 413 },     { "rate_limit_error", 429 },     { "api_error", 500 },
+        { "timeout_error", 504 },         { "overloaded_error", 529 },
     };
     pass_read_error(j, arena, fault);
     for (size_t i = 0; i < sizeof table / sizeof *table && fault->status == 0; i++)
@@ -109,11 +116,12 @@ void pass_anthropic_error(const struct json *j, struct arena *arena, struct pass
         fault->code = json_str(j, code, arena);
 }
 
-enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out,
-                                      struct pass_fault *fault) {
+enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *j, struct arena *arena,
+                                      struct pieces *out, struct pass_fault *fault) {
     struct edits e;
     int content = json_get(j, 0, "content"), usage = json_get(j, 0, "usage"), error = json_get(j, 0, "error");
-    if (json_is(j, 0, JSON_OBJECT) && (json_str_is(j, json_get(j, 0, "type"), "error") || json_is(j, error, JSON_OBJECT))) {
+    if (json_is(j, 0, JSON_OBJECT) &&
+        (json_str_is(j, json_get(j, 0, "type"), "error") || json_is(j, error, JSON_OBJECT))) {
         pass_anthropic_error(j, arena, fault);
         return PASS_ERROR;
     }
@@ -129,7 +137,8 @@ enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *
     return edits_put(&e, out) ? PASS_OK : PASS_BAD;
 }
 
-static enum pass_result message_start(struct pass_answer *a, struct edits *e, const struct sse_event *ev, struct pieces *out) {
+static enum pass_result message_start(struct pass_answer *a, struct edits *e, const struct sse_event *ev,
+                                      struct pieces *out) {
     int message = json_get(e->j, 0, "message");
     struct notes n = notes_of(a);
     take_usage(a, e->j, json_get(e->j, message, "usage"), false);
@@ -143,8 +152,10 @@ static enum pass_result message_start(struct pass_answer *a, struct edits *e, co
 }
 
 /* Totals so far. The one that says why the answer ended has the final ones, so there the money is settled. */
-static enum pass_result message_delta(struct pass_answer *a, struct edits *e, const struct sse_event *ev, struct pieces *out) {
-    int delta = json_get(e->j, 0, "delta"), usage = json_get(e->j, 0, "usage"), reason = json_get(e->j, delta, "stop_reason");
+static enum pass_result message_delta(struct pass_answer *a, struct edits *e, const struct sse_event *ev,
+                                      struct pieces *out) {
+    int delta = json_get(e->j, 0, "delta"), usage = json_get(e->j, 0, "usage"),
+        reason = json_get(e->j, delta, "stop_reason");
     bool last = json_is(e->j, reason, JSON_STRING) && json_raw(e->j, reason).len > 0;
     if (!a->usage_final)
         take_usage(a, e->j, usage, true);
@@ -156,8 +167,8 @@ static enum pass_result message_delta(struct pass_answer *a, struct edits *e, co
     return edits_put_event(e, ev, SLICE("message_delta"), out) ? PASS_OK : PASS_BAD;
 }
 
-enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out,
-                                      struct pass_fault *fault) {
+enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                                      struct pieces *out, struct pass_fault *fault) {
     struct json_tok tape[EDITS_TAPE];
     struct json j;
     struct edits e;
@@ -197,8 +208,8 @@ enum pass_result pass_anthropic_end(struct pass_answer *a, struct arena *scratch
     return a->done ? PASS_OK : PASS_BAD;
 }
 
-bool pass_anthropic_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
-                         struct pieces *out) {
+bool pass_anthropic_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
+                         struct arena *arena, struct pieces *out) {
     (void)a, (void)status, (void)code, (void)message;
     pieces_add(out, SLICE("event: error\ndata: "));
     pieces_add(out, arena_copy(arena, error));

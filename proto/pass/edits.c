@@ -50,7 +50,8 @@ void edits_cut(struct edits *e, int container, const int *values, uint32_t n) {
         e->n += pass_cut_members(e->j, container, values, n, e->at + e->n);
 }
 
-/* How many of an object's members the splices so far take out: a cut begins at a key or at the end of what is before it. */
+/* How many of an object's members the splices so far take out: a cut begins at a key or at the end of what is before
+ * it. */
 static bool leaves_some(const struct edits *e, int object) {
     for (int k = json_first(e->j, object); k >= 0; k = json_next(e->j, object, k)) {
         uint32_t at = e->j->tok[k].start;
@@ -64,11 +65,13 @@ static bool leaves_some(const struct edits *e, int object) {
 }
 
 void edits_prepend(struct edits *e, int object, struct slice member) {
-    edits_insert(e, e->j->tok[object].start + 1, leaves_some(e, object) ? arena_printf(e->arena, "%.*s,", SLICE_ARG(member)) : member);
+    edits_insert(e, e->j->tok[object].start + 1,
+                 leaves_some(e, object) ? arena_printf(e->arena, "%.*s,", SLICE_ARG(member)) : member);
 }
 
 void edits_append(struct edits *e, int object, struct slice member) {
-    edits_insert(e, e->j->tok[object].end - 1, leaves_some(e, object) ? arena_printf(e->arena, ",%.*s", SLICE_ARG(member)) : member);
+    edits_insert(e, e->j->tok[object].end - 1,
+                 leaves_some(e, object) ? arena_printf(e->arena, ",%.*s", SLICE_ARG(member)) : member);
 }
 
 void edits_strip(struct edits *e, int object, struct pass_edit *pe, const int *keep, uint32_t keeps, bool snake) {
@@ -135,7 +138,8 @@ void edits_cost(struct edits *e, const struct pass_cost *c, int usage, bool came
     if (cost.len == 0)
         return;
     for (int k = json_first(e->j, usage); k >= 0 && cuts < 4; k = json_next(e->j, usage, k)) {
-        struct slice name = json_raw(e->j, k); /* a gateway behind us may have written the same member: ours stands alone */
+        struct slice name =
+            json_raw(e->j, k); /* a gateway behind us may have written the same member: ours stands alone */
         if (slice_is(name, camel ? "costUsd" : "cost_usd") || slice_is(name, camel ? "costTokens" : "cost_tokens"))
             cut[cuts++] = k + 1;
     }

@@ -17,8 +17,8 @@ struct edits {
 
 void edits_begin(struct edits *e, const struct json *j, struct arena *arena);
 void edits_insert(struct edits *e, uint32_t at, struct slice with);
-void edits_set(struct edits *e, int value, struct slice with);          /* a whole value, a string with its quotes */
-void edits_set_string(struct edits *e, int value, struct slice text);   /* text is quoted and escaped */
+void edits_set(struct edits *e, int value, struct slice with);        /* a whole value, a string with its quotes */
+void edits_set_string(struct edits *e, int value, struct slice text); /* text is quoted and escaped */
 void edits_set_number(struct edits *e, int value, uint64_t number);
 void edits_cut(struct edits *e, int container, const int *values, uint32_t n);
 /* `member` (no comma) as the first, or last, of an object. */
@@ -27,7 +27,8 @@ void edits_append(struct edits *e, int object, struct slice member);
 
 /* Request: members of an object that the configuration strips, but those at `keep` (value tokens). */
 void edits_strip(struct edits *e, int object, struct pass_edit *pe, const int *keep, uint32_t keeps, bool snake);
-void edits_drop(struct edits *e, int array, const struct pass_request *r); /* the dropped tools that lie in this array or object */
+void edits_drop(struct edits *e, int array,
+                const struct pass_request *r); /* the dropped tools that lie in this array or object */
 void edits_unseal(struct edits *e, const struct pass_request *r, const struct pass_edit *pe);
 
 /* Answer: cost into a usage object, ours alone. camel: costUsd, costTokens. */
@@ -39,7 +40,8 @@ void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, con
 
 /* false: the pieces are full, or memory is out. */
 bool edits_put(struct edits *e, struct pieces *out);
-/* An event with its data edited, otherwise as it came. name: written where the event has none of its own (empty: none). */
+/* An event with its data edited, otherwise as it came. name: written where the event has none of its own (empty: none).
+ */
 bool edits_put_event(struct edits *e, const struct sse_event *ev, struct slice name, struct pieces *out);
 /* The edited text as one line in the arena; ptr NULL: full. */
 struct slice edits_line(struct edits *e);

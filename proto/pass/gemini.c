@@ -1,14 +1,16 @@
-/* The pass path of Gemini: POST …/models/M:generateContent and :streamGenerateContent. The model and whether to stream are in the path, so
- * the relay sets them; the body may name the model too. proto3's JSON takes each name in camelCase and in snake_case, and integers as strings:
- * so does the scan, and both spellings of one member are one member twice. The answer is gemini_answer.c.
- * Source: npm `@google/genai` 2.32 types, ai.google.dev. */
+/* The pass path of Gemini: POST models/M:generateContent and :streamGenerateContent. The model and whether to stream
+ * are in the path, so the relay sets them; the body may name the model too. proto3's JSON takes each name in camelCase
+ * and in snake_case, and integers as strings: so does the scan, and both spellings of one member are one member twice.
+ * The answer is gemini_answer.c. Source: npm `@google/genai` 2.32 types, ai.google.dev. */
 #include "proto/pass/gemini.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"
 
 enum { MAX_CANDIDATES = 8 };
 
-static struct slice key_text(const struct scan *s, int k) { return s->j->tok[k].escaped ? json_str(s->j, k, s->arena) : json_raw(s->j, k); }
+static struct slice key_text(const struct scan *s, int k) {
+    return s->j->tok[k].escaped ? json_str(s->j, k, s->arena) : json_raw(s->j, k);
+}
 
 static bool key_is(const struct scan *s, int k, const char *name) { return scan_is_camel(key_text(s, k), name); }
 
@@ -42,7 +44,7 @@ static bool integer(const struct scan *s, int v, int64_t *out) {
     return true;
 }
 
-/* ---- scan: contents --------------------------------------------------------------------------------------------------------------- */
+/* ---- scan: contents ---- */
 
 /* A file of the Files API is state that someone put there; gs:// and the web are not. */
 static void scan_file(struct scan *s, int file) {
@@ -112,14 +114,23 @@ static void scan_contents(struct scan *s, int v) {
         scan_content(s, c);
 }
 
-/* ---- scan: tools ------------------------------------------------------------------------------------------------------------------ */
+/* ---- scan: tools ---- */
 
 /* What model configurations call a hosted tool. */
 static bool allowed(const struct scan *s, struct slice name) {
-    static const struct { const char *name, *word; } words[] = {
-        { "googleSearch", "web_search" }, { "googleSearchRetrieval", "web_search" }, { "enterpriseWebSearch", "web_search" },
-        { "codeExecution", "code_execution" }, { "urlContext", "web_fetch" }, { "urlContext", "url_context" }, { "fileSearch", "file_search" },
-        { "googleMaps", "google_maps" }, { "retrieval", "retrieval" }, { "mcpServers", "mcp" },
+    static const struct {
+        const char *name, *word;
+    } words[] = {
+        { "googleSearch", "web_search" },
+        { "googleSearchRetrieval", "web_search" },
+        { "enterpriseWebSearch", "web_search" },
+        { "codeExecution", "code_execution" },
+        { "urlContext", "web_fetch" },
+        { "urlContext", "url_context" },
+        { "fileSearch", "file_search" },
+        { "googleMaps", "google_maps" },
+        { "retrieval", "retrieval" },
+        { "mcpServers", "mcp" },
     };
     if (scan_allows_tool(s, name))
         return true;
@@ -129,7 +140,8 @@ static bool allowed(const struct scan *s, struct slice name) {
     return false;
 }
 
-/* A tool is an object with a member a kind: hosted ones can stand beside functions in one. drop holds the member's value. */
+/* A tool is an object with a member a kind: hosted ones can stand beside functions in one. drop holds the member's
+ * value. */
 static void scan_tool(struct scan *s, int t) {
     const struct json *j = s->j;
     if (!json_is(j, t, JSON_OBJECT)) {
@@ -164,7 +176,7 @@ static void scan_tools(struct scan *s, int v) {
         scan_tool(s, t);
 }
 
-/* ---- scan: the rest --------------------------------------------------------------------------------------------------------------- */
+/* ---- scan: the rest ---- */
 
 static void scan_limit_member(struct scan *s, int v) {
     int64_t limit;
@@ -172,7 +184,8 @@ static void scan_limit_member(struct scan *s, int v) {
     if (v < 0 || json_is(s->j, v, JSON_NULL))
         return;
     if (!integer(s, v, &limit) || limit <= 0) {
-        scan_refuse(s, "invalid_value", "generationConfig.maxOutputTokens", "The output limit must be a positive integer.");
+        scan_refuse(s, "invalid_value", "generationConfig.maxOutputTokens",
+                    "The output limit must be a positive integer.");
         return;
     }
     s->r->has_limit = true;
@@ -185,7 +198,8 @@ static void scan_modalities(struct scan *s, int v) {
         bool image = json_str_is(j, t, "IMAGE") && (scan_allows(s, "image") || scan_allows(s, "image_generation"));
         bool audio = json_str_is(j, t, "AUDIO") && scan_allows(s, "audio");
         if (!json_str_is(j, t, "TEXT") && !image && !audio)
-            scan_refuse(s, "unsupported_parameter", "generationConfig.responseModalities", "Only text answers are available for this model.");
+            scan_refuse(s, "unsupported_parameter", "generationConfig.responseModalities",
+                        "Only text answers are available for this model.");
     }
 }
 
@@ -204,22 +218,26 @@ static void scan_config(struct scan *s, int config) {
     scan_raw(s, get(s, config, "responseJsonSchema"));
     if (count >= 0 && !json_is(s->j, count, JSON_NULL)) {
         if (!integer(s, count, &n) || n < 1 || n > MAX_CANDIDATES)
-            scan_refuse(s, "invalid_value", "generationConfig.candidateCount", "'candidateCount' must be an integer from 1 to 8.");
+            scan_refuse(s, "invalid_value", "generationConfig.candidateCount",
+                        "'candidateCount' must be an integer from 1 to 8.");
         else
             s->r->n = (uint64_t)n;
     }
     if (budget >= 0 && !json_is(s->j, budget, JSON_NULL)) {
         if (!integer(s, budget, &n) || n < -1)
-            scan_refuse(s, "invalid_value", "generationConfig.thinkingConfig.thinkingBudget", "The thinking budget must be an integer.");
+            scan_refuse(s, "invalid_value", "generationConfig.thinkingConfig.thinkingBudget",
+                        "The thinking budget must be an integer.");
         else
             s->r->reasoning = n > 0 ? (uint64_t)n : 0; /* -1: the model decides */
     }
 }
 
-enum member { M_OTHER, M_MODEL, M_CONTENTS, M_SYSTEM, M_TOOLS, M_CONFIG, M_CACHED, M_SERVICE_TIER };
+enum member {
+    M_OTHER, M_MODEL, M_CONTENTS, M_SYSTEM, M_TOOLS, M_CONFIG, M_CACHED, M_SERVICE_TIER
+};
 static const struct scan_member members[] = {
-    { "model", M_MODEL }, { "contents", M_CONTENTS }, { "systemInstruction", M_SYSTEM }, { "tools", M_TOOLS }, { "generationConfig", M_CONFIG },
-    { "cachedContent", M_CACHED }, { "serviceTier", M_SERVICE_TIER },
+    { "model", M_MODEL }, { "contents", M_CONTENTS }, { "systemInstruction", M_SYSTEM }, { "tools", M_TOOLS },
+    { "generationConfig", M_CONFIG }, { "cachedContent", M_CACHED }, { "serviceTier", M_SERVICE_TIER },
 };
 
 static void scan_cached(struct scan *s, int v) {
@@ -230,7 +248,8 @@ static void scan_cached(struct scan *s, int v) {
 }
 
 static void scan_tier(struct scan *s, int v) {
-    static const char *const plain[] = { "standard", "STANDARD", "default", "DEFAULT", "unspecified", "SERVICE_TIER_UNSPECIFIED" };
+    static const char *const plain[] = { "standard", "STANDARD",    "default",
+                                         "DEFAULT",  "unspecified", "SERVICE_TIER_UNSPECIFIED" };
     bool ok = json_is(s->j, v, JSON_NULL) || scan_allows(s, "service_tier");
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         ok |= json_str_is(s->j, v, plain[i]);
@@ -247,14 +266,18 @@ static void scan_member(struct scan *s, int is, int v) {
             scan_content(s, v);
         break;
     case M_TOOLS: scan_tools(s, v); break;
-    case M_CONFIG: s->r->t_options = v; scan_config(s, v); break;
+    case M_CONFIG:
+        s->r->t_options = v;
+        scan_config(s, v);
+        break;
     case M_CACHED: scan_cached(s, v); break;
     case M_SERVICE_TIER: scan_tier(s, v); break;
     default: break;
     }
 }
 
-static void gemini_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count) {
+static void gemini_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
+                        uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     scan_begin(&s);
     if (!json_is(j, 0, JSON_OBJECT)) {
@@ -268,7 +291,7 @@ static void gemini_scan(const struct json *j, struct pass_request *r, struct are
     scan_tools_end(&s, false);
 }
 
-/* ---- build ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- build ---- */
 
 /* tools (one or a list): members that go; an entry of which nothing is left goes too. */
 static void edit_tools(struct edits *e, const struct pass_request *r, int tools) {
@@ -304,7 +327,8 @@ static void edit_limit(struct edits *e, const struct pass_request *r, uint64_t l
         edits_prepend(e, 0, arena_printf(e->arena, "\"generationConfig\":{%.*s}", SLICE_ARG(member)));
 }
 
-static bool gemini_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena, struct pieces *out) {
+static bool gemini_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena,
+                         struct pieces *out) {
     struct edits e;
     int keep[5] = { r->t_model, r->t_options, r->t_limit, -1, -1 }, tools = -1;
     uint32_t keeps = 3;
@@ -331,6 +355,13 @@ static bool gemini_build(const struct json *j, const struct pass_request *r, str
 }
 
 const struct pass pass_gemini = {
-    .scan = gemini_scan, .build = gemini_build, .whole = pass_gemini_whole, .event = pass_gemini_event, .end = pass_gemini_end,
-    .error = pass_gemini_error, .fail = pass_gemini_fail, .ping = pass_gemini_ping, .content_type = pass_gemini_content_type,
+    .scan = gemini_scan,
+    .build = gemini_build,
+    .whole = pass_gemini_whole,
+    .event = pass_gemini_event,
+    .end = pass_gemini_end,
+    .error = pass_gemini_error,
+    .fail = pass_gemini_fail,
+    .ping = pass_gemini_ping,
+    .content_type = pass_gemini_content_type,
 };

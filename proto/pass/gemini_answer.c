@@ -1,6 +1,7 @@
-/* Gemini, the answer. Every chunk of a stream is a whole response with only the new parts; usageMetadata is a running total, of which the last
- * one counts, as a whole. Nothing ends a stream but its end, so from the first finishReason on one chunk at a time waits: the last one bears the
- * cost. The upstream is always asked for server-sent events; a client that did not ask for them gets the same chunks as one JSON array. */
+/* Gemini, the answer. Every chunk of a stream is a whole response with only the new parts; usageMetadata is a running
+ * total, of which the last one counts, as a whole. Nothing ends a stream but its end, so from the first finishReason on
+ * one chunk at a time waits: the last one bears the cost. The upstream is always asked for server-sent events; a client
+ * that did not ask for them gets the same chunks as one JSON array. */
 #include "proto/ir.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/gemini.h"
@@ -8,7 +9,7 @@
 /* What is noted in a->own. */
 enum { OWN_OPEN /* the array was begun */ };
 
-/* ---- usage ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- usage ---- */
 
 /* int64 may come as a string. */
 static uint64_t count(const struct json *j, int obj, const char *name) {
@@ -33,16 +34,20 @@ static uint64_t of_modality(const struct json *j, int usage, const char *list_na
 
 /* Of the uncached input: the cached part of a modality is paid as cached. */
 static uint64_t input_of(const struct json *j, int usage, const char *modality) {
-    uint64_t in = of_modality(j, usage, "promptTokensDetails", modality) + of_modality(j, usage, "toolUsePromptTokensDetails", modality);
+    uint64_t in = of_modality(j, usage, "promptTokensDetails", modality) +
+                  of_modality(j, usage, "toolUsePromptTokensDetails", modality);
     uint64_t cached = of_modality(j, usage, "cacheTokensDetails", modality);
     return in > cached ? in - cached : 0;
 }
 
-/* promptTokenCount includes what was cached; candidatesTokenCount leaves the thoughts out; results of the provider's own tools are input beside
- * the prompt. A count that is zero is left out; so a total that says more than the parts means candidates. */
+/* promptTokenCount includes what was cached; candidatesTokenCount leaves the thoughts out; results of the provider's
+ * own tools are input beside the prompt. A count that is zero is left out; so a total that says more than the parts
+ * means candidates. */
 static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
-    uint64_t prompt = count(j, usage, "promptTokenCount"), out = count(j, usage, "candidatesTokenCount"), total = count(j, usage, "totalTokenCount");
-    uint64_t thoughts = or_zero(count(j, usage, "thoughtsTokenCount")), fed = or_zero(count(j, usage, "toolUsePromptTokenCount"));
+    uint64_t prompt = count(j, usage, "promptTokenCount"), out = count(j, usage, "candidatesTokenCount"),
+             total = count(j, usage, "totalTokenCount");
+    uint64_t thoughts = or_zero(count(j, usage, "thoughtsTokenCount")),
+             fed = or_zero(count(j, usage, "toolUsePromptTokenCount"));
     struct ir_counts c = ir_counts_absent();
     struct ir_usage u = { 0 };
     if (prompt == IR_ABSENT && out == IR_ABSENT && total == IR_ABSENT)
@@ -73,12 +78,15 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int usage) {
     }
     struct slice cost = edits_cost_members(&a->cost, true, e->arena);
     unsigned long long in = meters_input(&a->meters), out = meters_output(&a->meters), thoughts = m[METER_REASONING];
-    struct slice made = arena_printf(e->arena, "{\"promptTokenCount\":%llu,\"candidatesTokenCount\":%llu,", in, out - thoughts);
+    struct slice made =
+        arena_printf(e->arena, "{\"promptTokenCount\":%llu,\"candidatesTokenCount\":%llu,", in, out - thoughts);
     if (m[METER_CACHED_INPUT] > 0)
-        made = arena_printf(e->arena, "%.*s\"cachedContentTokenCount\":%llu,", SLICE_ARG(made), (unsigned long long)m[METER_CACHED_INPUT]);
+        made = arena_printf(e->arena, "%.*s\"cachedContentTokenCount\":%llu,", SLICE_ARG(made),
+                            (unsigned long long)m[METER_CACHED_INPUT]);
     if (thoughts > 0)
         made = arena_printf(e->arena, "%.*s\"thoughtsTokenCount\":%llu,", SLICE_ARG(made), thoughts);
-    made = arena_printf(e->arena, "%.*s\"totalTokenCount\":%llu%s%.*s}", SLICE_ARG(made), in + out, cost.len > 0 ? "," : "", SLICE_ARG(cost));
+    made = arena_printf(e->arena, "%.*s\"totalTokenCount\":%llu%s%.*s}", SLICE_ARG(made), in + out,
+                        cost.len > 0 ? "," : "", SLICE_ARG(cost));
     if (usage >= 0)
         edits_set(e, usage, made);
     else
@@ -86,7 +94,7 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int usage) {
     a->usage_sent = true;
 }
 
-/* ---- chunks ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- chunks ---- */
 
 struct chunk {
     int usage, error;
@@ -97,7 +105,8 @@ struct chunk {
 
 /* Text that the model made: text, thoughts, calls, code; not what code or searches gave. */
 static uint64_t part_bytes(const struct json *j, int part) {
-    int call = json_get(j, part, "functionCall"), args = json_get(j, call, "args"), pieces = json_get(j, call, "partialArgs");
+    int call = json_get(j, part, "functionCall"), args = json_get(j, call, "args"),
+        pieces = json_get(j, call, "partialArgs");
     uint64_t bytes = json_str_len(j, json_get(j, part, "text")) + json_str_len(j, json_get(j, call, "name")) +
                      json_str_len(j, json_get(j, json_get(j, part, "executableCode"), "code"));
     if (json_is(j, args, JSON_OBJECT) && json_first(j, args) >= 0)
@@ -108,28 +117,34 @@ static uint64_t part_bytes(const struct json *j, int part) {
 }
 
 static void look_at(const struct json *j, struct chunk *c) {
-    int candidates = json_get(j, 0, "candidates"), blocked = json_get(j, json_get(j, 0, "promptFeedback"), "blockReason");
+    int candidates = json_get(j, 0, "candidates"),
+        blocked = json_get(j, json_get(j, 0, "promptFeedback"), "blockReason");
     int error = json_get(j, 0, "error");
     *c = (struct chunk){ .usage = json_get(j, 0, "usageMetadata"),
                          .error = json_is(j, error, JSON_OBJECT) || json_is(j, error, JSON_STRING) ? error : -1 };
-    c->known = json_is(j, candidates, JSON_ARRAY) || json_is(j, c->usage, JSON_OBJECT) || json_is(j, json_get(j, 0, "promptFeedback"), JSON_OBJECT);
+    c->known = json_is(j, candidates, JSON_ARRAY) || json_is(j, c->usage, JSON_OBJECT) ||
+               json_is(j, json_get(j, 0, "promptFeedback"), JSON_OBJECT);
     c->finish = json_is(j, blocked, JSON_STRING) && json_raw(j, blocked).len > 0;
-    for (int t = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; t >= 0; t = json_next(j, candidates, t)) {
+    for (int t = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; t >= 0;
+         t = json_next(j, candidates, t)) {
         int reason = json_get(j, t, "finishReason"), parts = json_get(j, json_get(j, t, "content"), "parts");
-        c->finish |= json_is(j, reason, JSON_STRING) && json_raw(j, reason).len > 0 && !json_str_is(j, reason, "FINISH_REASON_UNSPECIFIED");
+        c->finish |= json_is(j, reason, JSON_STRING) && json_raw(j, reason).len > 0 &&
+                     !json_str_is(j, reason, "FINISH_REASON_UNSPECIFIED");
         for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
             c->text_bytes += part_bytes(j, p);
     }
 }
 
-/* {"error":{code,message,status,details}}, also as the only element of an array. code: Google's reason (API_KEY_INVALID), where there is one. */
+/* {"error":{code,message,status,details}}, also as the only element of an array. code: Google's reason
+ * (API_KEY_INVALID), where there is one. */
 void pass_gemini_error(const struct json *j, struct arena *arena, struct pass_fault *fault) {
     int root = json_is(j, 0, JSON_ARRAY) ? json_first(j, 0) : 0;
     memset(fault, 0, sizeof *fault);
     if (root < 0)
         return;
     pass_read_error_at(j, root, arena, fault);
-    int error = json_get(j, root, "error"), status = json_get(j, error, "status"), details = json_get(j, error, "details");
+    int error = json_get(j, root, "error"), status = json_get(j, error, "status"),
+        details = json_get(j, error, "details");
     fault->code = SLICE_NONE;
     if (json_is(j, status, JSON_STRING))
         fault->type = json_str(j, status, arena);
@@ -193,8 +208,8 @@ static bool flush_held(struct pass_answer *a, bool last, struct arena *scratch, 
     return put(a, &e, &ev, out);
 }
 
-enum pass_result pass_gemini_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out,
-                                   struct pass_fault *fault) {
+enum pass_result pass_gemini_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                                   struct pieces *out, struct pass_fault *fault) {
     struct json_tok tape[EDITS_TAPE];
     struct json j;
     struct chunk c;
@@ -232,8 +247,8 @@ enum pass_result pass_gemini_end(struct pass_answer *a, struct arena *scratch, s
     return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
 }
 
-bool pass_gemini_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
-                      struct pieces *out) {
+bool pass_gemini_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
+                      struct arena *arena, struct pieces *out) {
     (void)status, (void)code, (void)message;
     pieces_add(out, !a->as_array ? SLICE("data: ") : a->own[OWN_OPEN] ? SLICE(",\r\n") : SLICE("["));
     a->own[OWN_OPEN] = 1;
@@ -242,7 +257,9 @@ bool pass_gemini_fail(struct pass_answer *a, int status, const char *code, struc
     return !arena->overflow && !out->full;
 }
 
-struct slice pass_gemini_ping(const struct pass_answer *a) { return a->as_array ? SLICE(" ") : SLICE(": ping\n\n"); }
+struct slice pass_gemini_ping(const struct pass_answer *a) {
+    return a->as_array ? SLICE(" ") : SLICE(": ping\n\n");
+}
 
 const char *pass_gemini_content_type(const struct pass_answer *a) {
     return a->as_array ? "application/json; charset=utf-8" : "text/event-stream; charset=utf-8";

@@ -1,6 +1,6 @@
-/* Chat Completions, the answer: usage is found wherever the vendors put it (a last chunk without choices, the finish chunk, every chunk),
- * cost is spliced into it, and where the client did not ask for the extra chunk the figures ride on the chunk that bears the (last)
- * finish_reason, which alone waits for them. */
+/* Chat Completions, the answer: usage is found wherever the vendors put it (a last chunk without choices, the finish
+ * chunk, every chunk), cost is spliced into it, and where the client did not ask for the extra chunk the figures ride
+ * on the chunk that bears the (last) finish_reason, which alone waits for them. */
 #include "proto/pass/edits.h"
 #include "proto/pass/openai.h"
 #include "proto/pass/openai_usage.h"
@@ -8,8 +8,8 @@
 /* What one chunk, or a whole answer, holds. Token indices, -1 absent. */
 struct chunk {
     int id, created, model, choices, usage, error;
-    bool finish;      /* some choice says why it ended */
-    bool no_choices;  /* choices is there and empty */
+    bool finish;     /* some choice says why it ended */
+    bool no_choices; /* choices is there and empty */
     uint64_t text_bytes;
 };
 
@@ -52,14 +52,24 @@ static void look_at(const struct json *j, struct chunk *c) {
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
         struct slice name = json_raw(j, k);
         switch (name.len) {
-        case 2: if (slice_is(name, "id")) c->id = k + 1; break;
-        case 5: if (slice_is(name, "model")) c->model = k + 1;
-                else if (slice_is(name, "usage")) c->usage = k + 1;
-                else if (slice_is(name, "error") && !json_is(j, k + 1, JSON_NULL) && !json_is(j, k + 1, JSON_FALSE)) c->error = k + 1;
-                break;
-        case 7: if (slice_is(name, "created")) c->created = k + 1;
-                else if (slice_is(name, "choices")) c->choices = k + 1;
-                break;
+        case 2:
+            if (slice_is(name, "id"))
+                c->id = k + 1;
+            break;
+        case 5:
+            if (slice_is(name, "model"))
+                c->model = k + 1;
+            else if (slice_is(name, "usage"))
+                c->usage = k + 1;
+            else if (slice_is(name, "error") && !json_is(j, k + 1, JSON_NULL) && !json_is(j, k + 1, JSON_FALSE))
+                c->error = k + 1;
+            break;
+        case 7:
+            if (slice_is(name, "created"))
+                c->created = k + 1;
+            else if (slice_is(name, "choices"))
+                c->choices = k + 1;
+            break;
         default: break;
         }
     }
@@ -98,8 +108,9 @@ static void remember_ident(struct pass_answer *a, const struct json *j, const st
     struct slice prefix, id = shown_id(a, json_raw(j, c->id), &prefix);
     struct slice created = c->created >= 0 ? json_span(j, c->created) : SLICE("0");
     struct slice model = c->model >= 0 ? json_span(j, c->model) : SLICE("\"\"");
-    struct slice t = arena_printf(scratch, "\"id\":\"%.*s%.*s\",\"object\":\"chat.completion.chunk\",\"created\":%.*s,\"model\":%.*s",
-                                  SLICE_ARG(prefix), SLICE_ARG(id), SLICE_ARG(created), SLICE_ARG(model));
+    struct slice t = arena_printf(
+        scratch, "\"id\":\"%.*s%.*s\",\"object\":\"chat.completion.chunk\",\"created\":%.*s,\"model\":%.*s",
+        SLICE_ARG(prefix), SLICE_ARG(id), SLICE_ARG(created), SLICE_ARG(model));
     if (t.ptr == NULL || t.len >= sizeof a->ident)
         return;
     memcpy(a->ident, t.ptr, t.len);
@@ -112,6 +123,24 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
 }
 
 /* The usage object as the provider gave it, with the cost; or from our meters where it gave none. */
+static void edit_figure(struct edits *e, int usage, const char *name, uint64_t figure) {
+    int v = json_get(e->j, usage, name);
+    uint64_t said;
+    if (v >= 0 && (!json_u64(e->j, v, &said) || said != figure))
+        edits_set_number(e, v, figure);
+}
+
+/* Where a vendor leaves something out of its counts (xAI's reasoning, thoughts behind Google's compatible endpoint) the client sees
+ * what it pays for. */
+static void edit_figures(struct edits *e, const struct pass_answer *a, int usage) {
+    uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
+    if (!a->usage_seen)
+        return;
+    edit_figure(e, usage, "prompt_tokens", in);
+    edit_figure(e, usage, "completion_tokens", out);
+    edit_figure(e, usage, "total_tokens", in + out);
+}
+
 static struct slice usage_object(struct pass_answer *a, const struct json *j, int usage, struct arena *arena) {
     if (json_is(j, usage, JSON_OBJECT) && json_first(j, usage) >= 0) {
         struct edits e;
@@ -120,13 +149,15 @@ static struct slice usage_object(struct pass_answer *a, const struct json *j, in
         if (!json_parse(&part, arena, span.ptr, span.len))
             return SLICE_NONE;
         edits_begin(&e, &part, arena);
+        edit_figures(&e, a, 0);
         edits_cost(&e, &a->cost, 0, false);
         return edits_line(&e);
     }
     struct slice cost = edits_cost_members(&a->cost, false, arena);
     uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
-    return arena_printf(arena, "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu%s%.*s}", (unsigned long long)in,
-                        (unsigned long long)out, (unsigned long long)(in + out), cost.len > 0 ? "," : "", SLICE_ARG(cost));
+    return arena_printf(arena, "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu%s%.*s}",
+                        (unsigned long long)in, (unsigned long long)out, (unsigned long long)(in + out),
+                        cost.len > 0 ? "," : "", SLICE_ARG(cost));
 }
 
 /* The usage member of a chunk or answer: put in, or in the place of what is there. */
@@ -139,7 +170,8 @@ static void edit_usage(struct edits *e, int there, struct slice object) {
         edits_append(e, 0, arena_printf(e->arena, "\"usage\":%.*s", SLICE_ARG(object)));
 }
 
-enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out, struct pass_fault *fault) {
+enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out,
+                                 struct pass_fault *fault) {
     struct chunk c;
     if (!json_is(j, 0, JSON_OBJECT))
         return PASS_BAD;
@@ -158,16 +190,20 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
     edits_begin(&e, j, arena);
     edit_id(&e, a, c.id);
     edit_audio(&e, a, c.choices);
-    if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen)
+    if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen) {
+        edit_figures(&e, a, c.usage);
         edits_cost(&e, &a->cost, c.usage, false);
-    else
+    } else {
         edit_usage(&e, c.usage, usage_object(a, j, -1, arena));
+    }
     a->usage_sent = true;
     return edits_put(&e, out) ? PASS_OK : PASS_BAD;
 }
 
-/* Lets the waiting finish chunk go. last: with the figures, from the usage object at `usage` of a later chunk, else of its own. */
-static void flush_held(struct pass_answer *a, const struct json *usage_from, int usage, bool last, struct arena *scratch, struct pieces *out) {
+/* Lets the waiting finish chunk go. last: with the figures, from the usage object at `usage` of a later chunk, else of
+ * its own. */
+static void flush_held(struct pass_answer *a, const struct json *usage_from, int usage, bool last,
+                       struct arena *scratch, struct pieces *out) {
     if (a->held->len == 0)
         return;
     struct sse_event ev = { .data = arena_copy(scratch, buf_slice(a->held)) };
@@ -184,7 +220,8 @@ static void flush_held(struct pass_answer *a, const struct json *usage_from, int
     if (last) {
         bool later = usage_from != NULL && json_is(usage_from, usage, JSON_OBJECT);
         edits_settle(a);
-        edit_usage(&e, c.usage, later ? usage_object(a, usage_from, usage, scratch) : usage_object(a, &j, c.usage, scratch));
+        edit_usage(&e, c.usage,
+                   later ? usage_object(a, usage_from, usage, scratch) : usage_object(a, &j, c.usage, scratch));
         a->usage_sent = true;
     } else if (c.usage >= 0) {
         edits_cut(&e, 0, &c.usage, 1);
@@ -197,39 +234,53 @@ static enum pass_result finish_stream(struct pass_answer *a, struct arena *scrat
     if (a->done)
         return PASS_OK;
     a->done = true;
-    flush_held(a, NULL, -1, true, scratch, out);
+    struct json kept;
+    bool has_kept = a->wants_usage && a->held->len > 0 && json_parse(&kept, scratch, buf_ptr(a->held), a->held->len);
+    if (!a->wants_usage)
+        flush_held(a, NULL, -1, true, scratch, out);
     edits_settle(a);
-    if (a->wants_usage && !a->sep_usage_sent) {
-        struct slice usage = usage_object(a, NULL, -1, scratch);
-        pieces_add(out, arena_printf(scratch, "data: {%.*s%s\"choices\":[],\"usage\":%.*s}\n\n", (int)a->ident_len, a->ident,
-                                     a->ident_len > 0 ? "," : "", SLICE_ARG(usage)));
-        a->sep_usage_sent = a->usage_sent = true;
+    if (!a->usage_sent) { /* no chunk to put them on: one of our own, and with a choice where the client did not ask for
+                             one without */
+        struct slice usage = has_kept ? usage_object(a, &kept, 0, scratch) : usage_object(a, NULL, -1, scratch);
+        const char *choices = a->wants_usage ? "" : "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}";
+        pieces_add(out, arena_printf(scratch, "data: {%.*s%s\"choices\":[%s],\"usage\":%.*s}\n\n", (int)a->ident_len,
+                                     a->ident, a->ident_len > 0 ? "," : "", choices, SLICE_ARG(usage)));
+        a->usage_sent = true;
     }
     pieces_add(out, SLICE("data: [DONE]\n\n"));
     return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
 }
 
 /* The chunk without choices that only brings the figures. */
-static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const struct json *j, const struct chunk *c, struct arena *scratch,
-                        struct pieces *out) {
+/* A client that asked for the standard last chunk gets it at the end, with these figures unless others come. */
+static void keep_usage(struct pass_answer *a, const struct json *j, int usage, struct arena *scratch) {
+    buf_release(a->held);
+    scratch->overflow |= !buf_append_slice(a->held, json_span(j, usage));
+}
+
+static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const struct json *j, const struct chunk *c,
+                        struct arena *scratch, struct pieces *out) {
     if (!a->wants_usage) {
         if (a->held->len > 0)
             flush_held(a, j, c->usage, true, scratch, out);
         return;
     }
     struct edits e;
+    if (!a->finished) { /* the last figures count: they wait for others, or for the end */
+        keep_usage(a, j, c->usage, scratch);
+        return;
+    }
     edits_begin(&e, j, scratch);
     edit_id(&e, a, c->id);
-    if (a->finished) { /* before the end the last figures count, so there these are no more than a report */
-        edits_settle(a);
-        edits_cost(&e, &a->cost, c->usage, false);
-        a->sep_usage_sent = a->usage_sent = true;
-    }
+    edits_settle(a);
+    edit_figures(&e, a, c->usage);
+    edits_cost(&e, &a->cost, c->usage, false);
+    a->usage_sent = true;
     edits_put_event(&e, ev, SLICE(""), out);
 }
 
-enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out,
-                                   struct pass_fault *fault) {
+enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                                 struct pieces *out, struct pass_fault *fault) {
     if (!ev->has_data || a->done)
         return PASS_OK; /* comments are not passed on: our own pings keep the line alive */
     if (slice_is(slice_trim(ev->data), "[DONE]"))
@@ -266,8 +317,10 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     edit_audio(&e, a, c.choices);
     if (c.usage >= 0 && !a->wants_usage)
         edits_cut(&e, 0, &c.usage, 1);
-    else if (c.usage >= 0 && c.finish && json_is(&j, c.usage, JSON_OBJECT))
+    if (c.finish && json_is(&j, c.usage, JSON_OBJECT) && a->wants_usage) {
+        keep_usage(a, &j, c.usage, scratch);
         edits_set(&e, c.usage, SLICE("null")); /* the figures come in the standard last chunk */
+    }
     return edits_put_event(&e, ev, SLICE(""), out) ? PASS_OK : PASS_BAD;
 }
 
@@ -275,8 +328,8 @@ enum pass_result pass_chat_end(struct pass_answer *a, struct arena *scratch, str
     return a->finished || a->done ? finish_stream(a, scratch, out) : PASS_BAD;
 }
 
-bool pass_chat_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
-                      struct pieces *out) {
+bool pass_chat_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
+                    struct arena *arena, struct pieces *out) {
     (void)a, (void)status, (void)code, (void)message;
     pieces_add(out, arena_printf(arena, "data: %.*s\n\n", SLICE_ARG(error)));
     return !arena->overflow && !out->full;

@@ -1,12 +1,13 @@
-/* The pass path of OpenAI's Chat Completions (and of the many servers that speak it): POST …/chat/completions. The request: one look at
- * the top-level members, then the body as it came with a few splices. The answer is openai_answer.c. */
+/* The pass path of OpenAI's Chat Completions (and of the many servers that speak it): POST …/chat/completions. The
+ * request: one look at the top-level members, then the body as it came with a few splices. The answer is
+ * openai_answer.c. */
 #include "proto/pass/edits.h"
 #include "proto/pass/openai.h"
 #include "proto/pass/scan.h"
 
 enum { MAX_CHOICES = 128 };
 
-/* ---- scan ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- scan ---- */
 
 /* Bytes in the body, or a word about where they are. */
 static void count_media(struct pass_request *r, bool inside) {
@@ -16,10 +17,12 @@ static void count_media(struct pass_request *r, bool inside) {
         r->references++;
 }
 
-/* A part of a message's content: text counts by its bytes; what carries bytes of its own, or only refers to some, is counted. */
+/* A part of a message's content: text counts by its bytes; what carries bytes of its own, or only refers to some, is
+ * counted. */
 static void scan_part(struct scan *s, int part) {
     const struct json *j = s->j;
-    int image = json_get(j, part, "image_url"), audio = json_get(j, part, "input_audio"), file = json_get(j, part, "file");
+    int image = json_get(j, part, "image_url"), audio = json_get(j, part, "input_audio"),
+        file = json_get(j, part, "file");
     if (image >= 0) {
         int url = json_is(j, image, JSON_OBJECT) ? json_get(j, image, "url") : image;
         count_media(s->r, json_is(j, url, JSON_STRING) && slice_starts(json_raw(j, url), SLICE("data:")));
@@ -96,7 +99,8 @@ static void scan_tools(struct scan *s, int tools) {
     }
 }
 
-/* {"type":"web_search"}, or {"type":"allowed_tools","allowed_tools":{"tools":[…]}}, that names a tool which would go. */
+/* {"type":"web_search"}, or {"type":"allowed_tools","allowed_tools":{"tools":[…]}}, that names a tool which would go.
+ */
 static bool forces(const struct scan *s, int choice) {
     const struct json *j = s->j;
     int type = json_get(j, choice, "type"), list = json_get(j, json_get(j, choice, "allowed_tools"), "tools");
@@ -120,7 +124,8 @@ static void scan_n(struct scan *s, int v) {
 
 /* Members that make a call dearer than its tokens' prices: let through only where the model prices them. */
 static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") && !scan_allows(s, "service_tier"))
+    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
+        !scan_allows(s, "service_tier"))
         scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
 }
 
@@ -131,14 +136,15 @@ static void scan_modalities(struct scan *s, int v) {
 }
 
 enum member {
-    M_OTHER, M_MODEL, M_MESSAGES, M_STREAM, M_STREAM_OPTIONS, M_MAX_TOKENS, M_MAX_COMPLETION_TOKENS, M_N, M_TOOLS, M_TOOL_CHOICE,
-    M_SERVICE_TIER, M_WEB_SEARCH, M_MODALITIES, M_FUNCTIONS, M_RESPONSE_FORMAT
+    M_OTHER, M_MODEL, M_MESSAGES, M_STREAM, M_STREAM_OPTIONS, M_MAX_TOKENS, M_MAX_COMPLETION_TOKENS, M_N, M_TOOLS,
+    M_TOOL_CHOICE, M_SERVICE_TIER, M_WEB_SEARCH, M_MODALITIES, M_FUNCTIONS, M_RESPONSE_FORMAT
 };
 static const struct scan_member members[] = {
     { "model", M_MODEL }, { "messages", M_MESSAGES }, { "stream", M_STREAM }, { "stream_options", M_STREAM_OPTIONS },
-    { "max_tokens", M_MAX_TOKENS }, { "max_completion_tokens", M_MAX_COMPLETION_TOKENS }, { "n", M_N }, { "tools", M_TOOLS },
-    { "tool_choice", M_TOOL_CHOICE }, { "service_tier", M_SERVICE_TIER }, { "web_search_options", M_WEB_SEARCH },
-    { "modalities", M_MODALITIES }, { "functions", M_FUNCTIONS }, { "response_format", M_RESPONSE_FORMAT },
+    { "max_tokens", M_MAX_TOKENS }, { "max_completion_tokens", M_MAX_COMPLETION_TOKENS }, { "n", M_N },
+    { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "service_tier", M_SERVICE_TIER },
+    { "web_search_options", M_WEB_SEARCH }, { "modalities", M_MODALITIES }, { "functions", M_FUNCTIONS },
+    { "response_format", M_RESPONSE_FORMAT },
 };
 
 static void scan_options(struct scan *s, int v) {
@@ -154,23 +160,32 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_MESSAGES: scan_messages(s, v); break;
     case M_STREAM: scan_stream(s, v); break;
     case M_STREAM_OPTIONS: scan_options(s, v); break;
-    case M_MAX_TOKENS: s->r->t_limit = v; scan_limit(s, v, "max_tokens"); break;
-    case M_MAX_COMPLETION_TOKENS: s->r->t_limit2 = v; scan_limit(s, v, "max_completion_tokens"); break;
+    case M_MAX_TOKENS:
+        s->r->t_limit = v;
+        scan_limit(s, v, "max_tokens");
+        break;
+    case M_MAX_COMPLETION_TOKENS:
+        s->r->t_limit2 = v;
+        scan_limit(s, v, "max_completion_tokens");
+        break;
     case M_N: scan_n(s, v); break;
     case M_TOOLS: scan_tools(s, v); break;
     case M_TOOL_CHOICE: *choice = v; break;
     case M_SERVICE_TIER: scan_tier(s, v); break;
     case M_WEB_SEARCH:
         if (!json_is(s->j, v, JSON_NULL) && !scan_allows(s, "web_search") && !scan_allows(s, "web_search_options"))
-            scan_refuse(s, "unsupported_parameter", "web_search_options", "Web search is not available for this model.");
+            scan_refuse(s, "unsupported_parameter", "web_search_options",
+                        "Web search is not available for this model.");
         break;
     case M_MODALITIES: scan_modalities(s, v); break;
-    case M_FUNCTIONS: case M_RESPONSE_FORMAT: scan_raw(s, v); break;
+    case M_FUNCTIONS:
+    case M_RESPONSE_FORMAT: scan_raw(s, v); break;
     default: break;
     }
 }
 
-static void chat_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count) {
+static void chat_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
+                      uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
     scan_begin(&s);
@@ -186,7 +201,7 @@ static void chat_scan(const struct json *j, struct pass_request *r, struct arena
     scan_tools_end(&s, forces(&s, choice));
 }
 
-/* ---- build ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- build ---- */
 
 /* A limit that money cut: into every limit member the client sent, or into a new one. */
 static void edit_limit(struct edits *e, const struct pass_request *r, const struct pass_edit *pe) {
@@ -228,9 +243,12 @@ static void edit_usage_option(struct edits *e, const struct pass_request *r) {
     }
 }
 
-static bool chat_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena, struct pieces *out) {
+static bool chat_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena,
+                       struct pieces *out) {
     struct edits e;
-    const int keep[] = { r->t_model, r->t_limit, r->t_limit2, r->t_options, json_get(j, 0, "messages"), json_get(j, 0, "stream") };
+    const int keep[] = {
+        r->t_model, r->t_limit, r->t_limit2, r->t_options, json_get(j, 0, "messages"), json_get(j, 0, "stream")
+    };
     edits_begin(&e, j, arena);
     pe->stripped = 0;
     edits_strip(&e, 0, pe, keep, sizeof keep / sizeof *keep, false);
@@ -248,6 +266,13 @@ static bool chat_build(const struct json *j, const struct pass_request *r, struc
 }
 
 const struct pass pass_openai_chat = {
-    .scan = chat_scan, .build = chat_build, .whole = pass_chat_whole, .event = pass_chat_event, .end = pass_chat_end,
-    .error = pass_read_error, .fail = pass_chat_fail, .ping = pass_chat_ping, .content_type = pass_chat_content_type,
+    .scan = chat_scan,
+    .build = chat_build,
+    .whole = pass_chat_whole,
+    .event = pass_chat_event,
+    .end = pass_chat_end,
+    .error = pass_read_error,
+    .fail = pass_chat_fail,
+    .ping = pass_chat_ping,
+    .content_type = pass_chat_content_type,
 };

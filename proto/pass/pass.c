@@ -1,4 +1,5 @@
-/* Helpers that the pass modules share: splicing a text, cutting a member, cost members, reading the errors of providers. */
+/* Helpers that the pass modules share: splicing a text, cutting a member, cost members, reading the errors of
+ * providers. */
 #include "proto/pass/pass.h"
 
 #include <stdlib.h>
@@ -29,7 +30,8 @@ void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces 
 
 static uint32_t start_of(const struct json *j, int t) { return (uint32_t)(json_span(j, t).ptr - j->text); }
 
-/* With a kept member before it a member goes with the comma in front, else with the comma behind: so any set of them can go. */
+/* With a kept member before it a member goes with the comma in front, else with the comma behind: so any set of them
+ * can go. */
 uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out) {
     uint32_t cut = 0, kept = 0, before_end = 0;
     int value = json_is(j, object, JSON_OBJECT) ? 1 : 0; /* behind its key, or itself */
@@ -63,8 +65,11 @@ static struct slice text_or_number(const struct json *j, int t, struct arena *ar
     return SLICE_NONE;
 }
 
-/* {"error":{message,type,param,code}} (OpenAI, Anthropic, Gemini with status), {"error":"text"}, {"detail":…}, {"message":…}. */
-void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *f) { pass_read_error_at(j, 0, arena, f); }
+/* {"error":{message,type,param,code}} (OpenAI, Anthropic, Gemini with status), {"error":"text"}, {"detail":…},
+ * {"message":…}. */
+void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *f) {
+    pass_read_error_at(j, 0, arena, f);
+}
 
 void pass_read_error_at(const struct json *j, int root, struct arena *arena, struct pass_fault *f) {
     memset(f, 0, sizeof *f);

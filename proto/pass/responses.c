@@ -1,15 +1,18 @@
-/* The pass path of OpenAI Responses: POST …/responses. The request: what costs, what is hosted, what refers to state at the provider; items
- * with their ids and encrypted reasoning go as they came. The answer is responses_answer.c. Source: npm `openai` 6.49 types.
+/* The pass path of OpenAI Responses: POST responses. The request: what costs, what is hosted, what refers to state at
+ * the provider; items with their ids and encrypted reasoning go as they came. The answer is responses_answer.c. Source:
+ * npm `openai` 6.49 types.
  *
- * State: previous_response_id, conversation, file and container ids come back sealed. Ids of items (rs_…, msg_…, fc_…) are no keys to
- * anything where the items themselves are sent along, so they stay as they are, item_reference too. */
+ * State: previous_response_id, conversation, file and container ids come back sealed. Ids of items (rs_, msg_, fc_)
+ * are no keys to anything where the items themselves are sent along, so they stay as they are, item_reference too. */
 #include "proto/pass/responses.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"
 
-/* ---- scan: input ------------------------------------------------------------------------------------------------------------------ */
+/* ---- scan: input ---- */
 
-static bool is_type(const struct scan *s, int item, const char *type) { return json_str_is(s->j, json_get(s->j, item, "type"), type); }
+static bool is_type(const struct scan *s, int item, const char *type) {
+    return json_str_is(s->j, json_get(s->j, item, "type"), type);
+}
 
 /* Parts of a message, or of a tool's output. */
 static void scan_part(struct scan *s, int part) {
@@ -88,13 +91,13 @@ static void scan_input(struct scan *s, int v) {
     }
 }
 
-/* ---- scan: tools ------------------------------------------------------------------------------------------------------------------ */
+/* ---- scan: tools ---- */
 
-/* Kinds that the client runs itself. `shell` is one where its environment is the client's own; the search among the request's own tools costs
- * nothing but tokens. */
+/* Kinds that the client runs itself. `shell` is one where its environment is the client's own; the search among the
+ * request's own tools costs nothing but tokens. */
 static bool client_tool(const struct scan *s, int tool, struct slice type) {
-    static const char *const kinds[] = { "function", "custom", "local_shell", "apply_patch", "namespace", "tool_search", "computer",
-                                         "computer_use_preview" };
+    static const char *const kinds[] = { "function",  "custom",      "local_shell", "apply_patch",
+                                         "namespace", "tool_search", "computer",    "computer_use_preview" };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (slice_is(type, kinds[i]))
             return true;
@@ -104,7 +107,8 @@ static bool client_tool(const struct scan *s, int tool, struct slice type) {
 
 static bool allowed(const struct scan *s, struct slice type) {
     bool code = slice_is(type, "code_interpreter") || slice_is(type, "shell");
-    return scan_allows_tool(s, type) || (code && (scan_allows(s, "code_execution") || scan_allows(s, "code_interpreter")));
+    return scan_allows_tool(s, type) ||
+           (code && (scan_allows(s, "code_execution") || scan_allows(s, "code_interpreter")));
 }
 
 /* Files and containers that a hosted tool is to use. */
@@ -167,16 +171,17 @@ static bool forces(const struct scan *s, int choice) {
     return false;
 }
 
-/* ---- scan: the rest --------------------------------------------------------------------------------------------------------------- */
+/* ---- scan: the rest ---- */
 
 enum member {
-    M_OTHER, M_MODEL, M_INPUT, M_INSTRUCTIONS, M_STREAM, M_LIMIT, M_TOOLS, M_TOOL_CHOICE, M_TEXT, M_PREVIOUS, M_CONVERSATION, M_PROMPT,
-    M_BACKGROUND, M_SERVICE_TIER
+    M_OTHER, M_MODEL, M_INPUT, M_INSTRUCTIONS, M_STREAM, M_LIMIT, M_TOOLS, M_TOOL_CHOICE, M_TEXT, M_PREVIOUS,
+    M_CONVERSATION, M_PROMPT, M_BACKGROUND, M_SERVICE_TIER
 };
 static const struct scan_member members[] = {
-    { "model", M_MODEL }, { "input", M_INPUT }, { "instructions", M_INSTRUCTIONS }, { "stream", M_STREAM }, { "max_output_tokens", M_LIMIT },
-    { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "text", M_TEXT }, { "previous_response_id", M_PREVIOUS },
-    { "conversation", M_CONVERSATION }, { "prompt", M_PROMPT }, { "background", M_BACKGROUND }, { "service_tier", M_SERVICE_TIER },
+    { "model", M_MODEL }, { "input", M_INPUT }, { "instructions", M_INSTRUCTIONS }, { "stream", M_STREAM },
+    { "max_output_tokens", M_LIMIT }, { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "text", M_TEXT },
+    { "previous_response_id", M_PREVIOUS }, { "conversation", M_CONVERSATION }, { "prompt", M_PROMPT },
+    { "background", M_BACKGROUND }, { "service_tier", M_SERVICE_TIER },
 };
 
 /* What the provider keeps: its length is not known here. */
@@ -198,7 +203,8 @@ static void scan_prompt(struct scan *s, int v) {
 }
 
 static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") && !scan_allows(s, "service_tier"))
+    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
+        !scan_allows(s, "service_tier"))
         scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
 }
 
@@ -216,11 +222,15 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
             scan_raw(s, v);
         break;
     case M_STREAM: scan_stream(s, v); break;
-    case M_LIMIT: s->r->t_limit = v; scan_limit(s, v, "max_output_tokens"); break;
+    case M_LIMIT:
+        s->r->t_limit = v;
+        scan_limit(s, v, "max_output_tokens");
+        break;
     case M_TOOLS: scan_tools(s, v, false); break;
     case M_TOOL_CHOICE: *choice = v; break;
     case M_TEXT: scan_raw(s, v); break; /* a schema */
-    case M_PREVIOUS: case M_CONVERSATION: scan_state(s, v); break;
+    case M_PREVIOUS:
+    case M_CONVERSATION: scan_state(s, v); break;
     case M_PROMPT: scan_prompt(s, v); break;
     case M_BACKGROUND:
         if (!json_is(s->j, v, JSON_NULL) && !json_is(s->j, v, JSON_FALSE))
@@ -231,7 +241,8 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     }
 }
 
-static void responses_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count) {
+static void responses_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
+                           uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
     scan_begin(&s);
@@ -247,7 +258,7 @@ static void responses_scan(const struct json *j, struct pass_request *r, struct 
     scan_tools_end(&s, forces(&s, choice));
 }
 
-/* ---- build ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- build ---- */
 
 static void edit_limit(struct edits *e, const struct pass_request *r, uint64_t limit) {
     if (r->t_limit >= 0)
@@ -256,7 +267,8 @@ static void edit_limit(struct edits *e, const struct pass_request *r, uint64_t l
         edits_prepend(e, 0, arena_printf(e->arena, "\"max_output_tokens\":%llu", (unsigned long long)limit));
 }
 
-static bool responses_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena, struct pieces *out) {
+static bool responses_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe,
+                            struct arena *arena, struct pieces *out) {
     struct edits e;
     int input = json_get(j, 0, "input");
     const int keep[] = { r->t_model, r->t_limit, input, json_get(j, 0, "stream") };
@@ -277,6 +289,13 @@ static bool responses_build(const struct json *j, const struct pass_request *r, 
 }
 
 const struct pass pass_responses = {
-    .scan = responses_scan, .build = responses_build, .whole = pass_responses_whole, .event = pass_responses_event, .end = pass_responses_end,
-    .error = pass_responses_error, .fail = pass_responses_fail, .ping = pass_responses_ping, .content_type = pass_responses_content_type,
+    .scan = responses_scan,
+    .build = responses_build,
+    .whole = pass_responses_whole,
+    .event = pass_responses_event,
+    .end = pass_responses_end,
+    .error = pass_responses_error,
+    .fail = pass_responses_fail,
+    .ping = pass_responses_ping,
+    .content_type = pass_responses_content_type,
 };

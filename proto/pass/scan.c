@@ -1,5 +1,5 @@
-/* Looking at a request: faults, members that must stand once, limits, counted text, hosted tools, ids of provider-side state.
- * Nothing fails here but into r->fault_code; memory is taken only to decode what is escaped. */
+/* Looking at a request: faults, members that must stand once, limits, counted text, hosted tools, ids of provider-side
+ * state. Nothing fails here but into r->fault_code; memory is taken only to decode what is escaped. */
 #include "proto/pass/scan.h"
 
 void scan_begin(struct scan *s) {
@@ -134,7 +134,8 @@ static bool plain_word(struct slice name) {
         return false;
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.'))
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+              c == '.'))
             return false;
     }
     return true;
@@ -143,7 +144,8 @@ static bool plain_word(struct slice name) {
 void scan_hosted(struct scan *s, int value, struct slice name) {
     struct pass_request *r = s->r;
     if (r->drops == PASS_DROPS) {
-        scan_refuse(s, "unsupported_parameter", "tools", "Too many hosted tools that are not available for this model.");
+        scan_refuse(s, "unsupported_parameter", "tools",
+                    "Too many hosted tools that are not available for this model.");
         return;
     }
     r->drop_names[r->drops] = plain_word(name) ? name : SLICE("tool");

@@ -45,7 +45,7 @@ uint64_t rnd(void) {
 
 /* Every step that there is: half of the orders name one, so that rare ones are died at as well as frequent ones. */
 static const char *const steps[] = {
-    "hold.id", "hold.prep", "hold.concurrency", "hold.key", "hold.account", "hold.refused", "hold.stored", "hold.held", "refuse.concurrency", "free",
+    "hold.used", "hold.id", "hold.prep", "hold.concurrency", "hold.key", "hold.account", "hold.refused", "hold.stored", "hold.held", "refuse.concurrency", "free",
     "lower.stored", "lower.account", "lower.key", "deliver.slot", "deliver.client", "settle.extra_key", "settle.extra_account",
     "settle.extra_back", "settle.seq", "settle.payload", "settle.pushed", "settle.account", "settle.key", "settle.concurrency", "pause.ack",
     "pause.idle", "epoll", "pause.wake",
@@ -55,7 +55,7 @@ static const char *const steps[] = {
     "credit.named", "credit.word", "credit.key", "credit.unnamed", "credit.acknowledged", "debit.word", "drain.read", "db.put", "db.committed",
     "drain.tail",
 };
-enum { WORKER_STEPS = 28, STEPS = ARRAY_LEN(steps) };
+enum { WORKER_STEPS = 29, STEPS = ARRAY_LEN(steps) };
 
 /* The step hook of every child: an order to die after so many steps. */
 void die_on_order(const char *step) {

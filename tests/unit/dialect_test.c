@@ -37,7 +37,8 @@ static struct json *parse(const char *text) {
 }
 
 static bool has(const char *word) {
-    return out.len > 0 && memmem(buf_ptr(&out), out.len, word, strlen(word)) != NULL;
+    const char *text = out.len > 0 ? buf_ptr(&out) : NULL;
+    return text != NULL && memmem(text, out.len, word, strlen(word)) != NULL;
 }
 
 static void expect(const char *word) {

@@ -215,8 +215,7 @@ static void hostile_schemas_end(void **state) {
     static const char *const schemas[] = {
         "{\"$ref\":\"#\"}",
         "{\"allOf\":[{\"$ref\":\"#\"},{\"$ref\":\"#\"}]}",
-        "{\"type\":\"object\",\"required\":[\"a\",\"b\"],\"properties\":{\"a\":{\"$ref\":\"#\"},\"b\":{\"$ref\":\"#"
-        "\"}}}",
+        "{\"type\":\"object\",\"required\":[\"a\",\"b\"],\"properties\":{\"a\":{\"$ref\":\"#\"},\"b\":{\"$ref\":\"#\"}}}",
         "{\"type\":\"array\",\"minItems\":1000000000,\"items\":{\"$ref\":\"#\"}}",
         "{\"type\":\"string\",\"minLength\":1000000000}",
     };

@@ -191,12 +191,12 @@ static void test_garbage(void **state) {
     atomic_store(&s->ranges[0].state, RANGE_LIVE);
     money_detach(&m);
     assert_int_equal(money_attach(&m, s, 0), 0);
+    atomic_store(&s->ranges[0].slots_used, UINT32_MAX);
     shm_slot(s, 0, 0)->usage.account = 1;
     atomic_store(&shm_slot(s, 0, 0)->seq, SLOT_SEQ_NONE);
     atomic_store(&shm_slot(s, 0, 0)->state, SLOT_HELD);
     assert_int_equal(die_and_recover(), 1);
     assert_int_equal(stats.no_room, 1);
-    money_attach(&m, s, 0);
 }
 
 /* ---- the pause ------------------------------------------------------------------------------------------------------------------------ */
