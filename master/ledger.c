@@ -345,7 +345,9 @@ bool ledger_turn(struct ledger *l, int max_wait_ms) {
         uint64_t left_ms = l->checkpoint_ns > now_ns ? (l->checkpoint_ns - now_ns) / 1000000 + 1 : 0;
         wait_ms = left_ms < (uint64_t)wait_ms ? (int)left_ms : wait_ms;
     }
-    watch(l, l->channel.fd, l->channel.out_first ? EPOLLIN | EPOLLOUT : EPOLLIN, false);
+    bool queued = l->channel.out_first != NULL;
+    if (queued != l->channel_full && watch(l, l->channel.fd, queued ? EPOLLIN | EPOLLOUT : EPOLLIN, false))
+        l->channel_full = queued;
     int n = epoll_wait(l->epfd, events, (int)ARRAY_LEN(events), wait_ms < max_wait_ms ? wait_ms : max_wait_ms);
     if (asleep)
         atomic_store(&l->shm->shared->ledger_asleep, 0);

@@ -65,6 +65,7 @@ struct ledger {
     const struct snap *conf;        /* the newest IPC_LEDGER_CONF; NULL: not yet */
     size_t conf_bytes;
     bool ready, stop;
+    bool channel_full;              /* frames are queued: the loop waits for room too */
     int exit_status;                /* with stop */
     uint64_t ledger_id;
     uint32_t unit_tokens;

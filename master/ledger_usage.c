@@ -453,7 +453,7 @@ static bool page_arguments(struct call *c, struct usage_query *q) {
     struct slice text;
     if (call_count(c, "limit", &q->limit) == ARG_BAD)
         return false;
-    if (q->limit > LIMIT_MAX)
+    if (q->limit == 0 || q->limit > LIMIT_MAX)
         q->limit = LIMIT_MAX;
     enum arg got = call_text(c, "cursor", ID_TEXT, &text);
     if (got == ARG_OK && !id_parse(text, "use_", &q->cursor)) {
