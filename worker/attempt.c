@@ -320,7 +320,9 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
                            .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
                            .allow = allow,
                            .allow_count = texts_of(ex, ex->model->allow, allow, ARRAY_LEN(allow)),
-                           .budgets = budgets };
+                           .budgets = budgets,
+                           .reasoning = ex->model->flags & MODEL_REASONING,
+                           .no_reasoning = ex->model->capabilities.count > 0 && !(ex->model->flags & MODEL_REASONING) };
     SNAP_EACH(s, ex->model->budgets, struct snap_pair, b) {
         uint64_t tokens;
         if (t.budget_count < ARRAY_LEN(budgets) && slice_to_u64(snap_text(s, b->value), &tokens))
