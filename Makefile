@@ -91,8 +91,8 @@ bench: $(BENCH)
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
 fuzz-build: $(FUZZ)
 fuzz:
-	$(MAKE) --no-print-directory B=$(B)/fuzz CC=clang SAN=1 FUZZING=1 fuzz-build
-	@tests/run-fuzz $(FUZZ_SECONDS) $(patsubst $(B)/%,$(B)/fuzz/%,$(FUZZ))
+	$(MAKE) --no-print-directory B=$(B)/san-clang CC=clang SAN=1 FUZZING=1 fuzz-build
+	@tests/run-fuzz $(FUZZ_SECONDS) $(patsubst $(B)/%,$(B)/san-clang/%,$(FUZZ))
 lint:
 	@tools/lint
 e2e: all
@@ -115,4 +115,5 @@ clean:
 	rm -rf $(B)
 .PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
 .SECONDARY:
+-include mk/*.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

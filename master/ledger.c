@@ -1,11 +1,11 @@
 /* The ledger process: hygiene, the loop, the frames from the master.
  *
- * Start: drop privileges, die with the master, open the database; serve names.intern at once, because the master needs the permanent ids
- * to build the ledger's own configuration; when that has come, load and publish the tables, recover, say IPC_LEDGER_READY.
- * A turn: look at the rings; commit when a group is large or old enough; else wait for frames, the wake of a worker, or the group's
- * time. When nothing has come for a while it says that it sleeps, looks at the rings once more, and waits long.
- * Ends: 0 when told to (or when the master is gone: everything is committed first), 2 when a restart would not help (said in an
- * IPC_ALERT and on standard error), else 1. */
+ * Start: drop privileges, die with the master, open the database; serve names.intern at once, because the master
+ * needs the permanent ids to build the ledger's own configuration; when that has come, load and publish the tables,
+ * recover, say IPC_LEDGER_READY. A turn: look at the rings; commit when a group is large or old enough; else wait for
+ * frames, the wake of a worker, or the group's time. When nothing has come for a while it says that it sleeps, looks
+ * at the rings once more, and waits long. Ends: 0 when told to (or when the master is gone: everything is committed
+ * first), 2 when a restart would not help (said in an IPC_ALERT and on standard error), else 1. */
 #include "master/ledger.h"
 
 #include <errno.h>
@@ -41,7 +41,7 @@ int64_t ledger_wall_ms(void) {
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* ---- alerts ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- alerts ------------------------------------------------------------------------------------------------------ */
 
 void ledger_alert(struct ledger *l, const char *fmt, ...) {
     char text[1024];
@@ -82,14 +82,21 @@ void ledger_store_failed(struct ledger *l, enum store_err err) {
         set_shed(l, SHED_DISK_FULL);
         l->retry_ns = ledger_now_ns() + RETRY_NS;
         if (ledger_alert_due(l, ALERT_DISK))
-            ledger_alert(l, "the disk of state_dir is full (%s): new billable requests get 503 until there is room; nothing is lost. Free some "
-                         "space; the ledger tries again twice a second", l->store.message);
+            ledger_alert(l,
+                         "the disk of state_dir is full (%s): new billable requests get 503 until there is room; "
+                         "nothing is lost. Free some "
+                         "space; the ledger tries again twice a second",
+                         l->store.message);
         return;
     case STORE_IO:
         set_shed(l, SHED_LEDGER_FAILED);
-        snprintf(text, sizeof text, "the disk of state_dir failed (%s): what reached it is unknown, and a later success would prove nothing. "
-                 "Billable requests get 503. Check the disk, stop tollgate, start it again, run `tollctl audit`; if that finds "
-                 "differences, restore a backup", l->store.message);
+        snprintf(
+            text, sizeof text,
+            "the disk of state_dir failed (%s): what reached it is unknown, and a later success would prove nothing. "
+            "Billable requests get 503. Check the disk, stop tollgate, start it again, run `tollctl audit`; if that "
+            "finds "
+            "differences, restore a backup",
+            l->store.message);
         fail(l, 2, text);
         return;
     case STORE_BROKEN:
@@ -99,9 +106,11 @@ void ledger_store_failed(struct ledger *l, enum store_err err) {
     }
 }
 
-/* ---- what a recomputation of the words asks ------------------------------------------------------------------------------------------- */
+/* ---- what a recomputation of the words asks ---------------------------------------------------------------------- */
 
-static int64_t account_committed(void *arg, uint32_t account) { return ((struct ledger *)arg)->accounts[account].balance; }
+static int64_t account_committed(void *arg, uint32_t account) {
+    return ((struct ledger *)arg)->accounts[account].balance;
+}
 static int64_t key_committed(void *arg, uint32_t key) {
     const struct key_mem *k = &((struct ledger *)arg)->keys[key];
     return k->capped ? (int64_t)((uint64_t)k->limit - (uint64_t)k->spent) : 0;
@@ -117,7 +126,7 @@ static void hung(void *arg, uint32_t range) {
     (void)ipc_send(&l->channel, &h, slice_of((char *)&range, sizeof range), NULL, 0);
 }
 
-/* ---- frames ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 int ledger_take_conf(struct ledger *l, int fd, size_t bytes) {
     struct stat st;
@@ -160,7 +169,9 @@ static bool check_unit(struct ledger *l) {
 static void become_ready(struct ledger *l) {
     char err[400];
     if (!check_unit(l)) {
-        fail(l, 2, "billing { unit } differs from the unit that the database was made with: it cannot be changed. Put it back");
+        fail(l, 2,
+             "billing { unit } differs from the unit that the database was made with: it cannot be changed. Put it "
+             "back");
         return;
     }
     if (!ledger_load(l, err, sizeof err)) {
@@ -187,7 +198,8 @@ static void conf_came(struct ledger *l, const struct ipc_frame *f) {
     if (!l->ready)
         become_ready(l);
     else if (l->conf->unit_tokens != l->unit_tokens)
-        ledger_alert(l, "billing { unit } cannot be changed while there is money in the other unit: the ledger goes on with the old one");
+        ledger_alert(l, "billing { unit } cannot be changed while there is money in the other unit: the ledger goes on "
+                        "with the old one");
 }
 
 static void take_frame(struct ledger *l, const struct ipc_frame *f) {
@@ -221,7 +233,7 @@ static void take_frames(struct ledger *l) {
         l->stop = true;
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
 static bool watch(struct ledger *l, int fd, uint32_t events, bool add) {
     struct epoll_event e = { .events = events, .data.fd = fd };
@@ -244,8 +256,8 @@ static void note_pending(struct ledger *l, uint64_t waiting, uint64_t now_ns) {
     atomic_store_explicit(&l->shm->header->oldest_pending_ns, l->pending_since_ns, memory_order_release);
 }
 
-/* After the records: a checkpoint that is due (or that shows whether a full disk takes writes again), else the sync that the last group left
- * to whoever comes next. */
+/* After the records: a checkpoint that is due (or that shows whether a full disk takes writes again), else the sync
+ * that the last group left to whoever comes next. */
 static void settle_down(struct ledger *l, bool idle) {
     bool full = atomic_load(&l->shm->header->shed) == SHED_DISK_FULL;
     enum store_err err = STORE_OK;
@@ -342,19 +354,23 @@ bool ledger_turn(struct ledger *l, int max_wait_ms) {
     return true;
 }
 
-/* The last turn: everything that is in the rings, and a checkpoint, so that the next start has nothing to read twice. */
+/* The last turn: everything that is in the rings, and a checkpoint, so that the next start has nothing to read twice.
+ */
 static void finish(struct ledger *l) {
     readers_end(l);
     if (!l->ready || l->exit_status != 0)
         return;
     enum store_err err = STORE_OK;
-    uint64_t until = l->count.records + drain_waiting(l); /* what a worker that still lives adds is for the next start */
+    uint64_t until =
+        l->count.records + drain_waiting(l); /* what a worker that still lives adds is for the next start */
     while (drain_waiting(l) > 0 && l->count.records < until && (err = drain_commit(l)) == STORE_OK)
         ;
     if (err == STORE_OK)
         err = drain_checkpoint(l);
     if (err != STORE_OK) {
-        ledger_alert(l, "the ledger stops with records that could not be committed (%s): they stay in shared memory and are booked at the next start",
+        ledger_alert(l,
+                     "the ledger stops with records that could not be committed (%s): they stay in shared memory and "
+                     "are booked at the next start",
                      l->store.message);
         l->exit_status = err == STORE_IO ? 2 : 0;
     }
@@ -370,7 +386,8 @@ bool ledger_setup(struct ledger *l, const struct ledger_heritage *h, const struc
     l->truth = (struct recover_truth){ .arg = l, .account_committed = account_committed, .key_committed = key_committed,
                                        .watermark = watermark, .quit = quit, .hung = hung };
     l->epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (l->epfd < 0 || !watch(l, h->channel_fd, EPOLLIN, true) || (h->wake_fd >= 0 && !watch(l, h->wake_fd, EPOLLIN, true))) {
+    if (l->epfd < 0 || !watch(l, h->channel_fd, EPOLLIN, true) ||
+        (h->wake_fd >= 0 && !watch(l, h->wake_fd, EPOLLIN, true))) {
         fail(l, 1, "no descriptors for the loop");
         return false;
     }
@@ -398,7 +415,7 @@ void ledger_close(struct ledger *l) {
     pages_clear(&l->pages);
 }
 
-/* ---- the process -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the process ------------------------------------------------------------------------------------------------- */
 
 /* The state belongs to the user that the ledger drops to; root may have made it. */
 static void hand_over(const struct ledger_heritage *h) {
@@ -422,7 +439,7 @@ static bool drop(const struct ledger_heritage *h) {
 
 _Noreturn void ledger_main(const struct ledger_heritage *h) {
     static struct ledger l;
-    signal(SIGINT, SIG_IGN);  /* the terminal's and systemd's are for the master, which sends IPC_STOP when it is time */
+    signal(SIGINT, SIG_IGN); /* the terminal's and systemd's are for the master, which sends IPC_STOP when it is time */
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);

@@ -14,8 +14,9 @@ struct ledger_heritage {
     uint8_t pepper[32];
 };
 
-/* Opens the database (makes it), publishes the tables, runs the cold recovery, sends IPC_LEDGER_READY, serves calls, drains the rings. Exit status
- * 0: told to stop; 2: cannot go on and a restart will not help (said in an IPC_ALERT and on stderr); else: restart me. */
+/* Opens the database (makes it), publishes the tables, runs the cold recovery, sends IPC_LEDGER_READY, serves calls,
+ * drains the rings. Exit status 0: told to stop; 2: cannot go on and a restart will not help (said in an IPC_ALERT
+ * and on stderr); else: restart me. */
 _Noreturn void ledger_main(const struct ledger_heritage *h);
 
 /* Before any fork: reads, or makes (0600), state_dir/pepper: 32 random bytes. 0 or -errno. */

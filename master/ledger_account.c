@@ -1,4 +1,5 @@
-/* Accounts: create, show, list, set, suspend, resume. Every change is committed, published to the shared tables, then answered. */
+/* Accounts: create, show, list, set, suspend, resume. Every change is committed, published to the shared tables, then
+ * answered. */
 #include <stdio.h>
 #include "master/ledger_int.h"
 
@@ -102,7 +103,8 @@ static enum store_err write_creation(struct store *s, void *arg) {
     if (err == STORE_OK)
         err = store_append(s, DB_BALANCE, ID_SLICE(key), ROW_SLICE(money));
     if (err == STORE_OK && n->credit)
-        err = store_append(s, DB_ENTRY, ID_SLICE(entry_key), slice_of((char *)&entry, sizeof entry.row + sizeof entry.reason));
+        err = store_append(s, DB_ENTRY, ID_SLICE(entry_key),
+                           slice_of((char *)&entry, sizeof entry.row + sizeof entry.reason));
     return err;
 }
 
@@ -129,8 +131,12 @@ static uint32_t commit_creation(struct call *c, struct creation *n) {
         return NO_INDEX;
     }
     l->next_account_id++;
-    *a = (struct account_mem){ .id = n->id, .status = n->row.status, .tier_id = n->row.tier_id, .group_id = n->row.group_id,
-                               .balance = n->credit, .last_entry = n->credit ? l->next_entry : 0 };
+    *a = (struct account_mem){ .id = n->id,
+                               .status = n->row.status,
+                               .tier_id = n->row.tier_id,
+                               .group_id = n->row.group_id,
+                               .balance = n->credit,
+                               .last_entry = n->credit ? l->next_entry : 0 };
     l->next_entry += n->credit ? 1 : 0;
     recover_credit(l->shm, index, n->credit);
     ledger_account_publish(l, index);

@@ -1,9 +1,9 @@
-/* audit: balances from entries and charges, keys' spending from charges, roll-ups from records, chains and indices from what they index,
- * mirrors from the database, and the words in shared memory from all of it.
+/* audit: balances from entries and charges, keys' spending from charges, roll-ups from records, chains and indices
+ * from what they index, mirrors from the database, and the words in shared memory from all of it.
  *
- * It runs in a forked reader on one snapshot of the database. While it does, the ledger cannot reuse pages that it frees, so the file may
- * grow by what is committed meanwhile; it is bounded by the time one pass over the usage records takes. The words are compared in the
- * ledger before the fork, in a pause of microseconds. */
+ * It runs in a forked reader on one snapshot of the database. While it does, the ledger cannot reuse pages that it
+ * frees, so the file may grow by what is committed meanwhile; it is bounded by the time one pass over the usage
+ * records takes. The words are compared in the ledger before the fork, in a pause of microseconds. */
 #include "master/ledger_audit.h"
 
 #include <stdio.h>
@@ -51,7 +51,8 @@ static void differ_key(struct books *b, const char *kind, uint64_t id, int64_t s
 }
 
 /* Calls each for every row of a table; false: the database cannot be read, or each said so. */
-static bool each_row(struct books *b, enum store_db db, bool (*each)(struct books *b, struct slice key, struct slice value)) {
+static bool each_row(struct books *b, enum store_db db,
+                     bool (*each)(struct books *b, struct slice key, struct slice value)) {
     struct store_cursor c;
     enum store_err err = store_cursor_open(b->s, db, &c);
     bool ok = err == STORE_OK;
@@ -94,7 +95,8 @@ static bool take_entry(struct books *b, struct slice key, struct slice value) {
     struct row_entry row;
     uint64_t id = be64_get(key.ptr);
     b->a->entries++;
-    if (!row_read(value, &row, sizeof row, NULL) || row.account_id >= b->account_count || !b->accounts[row.account_id].exists) {
+    if (!row_read(value, &row, sizeof row, NULL) || row.account_id >= b->account_count ||
+        !b->accounts[row.account_id].exists) {
         audit_difference(b->a, "entry without account", "", (int64_t)id, 0);
         return true;
     }
@@ -178,7 +180,8 @@ static bool check_balance(struct books *b, struct slice key, struct slice value)
     if (row.last_entry != t->last_entry)
         differ_account(b, "last entry", id, (int64_t)row.last_entry, (int64_t)t->last_entry);
     const struct ledger *l = b->a->l;
-    uint32_t index = l && l->next_usage == b->next_usage && l->next_entry == b->next_entry ? ledger_account_index(l, id) : NO_INDEX;
+    uint32_t index =
+        l && l->next_usage == b->next_usage && l->next_entry == b->next_entry ? ledger_account_index(l, id) : NO_INDEX;
     if (index != NO_INDEX && l->accounts[index].balance != computed - t->charges_after)
         differ_account(b, "balance in memory", id, l->accounts[index].balance, computed - t->charges_after);
     return true;
@@ -256,8 +259,9 @@ bool audit_run(struct audit *a, struct store *s) {
         (void)row_read(v, &b.applied, sizeof b.applied, NULL);
     a->quarantined = store_count(s, DB_QUARANTINE);
     bool ok = b.accounts && b.keys && each_row(&b, DB_ACCOUNT, take_account) && each_row(&b, DB_KEY, take_key) &&
-              each_row(&b, DB_ENTRY, take_entry) && each_row(&b, DB_USAGE, take_block) && each_row(&b, DB_BALANCE, check_balance) &&
-              each_row(&b, DB_SPENT, check_spent) && each_row(&b, DB_DAILY, check_daily);
+              each_row(&b, DB_ENTRY, take_entry) && each_row(&b, DB_USAGE, take_block) &&
+              each_row(&b, DB_BALANCE, check_balance) && each_row(&b, DB_SPENT, check_spent) &&
+              each_row(&b, DB_DAILY, check_daily);
     if (ok)
         check_left(&b);
     free(b.accounts);
@@ -266,7 +270,7 @@ bool audit_run(struct audit *a, struct store *s) {
     return ok;
 }
 
-/* ---- the call ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the call ---------------------------------------------------------------------------------------------------- */
 
 struct audit_args { uint64_t words, tails; bool file; };
 

@@ -11,7 +11,7 @@ struct audit {
     uint64_t differences;     /* all of them; the first AUDIT_SHOWN are written to w */
     struct json_writer *w;    /* an open array; NULL: only count */
     int places;               /* of amounts */
-    const struct ledger *l;   /* compares with its mirrors too, where the database has not moved on since; NULL: a copy */
+    const struct ledger *l; /* compares with its mirrors too, where the database has not moved on since; NULL: a copy */
     char message[200];        /* why it could not be done */
 };
 /* Within a read. false: could not be done. */

@@ -1,8 +1,9 @@
 /* backup FILE, and the ledger's part of status.
  *
- * A backup is one file: accounts, keys' hashes, the pepper, every entry and usage record. It is made by a forked reader as FILE.tmp, compacted
- * (a long read: what is committed meanwhile makes the file grow), given an id of its own (a restored ledger must not be taken for the one whose
- * charges may still lie in shared memory), synced, opened again and audited in full, and only then renamed to FILE. */
+ * A backup is one file: accounts, keys' hashes, the pepper, every entry and usage record. It is made by a forked
+ * reader as FILE.tmp, compacted (a long read: what is committed meanwhile makes the file grow), given an id of its
+ * own (a restored ledger must not be taken for the one whose charges may still lie in shared memory), synced, opened
+ * again and audited in full, and only then renamed to FILE. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,7 +51,8 @@ static bool verify(struct reader_job *job, const char *tmp, struct audit *a) {
         if (!ok)
             job_refuse(job, "internal", "the copy cannot be audited: %s", a->message);
         else if (a->differences > 0)
-            job_refuse(job, "differences", "an audit of the copy finds %llu differences: run `tollctl audit`; no backup was made",
+            job_refuse(job, "differences",
+                       "an audit of the copy finds %llu differences: run `tollctl audit`; no backup was made",
                        (unsigned long long)a->differences);
     }
     store_close(&copy);

@@ -1,7 +1,8 @@
 /* What the master needs of the ledger before and beside its process: the pepper, the version, the probe.
  *
- * The pepper is a file, because the workers need it before any database is open, and is in the database too, so that a backup of that one
- * file is a whole backup: where the file is missing, a short-lived child reads it out of the database. The master itself never opens it. */
+ * The pepper is a file, because the workers need it before any database is open, and is in the database too, so that
+ * a backup of that one file is a whole backup: where the file is missing, a short-lived child reads it out of the
+ * database. The master itself never opens it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -52,13 +53,16 @@ static _Noreturn void look_into(const char *state_dir, int out, bool pepper) {
         _exit(2);
     }
     if (pepper) {
-        rc = store_get(&s, DB_META, SLICE("pepper"), &v) == STORE_OK && v.len == PEPPER && write_all(out, v.ptr, v.len) ? 0 : 1;
+        rc = store_get(&s, DB_META, SLICE("pepper"), &v) == STORE_OK && v.len == PEPPER && write_all(out, v.ptr, v.len)
+                 ? 0
+                 : 1;
     } else {
         uint32_t format = 0;
         if (store_get(&s, DB_META, SLICE("format"), &v) == STORE_OK)
             (void)row_read(v, &format, sizeof format, NULL);
         char text[100];
-        int n = snprintf(text, sizeof text, "the database has format %u, this program knows %u", format, (unsigned)STORE_FORMAT);
+        int n = snprintf(text, sizeof text, "the database has format %u, this program knows %u", format,
+                         (unsigned)STORE_FORMAT);
         rc = format == STORE_FORMAT ? 0 : 2;
         if (rc)
             (void)write_all(out, text, (size_t)n);
@@ -112,7 +116,8 @@ static int write_pepper(const char *state_dir, const uint8_t pepper[PEPPER]) {
     return rc;
 }
 
-/* The database's own, if there is one that has it: 1; there is none: 0; else -errno (and a sentence, if there is one). */
+/* The database's own, if there is one that has it: 1; there is none: 0; else -errno (and a sentence, if there is
+ * one). */
 static int pepper_from_database(const char *state_dir, uint8_t out[PEPPER], char *err, size_t err_len) {
     char path[4096], text[256];
     struct stat st;
@@ -142,12 +147,14 @@ static int pepper_from_file(const char *path, uint8_t out[PEPPER], char *err, si
     bool ok = read_all(fd, out, PEPPER) && !read_all(fd, &more, 1);
     close(fd);
     if (!ok)
-        snprintf(err, err_len, "%s: does not hold %d bytes; if it is damaged, remove it, and it is made again from the database", path, PEPPER);
+        snprintf(err, err_len,
+                 "%s: does not hold %d bytes; if it is damaged, remove it, and it is made again from the database",
+                 path, PEPPER);
     return ok ? 1 : -EINVAL;
 }
 
-/* The database decides, where there is one: its keys' hashes were made with its pepper, and it may have been restored from a backup
- * into a folder that has another. */
+/* The database decides, where there is one: its keys' hashes were made with its pepper, and it may have been restored
+ * from a backup into a folder that has another. */
 int ledger_pepper(const char *state_dir, uint8_t out[PEPPER], char *err, size_t err_len) {
     char path[4096], why[256] = "";
     uint8_t stored[PEPPER];
@@ -155,12 +162,14 @@ int ledger_pepper(const char *state_dir, uint8_t out[PEPPER], char *err, size_t 
     int rc = pepper_path(state_dir, path, sizeof path, "");
     int file = rc == 0 ? pepper_from_file(path, out, err, err_len) : rc;
     int database = rc == 0 ? pepper_from_database(state_dir, stored, why, sizeof why) : rc;
-    if (database == 1 && (file != 1 || !slice_eq_secret(slice_of((char *)stored, PEPPER), slice_of((char *)out, PEPPER)))) {
+    if (database == 1 &&
+        (file != 1 || !slice_eq_secret(slice_of((char *)stored, PEPPER), slice_of((char *)out, PEPPER)))) {
         memcpy(out, stored, PEPPER);
         rc = write_pepper(state_dir, out);
     } else if (file == 0 && database == 0) {
         rc = getrandom(out, PEPPER, 0) == PEPPER ? write_pepper(state_dir, out) : -EIO;
-    } else if (file != 1) { /* a database that cannot be read is the ledger's to complain about, as long as there is the file */
+    } else if (file !=
+               1) { /* a database that cannot be read is the ledger's to complain about, as long as there is the file */
         rc = file < 0 ? file : database;
         if (!err[0])
             snprintf(err, err_len, "%s", why);

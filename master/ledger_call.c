@@ -1,7 +1,9 @@
-/* Calls: one table of commands, who may send them, and what their arguments look like. docs/rpc.md is the list for readers.
+/* Calls: one table of commands, who may send them, and what their arguments look like. docs/rpc.md is the list for
+ * readers.
  *
- * A command writes its result, one JSON value, or refuses with a code and a sentence; never both. A call from a worker may only name what
- * the table lets workers send, whatever the document says: the origin is the master's stamp, not the worker's word. */
+ * A command writes its result, one JSON value, or refuses with a code and a sentence; never both. A call from a
+ * worker may only name what the table lets workers send, whatever the document says: the origin is the master's
+ * stamp, not the worker's word. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -81,7 +83,8 @@ static unsigned bit_of(uint32_t origin) {
 }
 
 static void run(struct call *c, struct slice text) {
-    if (text.len > MAX_ARGUMENTS || !json_parse(&c->json, c->arena, text.ptr, text.len) || !json_is(&c->json, 0, JSON_OBJECT)) {
+    if (text.len > MAX_ARGUMENTS || !json_parse(&c->json, c->arena, text.ptr, text.len) ||
+        !json_is(&c->json, 0, JSON_OBJECT)) {
         call_refuse(c, "invalid_json", "a call is one JSON object");
         return;
     }
@@ -122,7 +125,7 @@ void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json
     arena_reset(&arena);
 }
 
-/* ---- arguments --------------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 enum arg call_text(struct call *c, const char *name, size_t max, struct slice *out) {
     int t = json_get(&c->json, 0, name);
@@ -179,7 +182,9 @@ enum arg call_time(struct call *c, const char *name, int64_t *out_ms) {
     struct slice text;
     enum arg got = call_text(c, name, 64, &text);
     if (got == ARG_OK && !time_parse(text, ledger_wall_ms(), out_ms)) {
-        call_refuse(c, "invalid_value", "%s: \"%.*s\" is not a time (2026-01-31, 2026-01-31T12:00:00Z, or an age as 30d)", name, SLICE_ARG(text));
+        call_refuse(c, "invalid_value",
+                    "%s: \"%.*s\" is not a time (2026-01-31, 2026-01-31T12:00:00Z, or an age as 30d)", name,
+                    SLICE_ARG(text));
         return ARG_BAD;
     }
     return got;
@@ -220,7 +225,8 @@ bool find_key(struct ledger *l, struct slice text, uint32_t *id) {
     hmac_sign(&l->pepper, text.ptr, text.len, hash);
     if (text.len == 0 || store_read_begin(&l->store) != STORE_OK)
         return false;
-    bool ok = store_get(&l->store, DB_KEYHASH, slice_of((char *)hash, 32), &v) == STORE_OK && row_read(v, id, sizeof *id, NULL);
+    bool ok = store_get(&l->store, DB_KEYHASH, slice_of((char *)hash, 32), &v) == STORE_OK &&
+              row_read(v, id, sizeof *id, NULL);
     store_read_end(&l->store);
     return ok;
 }

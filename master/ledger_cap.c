@@ -1,5 +1,5 @@
-/* Cost caps per call: for an account or a key, and one model. The lowest of the operator's, the account's and the key's applies; that
- * is for the worker to see, who finds these in the cap table. */
+/* Cost caps per call: for an account or a key, and one model. The lowest of the operator's, the account's and the
+ * key's applies; that is for the worker to see, who finds these in the cap table. */
 #include "master/ledger_int.h"
 
 struct cap { bool of_key; uint32_t id, index, account, model_id; int64_t amount; };
@@ -63,7 +63,8 @@ static void cap_json(struct call *c, const struct cap *cap) {
     jw_end_object(c->w);
 }
 
-/* amount < 0 removes. The table first, as its room may be wanting; a crash before the commit leaves one cap too many until the next start. */
+/* amount < 0 removes. The table first, as its room may be wanting; a crash before the commit leaves one cap too many
+ * until the next start. */
 static void apply(struct call *c, struct cap *cap) {
     struct ledger *l = c->l;
     uint32_t who = cap->of_key ? cap->index | SHM_CAP_KEY : cap->index;
@@ -88,7 +89,8 @@ static void apply(struct call *c, struct cap *cap) {
 
 void call_cap_set(struct call *c) {
     struct cap cap = { .amount = -1 };
-    if (who_argument(c, &cap) && model_argument(c, &cap) && call_need(c, call_amount(c, "amount", &cap.amount), "amount"))
+    if (who_argument(c, &cap) && model_argument(c, &cap) &&
+        call_need(c, call_amount(c, "amount", &cap.amount), "amount"))
         apply(c, &cap);
 }
 
@@ -114,7 +116,9 @@ void call_cap_list(struct call *c) {
     jw_array(c->w);
     err = store_cursor_open(&c->l->store, DB_CAP, &cur);
     for (err = err == STORE_OK ? store_first(&cur) : err; err == STORE_OK; err = store_next(&cur)) {
-        struct cap cap = { .of_key = cur.key.ptr[0] == 'k', .id = be32_get(cur.key.ptr + 1), .model_id = be32_get(cur.key.ptr + 5) };
+        struct cap cap = { .of_key = cur.key.ptr[0] == 'k',
+                           .id = be32_get(cur.key.ptr + 1),
+                           .model_id = be32_get(cur.key.ptr + 5) };
         (void)row_read(cur.value, &cap.amount, sizeof cap.amount, NULL);
         if (all || (cap.of_key == only.of_key && cap.id == only.id))
             cap_json(c, &cap);

@@ -1,13 +1,15 @@
 /* Rings → database: group commits and checkpoints.
  *
- * A group is everything that waits in the rings (up to GROUP_RECORDS): one transaction with the packed usage records and each ring's
- * watermark, one sync. The usage records ARE the charges: balances, keys' spending and daily roll-ups as stored are those up to record
- * meta.applied, and a checkpoint, every few seconds, writes what changed since and moves `applied` on, in one transaction. A start reads
- * the records behind `applied` once more. So a record costs its own bytes and no more, however many accounts take part.
+ * A group is everything that waits in the rings (up to GROUP_RECORDS): one transaction with the packed usage records
+ * and each ring's watermark, one sync. The usage records ARE the charges: balances, keys' spending and daily roll-ups
+ * as stored are those up to record meta.applied, and a checkpoint, every few seconds, writes what changed since and
+ * moves `applied` on, in one transaction. A start reads the records behind `applied` once more. So a record costs its
+ * own bytes and no more, however many accounts take part.
  *
- * A record is copied out of shared memory before it is looked at, and trusted in nothing (promise 7 of the design): what does not fit goes
- * to quarantine, and its charge back to the words as a credit does (rule 11), because the pending sum of a recomputation counted it.
- * Mirrors are changed while a group is built and put back if its commit fails; roll-ups are then read again from the database. */
+ * A record is copied out of shared memory before it is looked at, and trusted in nothing (promise 7 of the design):
+ * what does not fit goes to quarantine, and its charge back to the words as a credit does (rule 11), because the
+ * pending sum of a recomputation counted it. Mirrors are changed while a group is built and put back if its commit
+ * fails; roll-ups are then read again from the database. */
 #include <stdlib.h>
 #include "master/ledger_int.h"
 
@@ -19,8 +21,14 @@ enum { CHECKPOINT_ROWS = 16384 };
 
 enum quarantine_why { BAD_SEQUENCE = 1, BAD_CHECKSUM, BAD_TEXT, BAD_OWNER, BAD_AMOUNT, BAD_OVERDRAW, BAD_HEAD };
 static const char *const why_text[] = {
-    "", "wrong sequence number", "wrong checksum", "impossible length", "key and account do not belong together", "impossible amount",
-    "overdraws the account", "the ring's head is impossible",
+    "",
+    "wrong sequence number",
+    "wrong checksum",
+    "impossible length",
+    "key and account do not belong together",
+    "impossible amount",
+    "overdraws the account",
+    "the ring's head is impossible",
 };
 
 struct undo_account { uint32_t index; struct account_mem was; };
@@ -47,7 +55,7 @@ struct group {
     unsigned bad_count;
 };
 
-/* ---- roll-ups ------------------------------------------------------------------------------------------------------------------- */
+/* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
 
 void daily_add(struct row_daily *to, const struct row_daily *from) {
     to->requests += from->requests;
@@ -73,8 +81,10 @@ void daily_add_item(struct row_daily *d, const struct usage_item *u) {
     });
 }
 
-static struct rollup *rollup_place(struct rollup *at, uint32_t mask, uint32_t account_id, uint32_t day, uint32_t model_id) {
-    uint64_t h = ((uint64_t)account_id << 32 | model_id) * 0x9e3779b97f4a7c15ull ^ (uint64_t)day * 0xc2b2ae3d27d4eb4full;
+static struct rollup *rollup_place(struct rollup *at, uint32_t mask, uint32_t account_id, uint32_t day,
+                                   uint32_t model_id) {
+    uint64_t h =
+        ((uint64_t)account_id << 32 | model_id) * 0x9e3779b97f4a7c15ull ^ (uint64_t)day * 0xc2b2ae3d27d4eb4full;
     uint32_t i = (uint32_t)(h >> 32) & mask;
     while (at[i].used && (at[i].account_id != account_id || at[i].day != day || at[i].model_id != model_id))
         i = (i + 1) & mask;
@@ -134,7 +144,7 @@ static void rollup_item(struct ledger *l, const struct usage_item *u) {
     }
 }
 
-/* ---- dirty rows ------------------------------------------------------------------------------------------------------------------ */
+/* ---- dirty rows -------------------------------------------------------------------------------------------------- */
 
 static void checkpoint_soon(struct ledger *l) {
     if (l->checkpoint_ns == 0)
@@ -155,7 +165,7 @@ void drain_dirty_key(struct ledger *l, uint32_t index) {
     checkpoint_soon(l);
 }
 
-/* ---- building a group -------------------------------------------------------------------------------------------------------------- */
+/* ---- building a group -------------------------------------------------------------------------------------------- */
 
 static struct account_mem *touch_account(struct ledger *l, uint32_t index) {
     struct group *g = l->group;
@@ -199,7 +209,8 @@ static enum quarantine_why inspect(const struct ledger *l, const struct shm_reco
         return BAD_TEXT;
     if (r->checksum != shm_record_checksum(r))
         return BAD_CHECKSUM;
-    if (u->account >= l->shm->header->max_accounts || u->key >= l->shm->header->max_keys || u->account_id == 0 || u->key_id == 0)
+    if (u->account >= l->shm->header->max_accounts || u->key >= l->shm->header->max_keys || u->account_id == 0 ||
+        u->key_id == 0)
         return BAD_OWNER;
     const struct account_mem *a = &l->accounts[u->account];
     const struct key_mem *k = &l->keys[u->key];
@@ -215,11 +226,14 @@ static enum quarantine_why inspect(const struct ledger *l, const struct shm_reco
     return 0;
 }
 
-/* Its charge goes back as far as a recomputation has counted it: to an account and a capped key that exist in the tables. */
-static void quarantine(struct ledger *l, const struct shm_record *r, uint32_t range, uint64_t seq, enum quarantine_why why) {
+/* Its charge goes back as far as a recomputation has counted it: to an account and a capped key that exist in the
+ * tables. */
+static void quarantine(struct ledger *l, const struct shm_record *r, uint32_t range, uint64_t seq,
+                       enum quarantine_why why) {
     struct group *g = l->group;
     const struct shm_usage *u = &r->usage;
-    g->bad[g->bad_count++] = (struct quarantined){ { .time_ms = g->now_ms, .range = range, .why = why, .seq = seq }, *r };
+    g->bad[g->bad_count++] =
+        (struct quarantined){ { .time_ms = g->now_ms, .range = range, .why = why, .seq = seq }, *r };
     struct fix f = { .account = NO_INDEX, .key = NO_INDEX };
     if (r->charge > 0 && u->account < l->shm->header->max_accounts)
         f.account = u->account, f.account_add = r->charge;
@@ -241,12 +255,28 @@ static void book(struct ledger *l, const struct shm_record *r) {
     struct account_mem *a = touch_account(l, u->account);
     struct key_mem *k = touch_key(l, u->key);
     struct usage_item item = {
-        .id = g->next_id, .exchange_id = u->exchange_id, .prev_account = a->last_usage, .prev_key = k->last_usage,
-        .account_id = u->account_id, .key_id = u->key_id, .model_id = u->model_id, .upstream_id = u->upstream_id, .charge = r->charge,
-        .uncollected = r->uncollected, .cost_usd_nano = r->cost_usd_nano, .time_ms = sane_time(r->ended_at_ms, g->now_ms),
-        .meters = r->meters, .status = r->status, .flags = r->flags, .ttfb_ms = r->ttfb_ms, .duration_ms = r->duration_ms,
-        .dialect = u->dialect, .stream = u->stream, .unit_tokens = u->unit_tokens,
-        .request_id = slice_of(u->request_id, u->request_id_len), .model = slice_of(u->model, u->model_len),
+        .id = g->next_id,
+        .exchange_id = u->exchange_id,
+        .prev_account = a->last_usage,
+        .prev_key = k->last_usage,
+        .account_id = u->account_id,
+        .key_id = u->key_id,
+        .model_id = u->model_id,
+        .upstream_id = u->upstream_id,
+        .charge = r->charge,
+        .uncollected = r->uncollected,
+        .cost_usd_nano = r->cost_usd_nano,
+        .time_ms = sane_time(r->ended_at_ms, g->now_ms),
+        .meters = r->meters,
+        .status = r->status,
+        .flags = r->flags,
+        .ttfb_ms = r->ttfb_ms,
+        .duration_ms = r->duration_ms,
+        .dialect = u->dialect,
+        .stream = u->stream,
+        .unit_tokens = u->unit_tokens,
+        .request_id = slice_of(u->request_id, u->request_id_len),
+        .model = slice_of(u->model, u->model_len),
     };
     CHECK(pack_add(&g->packer, &item));
     g->next_id++;
@@ -257,7 +287,8 @@ static void book(struct ledger *l, const struct shm_record *r) {
     k->spent += r->charge;
     if (item.time_ms / 1000 > k->last_used_s)
         k->last_used_s = item.time_ms / 1000;
-    if (k->capped && !u->capped && r->charge > 0) /* admitted before the key was seen to have a limit: its word has not moved */
+    if (k->capped && !u->capped &&
+        r->charge > 0) /* admitted before the key was seen to have a limit: its word has not moved */
         g->fixes[g->fix_count++] = (struct fix){ NO_INDEX, u->key, 0, -r->charge };
     rollup_item(l, &item);
 }
@@ -278,8 +309,8 @@ static uint64_t head_of(const struct ledger *l, uint32_t range) {
     return to - from > l->shm->header->ring_size ? from + l->shm->header->ring_size : to; /* as truth_pending does */
 }
 
-/* Which of the rings that have records left ended its next one first: so ids follow time as well as the clock can tell. What stands in the
- * ring may be a lie; it then only spoils the order. */
+/* Which of the rings that have records left ended its next one first: so ids follow time as well as the clock can tell.
+ * What stands in the ring may be a lie; it then only spoils the order. */
 static uint32_t earliest(const struct ledger *l, uint32_t active) {
     const struct group *g = l->group;
     uint32_t found = 0;
@@ -360,7 +391,7 @@ static void untouch(struct ledger *l, bool undo) {
     }
 }
 
-/* ---- committing -------------------------------------------------------------------------------------------------------------------- */
+/* ---- committing -------------------------------------------------------------------------------------------------- */
 
 static enum store_err write_group(struct store *s, void *arg) {
     struct ledger *l = arg;
@@ -376,7 +407,8 @@ static enum store_err write_group(struct store *s, void *arg) {
     }
     struct id_key segment = key64(l->shm->header->segment_id);
     if (err == STORE_OK)
-        err = store_put(s, DB_WATERMARK, ID_SLICE(segment), slice_of((char *)g->next, l->shm->header->max_ranges * sizeof *g->next));
+        err = store_put(s, DB_WATERMARK, ID_SLICE(segment),
+                        slice_of((char *)g->next, l->shm->header->max_ranges * sizeof *g->next));
     return err;
 }
 
@@ -405,10 +437,12 @@ static void report_bad(struct ledger *l) {
     if (!ledger_alert_due(l, ALERT_QUARANTINE))
         return;
     const struct quarantined *q = &g->bad[0];
-    ledger_alert(l, "a usage record from worker range %u was put into quarantine: %s (account id %u, key id %u, charge %lld; %llu so far). "
-                 "No honest worker writes such a record: look at that worker's log, and run `tollctl audit`", q->row.range,
-                 why_text[q->row.why], q->record.usage.account_id, q->record.usage.key_id, (long long)q->record.charge,
-                 (unsigned long long)l->count.quarantined);
+    ledger_alert(l,
+                 "a usage record from worker range %u was put into quarantine: %s (account id %u, key id %u, charge "
+                 "%lld; %llu so far). "
+                 "No honest worker writes such a record: look at that worker's log, and run `tollctl audit`",
+                 q->row.range, why_text[q->row.why], q->record.usage.account_id, q->record.usage.key_id,
+                 (long long)q->record.charge, (unsigned long long)l->count.quarantined);
 }
 
 static void publish(struct ledger *l, uint64_t took_ns) {
@@ -421,7 +455,8 @@ static void publish(struct ledger *l, uint64_t took_ns) {
         l->watermark[i] = g->next[i];
         atomic_store_explicit(&l->shm->ranges[i].tail, g->next[i], memory_order_release);
     }
-    atomic_store_explicit(&h->commits, atomic_load_explicit(&h->commits, memory_order_relaxed) + 1, memory_order_release);
+    atomic_store_explicit(&h->commits, atomic_load_explicit(&h->commits, memory_order_relaxed) + 1,
+                          memory_order_release);
     atomic_store_explicit(&h->commit_ns_last, took_ns, memory_order_relaxed);
     if (took_ns > atomic_load_explicit(&h->commit_ns_max, memory_order_relaxed))
         atomic_store_explicit(&h->commit_ns_max, took_ns, memory_order_relaxed);
@@ -462,7 +497,7 @@ uint64_t drain_waiting(const struct ledger *l) {
     return n;
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------------------------------------------- */
+/* ---- checkpoints ------------------------------------------------------------------------------------------------- */
 
 static enum store_err write_rollups(struct store *s, const struct rollups *r) {
     enum store_err err = STORE_OK;

@@ -1,13 +1,12 @@
 /* What the parts of the ledger process share. Only master/ledger*.c includes it.
  *
- * ledger.c         the process: hygiene, loop, frames       ledger_boot.c    pepper, version, probe
- * ledger_load.c    database → mirrors → shared tables       ledger_drain.c   rings → group commits; checkpoints
- * ledger_call.c    calls: table, arguments, answers         ledger_text.c    ids, amounts, times
- * ledger_account.c, ledger_key.c, ledger_money.c, ledger_cap.c, ledger_usage.c      the calls
- * ledger_reader.c  forked readers for what takes long       ledger_audit.c, ledger_backup.c     two of those
+ * ledger.c the process: hygiene, loop, frames ledger_boot.c pepper, version, probe ledger_load.c database → mirrors →
+ * shared tables ledger_drain.c rings → group commits; checkpoints ledger_call.c calls: table, arguments, answers
+ * ledger_text.c ids, amounts, times ledger_account.c, ledger_key.c, ledger_money.c, ledger_cap.c, ledger_usage.c the
+ * calls ledger_reader.c forked readers for what takes long ledger_audit.c, ledger_backup.c two of those
  *
- * The mirrors hold every account's and key's committed state by table index, so that nothing between raise and fall of a pause, and
- * nothing while records are drained, reads the database. */
+ * The mirrors hold every account's and key's committed state by table index, so that nothing between raise and fall
+ * of a pause, and nothing while records are drained, reads the database. */
 #ifndef TG_LEDGER_INT_H
 #define TG_LEDGER_INT_H
 
@@ -29,7 +28,7 @@ struct account_mem {
     uint32_t id;                    /* 0: no account at this index */
     uint32_t status, tier_id, group_id;
     int64_t balance;                /* committed, charges of all committed records taken out */
-    int64_t floor;                  /* how far below zero records may take it: where a forced debit left it; at most 0 */
+    int64_t floor; /* how far below zero records may take it: where a forced debit left it; at most 0 */
     uint64_t last_usage, last_entry;
     uint32_t active_keys, caps;
     uint32_t dirty, touched;        /* place + 1 in ledger.dirty_accounts / the group's undo list; 0: not there */
@@ -85,7 +84,7 @@ struct ledger {
     uint64_t retry_ns;              /* after a full disk: not before */
     uint64_t sleep_after_ns;        /* nothing came until then: sleep */
     int64_t last_committed_ms;      /* of the newest block: blocks' times never fall */
-    int64_t late_ms;                /* how long before its commit a record may have ended, at most (for searches by time) */
+    int64_t late_ms; /* how long before its commit a record may have ended, at most (for searches by time) */
 
     uint32_t *dirty_accounts, *dirty_keys, dirty_account_count, dirty_key_count;
     struct rollups rollups;
@@ -125,7 +124,8 @@ uint32_t ledger_key_index(const struct ledger *l, uint32_t id);
 void ledger_key_forget(struct ledger *l, uint32_t index); /* the place is free again */
 void ledger_account_publish(struct ledger *l, uint32_t index);
 /* false: key table or text pool is full. */
-bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice models, uint32_t id, uint32_t account, struct shm_key *out);
+bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice models, uint32_t id, uint32_t account,
+                      struct shm_key *out);
 const char *ledger_name(const struct ledger *l, unsigned kind, uint32_t id); /* "" if unknown */
 uint32_t ledger_name_id(struct ledger *l, unsigned kind, struct slice name); /* 0: unknown; within a read */
 
@@ -151,7 +151,8 @@ void drain_dirty_key(struct ledger *l, uint32_t index);
 static inline uint32_t day_of(int64_t time_ms) { return time_ms > 0 ? (uint32_t)(time_ms / 86400000) : 0; }
 void daily_add_item(struct row_daily *d, const struct usage_item *u);
 void daily_add(struct row_daily *to, const struct row_daily *from);
-struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day, uint32_t model_id); /* found or made; NULL: no memory */
+struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day,
+                          uint32_t model_id); /* found or made; NULL: no memory */
 void rollups_clear(struct rollups *r);
 struct id_key daily_key(uint32_t account_id, uint32_t day, uint32_t model_id);
 
@@ -171,7 +172,8 @@ void call_refuse(struct call *c, const char *code, const char *fmt, ...) __attri
 void call_store_failed(struct call *c, enum store_err err);
 void call_answer(struct ledger *l, uint32_t id, uint32_t origin, struct slice document);
 enum arg { ARG_ABSENT, ARG_OK, ARG_BAD /* the call is refused */ };
-enum arg call_text(struct call *c, const char *name, size_t max, struct slice *out); /* strings, and numbers as their text */
+enum arg call_text(struct call *c, const char *name, size_t max,
+                   struct slice *out);                                /* strings, and numbers as their text */
 enum arg call_amount(struct call *c, const char *name, int64_t *out); /* ≥ 0, in the unit */
 enum arg call_count(struct call *c, const char *name, uint64_t *out);
 enum arg call_flag(struct call *c, const char *name, bool *out);
@@ -186,8 +188,12 @@ bool find_key(struct ledger *l, struct slice text, uint32_t *id);
 void jw_amount(struct call *c, int64_t amount);
 static inline int ledger_places(const struct ledger *l) { return l->unit_tokens ? 0 : 9; }
 
-void call_account_create(struct call *c); void call_account_list(struct call *c); void call_account_show(struct call *c);
-void call_account_set(struct call *c);    void call_account_suspend(struct call *c); void call_account_resume(struct call *c);
+void call_account_create(struct call *c);
+void call_account_list(struct call *c);
+void call_account_show(struct call *c);
+void call_account_set(struct call *c);
+void call_account_suspend(struct call *c);
+void call_account_resume(struct call *c);
 void call_key_create(struct call *c);     void call_key_set(struct call *c);       void call_key_show(struct call *c);
 void call_key_revoke(struct call *c);     void call_key_list(struct call *c);      void call_key_import(struct call *c);
 void call_cap_set(struct call *c);        void call_cap_list(struct call *c);      void call_cap_remove(struct call *c);

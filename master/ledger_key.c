@@ -1,7 +1,8 @@
 /* Keys: create, import, set, show, list, revoke.
  *
- * A key's text exists in the answer to its creation and nowhere else: the database has its HMAC, its beginning and its last characters.
- * A revocation is committed, published, then answered: from the next request on no worker takes the key. */
+ * A key's text exists in the answer to its creation and nowhere else: the database has its HMAC, its beginning and
+ * its last characters. A revocation is committed, published, then answered: from the next request on no worker takes
+ * the key. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -69,7 +70,7 @@ static enum store_err draft_put(struct store *s, const struct key_draft *d, bool
     return new ? store_append(s, DB_KEY, ID_SLICE(key), v) : store_put(s, DB_KEY, ID_SLICE(key), v);
 }
 
-/* ---- as JSON ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- as JSON ----------------------------------------------------------------------------------------------------- */
 
 static void write_limit(struct call *c, const char *name, uint64_t v) {
     jw_key(c->w, name);
@@ -171,7 +172,7 @@ static void show(struct call *c, const struct key_draft *d, struct slice secret)
     store_read_end(&c->l->store);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 /* Model globs, comma-separated: blanks go; "*" or "none" alone mean no list. */
 static bool models_option(struct call *c, struct key_draft *d) {
@@ -210,7 +211,8 @@ static bool count_option(struct call *c, const char *name, uint64_t *out) {
     if (slice_is(text, "none"))
         *out = LIMIT_OF_TIER;
     else if (!slice_to_u64(text, out) || *out == LIMIT_OF_TIER) {
-        call_refuse(c, "invalid_value", "%s: \"%.*s\" is not a whole number (\"none\" leaves it to the tier)", name, SLICE_ARG(text));
+        call_refuse(c, "invalid_value", "%s: \"%.*s\" is not a whole number (\"none\" leaves it to the tier)", name,
+                    SLICE_ARG(text));
         return false;
     }
     return true;
@@ -248,7 +250,9 @@ static bool expires_option(struct call *c, struct key_draft *d) {
         return true;
     }
     if (!time_parse(text, now_ms, &at_ms)) {
-        call_refuse(c, "invalid_value", "expires: \"%.*s\" is not a time (2026-01-31, 2026-01-31T12:00:00Z, 30d from now, never)", SLICE_ARG(text));
+        call_refuse(c, "invalid_value",
+                    "expires: \"%.*s\" is not a time (2026-01-31, 2026-01-31T12:00:00Z, 30d from now, never)",
+                    SLICE_ARG(text));
         return false;
     }
     if (!memchr(text.ptr, '-', text.len)) /* an age counts forward here */
@@ -262,11 +266,12 @@ static bool options(struct call *c, struct key_draft *d) {
     enum arg got = call_text(c, "name", STORE_NAME * 4, &name);
     if (got == ARG_OK)
         d->name = name;
-    return got != ARG_BAD && models_option(c, d) && limit_option(c, d) && expires_option(c, d) && count_option(c, "rpm", &d->row.rpm) &&
-           count_option(c, "tpm", &d->row.tpm) && count_option(c, "concurrency", &d->row.concurrency);
+    return got != ARG_BAD && models_option(c, d) && limit_option(c, d) && expires_option(c, d) &&
+           count_option(c, "rpm", &d->row.rpm) && count_option(c, "tpm", &d->row.tpm) &&
+           count_option(c, "concurrency", &d->row.concurrency);
 }
 
-/* ---- making keys -------------------------------------------------------------------------------------------------------------------- */
+/* ---- making keys ------------------------------------------------------------------------------------------------- */
 
 struct batch { struct ledger *l; struct key_draft *drafts; size_t count; };
 static enum store_err write_new(struct store *s, void *arg) {
@@ -277,7 +282,8 @@ static enum store_err write_new(struct store *s, void *arg) {
         struct id_key key = key32(b->drafts[i].id);
         err = draft_put(s, &b->drafts[i], true);
         if (err == STORE_OK)
-            err = store_put(s, DB_KEYHASH, slice_of((const char *)b->drafts[i].row.hash, 32), ROW_SLICE(b->drafts[i].id));
+            err =
+                store_put(s, DB_KEYHASH, slice_of((const char *)b->drafts[i].row.hash, 32), ROW_SLICE(b->drafts[i].id));
         if (err == STORE_OK)
             err = store_append(s, DB_SPENT, ID_SLICE(key), ROW_SLICE(none));
     }
@@ -291,9 +297,12 @@ static void give_back_places(struct ledger *l, struct key_draft *drafts, size_t 
 
 static void activate(struct ledger *l, const struct key_draft *d) {
     struct key_mem *k = &l->keys[d->index];
-    *k = (struct key_mem){ .id = d->id, .account = d->shape.account, .status = KEY_ACTIVE, .capped = d->row.capped, .limit = d->row.limit };
+    *k = (struct key_mem){
+        .id = d->id, .account = d->shape.account, .status = KEY_ACTIVE, .capped = d->row.capped, .limit = d->row.limit
+    };
     l->accounts[k->account].active_keys++;
-    atomic_store(&l->shm->key_words[d->index].available, d->row.capped ? d->row.limit : 0); /* nobody knows the key yet */
+    atomic_store(&l->shm->key_words[d->index].available,
+                 d->row.capped ? d->row.limit : 0);      /* nobody knows the key yet */
     CHECK(shm_key_publish(l->shm, d->index, &d->shape)); /* the hash index has room for all places */
 }
 
@@ -307,8 +316,9 @@ static bool create_keys(struct call *c, uint32_t account, struct key_draft *draf
         bool text = d->index != NO_INDEX && ledger_key_shape(l, &d->row, d->models, d->id, account, &d->shape);
         if (!text) {
             give_back_places(l, drafts, i + (d->index != NO_INDEX));
-            call_refuse(c, "table_full", d->index == NO_INDEX ? "there is no room for more keys: raise max_keys"
-                                                              : "there is no room for more lists of models: raise max_keys");
+            call_refuse(c, "table_full",
+                        d->index == NO_INDEX ? "there is no room for more keys: raise max_keys"
+                                             : "there is no room for more lists of models: raise max_keys");
             return false;
         }
     }
@@ -328,8 +338,12 @@ static bool create_keys(struct call *c, uint32_t account, struct key_draft *draf
 
 static void draft_new(struct ledger *l, uint32_t account, struct slice key, struct slice name, struct key_draft *d) {
     *d = (struct key_draft){ .name = name };
-    d->row = (struct row_key){ .account_id = l->accounts[account].id, .status = KEY_ACTIVE, .created_at_s = ledger_wall_ms() / 1000,
-                               .rpm = LIMIT_OF_TIER, .tpm = LIMIT_OF_TIER, .concurrency = LIMIT_OF_TIER };
+    d->row = (struct row_key){ .account_id = l->accounts[account].id,
+                               .status = KEY_ACTIVE,
+                               .created_at_s = ledger_wall_ms() / 1000,
+                               .rpm = LIMIT_OF_TIER,
+                               .tpm = LIMIT_OF_TIER,
+                               .concurrency = LIMIT_OF_TIER };
     hmac_sign(&l->pepper, key.ptr, key.len, d->row.hash);
     key_shown(key, snap_text(l->conf, l->conf->key_prefix), &d->shown, &d->last);
 }
@@ -367,7 +381,7 @@ void call_key_create(struct call *c) {
     wipe((char *)(uintptr_t)secret.ptr, secret.len);
 }
 
-/* ---- importing ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- importing --------------------------------------------------------------------------------------------------- */
 
 static bool importable(struct slice key) {
     if (key.len < KEY_TEXT_MIN || key.len > KEY_TEXT_MAX)
@@ -431,11 +445,12 @@ void call_key_import(struct call *c) {
     free(drafts);
 }
 
-/* ---- changing ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- changing ---------------------------------------------------------------------------------------------------- */
 
 static enum store_err write_old(struct store *s, void *arg) { return draft_put(s, arg, false); }
 
-/* Commits d and publishes it; the key's own word follows a limit that came, went or changed (recover.h tells the order). */
+/* Commits d and publishes it; the key's own word follows a limit that came, went or changed (recover.h tells the
+ * order). */
 static void change(struct call *c, struct key_draft *d) {
     struct ledger *l = c->l;
     struct key_mem was = { 0 }, *k = d->index == NO_INDEX ? NULL : &l->keys[d->index];

@@ -1,16 +1,17 @@
 /* Database → mirrors → shared tables, at every start.
  *
- * A place in a table (index) is good for the life of a segment: slots and rings name accounts and keys by it. So what the segment's tables
- * hold already keeps its place, and only the rest is given free ones. Every entry is published again all the same (a predecessor may
- * have died while it wrote one), where it differs. Revoked keys take places after the active ones, the latest revoked first.
- * Failures are sentences: a table too small for what is in the database, a segment that belongs to another ledger. */
+ * A place in a table (index) is good for the life of a segment: slots and rings name accounts and keys by it. So what
+ * the segment's tables hold already keeps its place, and only the rest is given free ones. Every entry is published
+ * again all the same (a predecessor may have died while it wrote one), where it differs. Revoked keys take places
+ * after the active ones, the latest revoked first. Failures are sentences: a table too small for what is in the
+ * database, a segment that belongs to another ledger. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include "master/ledger_int.h"
 
-/* ---- meta and names --------------------------------------------------------------------------------------------------------------- */
+/* ---- meta and names ---------------------------------------------------------------------------------------------- */
 
 static bool meta_get(struct store *s, const char *name, void *out, size_t n) {
     struct slice v;
@@ -94,7 +95,8 @@ static enum store_err write_name(struct store *s, void *arg) {
     return store_put(s, DB_NAME, slice_of(key, in->name.len + 1), ROW_SLICE(in->id));
 }
 
-/* {"names":[{"kind","name"}…]} → {"ids":[…]}: permanent numbers, one series a kind, from 1. A kind is its name or its number. */
+/* {"names":[{"kind","name"}…]} → {"ids":[…]}: permanent numbers, one series a kind, from 1. A kind is its name or its
+ * number. */
 static bool intern_one(struct call *c, int t, uint32_t *id) {
     static const char *const kinds[NAME_KINDS] = { "model", "upstream", "tier", "group" };
     struct ledger *l = c->l;
@@ -108,7 +110,8 @@ static bool intern_one(struct call *c, int t, uint32_t *id) {
             in.kind = i;
     in.name = json_str(&c->json, json_get(&c->json, t, "name"), c->arena);
     if (in.kind == NAME_KINDS || !in.name.ptr || in.name.len == 0 || in.name.len > 500) {
-        call_refuse(c, "invalid_value", "names: each needs a kind (model, upstream, tier, group) and a name of 1 to 500 bytes");
+        call_refuse(c, "invalid_value",
+                    "names: each needs a kind (model, upstream, tier, group) and a name of 1 to 500 bytes");
         return false;
     }
     *id = ledger_name_id(l, in.kind, in.name);
@@ -155,8 +158,10 @@ static bool check_meta(struct ledger *l, char *err, size_t err_len) {
                 slice_eq_secret(slice_of((char *)pepper, 32), slice_of((const char *)l->heritage->pepper, 32));
     wipe(pepper, sizeof pepper);
     if (!same) {
-        snprintf(err, err_len, "state_dir/pepper does not belong to this database: no key would be known. Remove the file, and it is made "
-                 "again from the database");
+        snprintf(
+            err, err_len,
+            "state_dir/pepper does not belong to this database: no key would be known. Remove the file, and it is made "
+            "again from the database");
         return false;
     }
     l->applied = 1;
@@ -176,7 +181,8 @@ static bool check_meta(struct ledger *l, char *err, size_t err_len) {
     }
     usage_close(&r);
     if (l->applied > l->next_usage || !load_names(l)) {
-        snprintf(err, err_len, "the database is damaged (%s): restore a backup", l->applied > l->next_usage ? "usage records are missing" : "names");
+        snprintf(err, err_len, "the database is damaged (%s): restore a backup",
+                 l->applied > l->next_usage ? "usage records are missing" : "names");
         return false;
     }
     return true;
@@ -203,7 +209,7 @@ enum store_err ledger_load_meta(struct ledger *l, char *err, size_t err_len) {
     return ok ? STORE_OK : STORE_NONE;
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- places ------------------------------------------------------------------------------------------------------ */
 
 uint32_t ledger_account_index(const struct ledger *l, uint32_t id) {
     return id < l->account_of_size ? l->account_of[id] : NO_INDEX;
@@ -273,10 +279,12 @@ static uint8_t *keys_in_use(const struct ledger *l) {
     return used;
 }
 
-/* The table is full: the key that was revoked longest ago, at least an hour, makes room; from then on it is an unknown key. */
+/* The table is full: the key that was revoked longest ago, at least an hour, makes room; from then on it is an unknown
+ * key. */
 static void evict_revoked(struct ledger *l) {
     int64_t before_s = ledger_wall_ms() / 1000 - 3600;
-    if (l->checkpoint_ns && drain_checkpoint(l) != STORE_OK) /* its row in the database must be whole before the mirror forgets it */
+    if (l->checkpoint_ns &&
+        drain_checkpoint(l) != STORE_OK) /* its row in the database must be whole before the mirror forgets it */
         return;
     uint8_t *used = keys_in_use(l);
     uint32_t found = NO_INDEX;
@@ -326,21 +334,33 @@ uint32_t ledger_key_place(struct ledger *l, uint32_t id) {
     return index;
 }
 
-/* ---- publishing -------------------------------------------------------------------------------------------------------------------- */
+/* ---- publishing -------------------------------------------------------------------------------------------------- */
 
 void ledger_account_publish(struct ledger *l, uint32_t index) {
     const struct account_mem *a = &l->accounts[index];
-    struct shm_account want = { .status = a->status, .id = a->id, .tier_id = a->tier_id, .group_id = a->group_id, .has_caps = a->caps > 0 }, is;
-    if (shm_account_read(l->shm, index, &is) && is.status == want.status && is.id == want.id && is.tier_id == want.tier_id &&
-        is.group_id == want.group_id && is.has_caps == want.has_caps)
+    struct shm_account want = { .status = a->status,
+                                .id = a->id,
+                                .tier_id = a->tier_id,
+                                .group_id = a->group_id,
+                                .has_caps = a->caps > 0 },
+                       is;
+    if (shm_account_read(l->shm, index, &is) && is.status == want.status && is.id == want.id &&
+        is.tier_id == want.tier_id && is.group_id == want.group_id && is.has_caps == want.has_caps)
         return;
     shm_account_publish(l->shm, index, &want);
     atomic_fetch_add(&l->shm->header->credits_epoch, 1);
 }
 
-bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice models, uint32_t id, uint32_t account, struct shm_key *out) {
-    *out = (struct shm_key){ .status = row->status, .id = id, .account = account, .expires_at_s = row->expires_at_s, .rpm = row->rpm,
-                             .tpm = row->tpm, .concurrency = row->concurrency, .capped = row->capped };
+bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice models, uint32_t id, uint32_t account,
+                      struct shm_key *out) {
+    *out = (struct shm_key){ .status = row->status,
+                             .id = id,
+                             .account = account,
+                             .expires_at_s = row->expires_at_s,
+                             .rpm = row->rpm,
+                             .tpm = row->tpm,
+                             .concurrency = row->concurrency,
+                             .capped = row->capped };
     memcpy(out->hash, row->hash, 32);
     if (models.len > 0 && !(out->models = shm_text_intern(l->shm, models)))
         return false;
@@ -348,12 +368,14 @@ bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice 
 }
 
 static bool same_key(const struct shm_key *a, const struct shm_key *b) {
-    return memcmp((const char *)a + sizeof a->version, (const char *)b + sizeof b->version, sizeof *a - sizeof a->version) == 0;
+    return memcmp((const char *)a + sizeof a->version, (const char *)b + sizeof b->version,
+                  sizeof *a - sizeof a->version) == 0;
 }
 
-/* ---- loading ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-/* Gives the places that the segment's tables name to accounts and keys that exist; the rest of the tables is cleared. */
+/* Gives the places that the segment's tables name to accounts and keys that exist; the rest of the tables is cleared.
+ */
 static bool keep_places(struct ledger *l) {
     const struct shm_header *h = l->shm->header;
     for (uint32_t i = 0; i < h->max_accounts; i++) {
@@ -400,7 +422,8 @@ static bool load_accounts(struct ledger *l, char *err, size_t err_len) {
             index = ledger_account_place(l, id);
         if (index == NO_INDEX) {
             ok = false;
-            snprintf(err, err_len, "there are more accounts than max_accounts (%u): raise it", l->shm->header->max_accounts);
+            snprintf(err, err_len, "there are more accounts than max_accounts (%u): raise it",
+                     l->shm->header->max_accounts);
             break;
         }
         struct account_mem *a = &l->accounts[index];
@@ -420,7 +443,8 @@ static int later_first(const void *a, const void *b) {
 }
 
 /* Fills a key's mirror and publishes it. 0, or what is wrong. */
-static const char *load_key(struct ledger *l, uint32_t id, uint32_t index, struct slice value, struct slice spent_value) {
+static const char *load_key(struct ledger *l, uint32_t id, uint32_t index, struct slice value,
+                            struct slice spent_value) {
     struct row_key row;
     struct row_spent spent;
     struct slice text;
@@ -430,8 +454,14 @@ static const char *load_key(struct ledger *l, uint32_t id, uint32_t index, struc
     uint32_t account = ledger_account_index(l, row.account_id);
     if (account == NO_INDEX)
         return "the database is damaged (a key without account): restore a backup";
-    l->keys[index] = (struct key_mem){ .id = id, .account = account, .status = row.status, .capped = row.capped, .limit = row.limit,
-                                       .spent = spent.spent, .last_usage = spent.last_usage, .last_used_s = spent.last_used_s,
+    l->keys[index] = (struct key_mem){ .id = id,
+                                       .account = account,
+                                       .status = row.status,
+                                       .capped = row.capped,
+                                       .limit = row.limit,
+                                       .spent = spent.spent,
+                                       .last_usage = spent.last_usage,
+                                       .last_used_s = spent.last_used_s,
                                        .revoked_at_s = row.revoked_at_s };
     l->accounts[account].active_keys += row.status == KEY_ACTIVE;
     struct shm_key want, is;
@@ -489,7 +519,8 @@ static const char *load_revoked(struct ledger *l, struct revoked *revoked, size_
     for (size_t i = 0; i < count && l->free_key_count > 0 && !wrong; i++) {
         struct id_key key = key32(revoked[i].id);
         struct slice row, spent;
-        if (store_get(&l->store, DB_KEY, ID_SLICE(key), &row) != STORE_OK || store_get(&l->store, DB_SPENT, ID_SLICE(key), &spent) != STORE_OK)
+        if (store_get(&l->store, DB_KEY, ID_SLICE(key), &row) != STORE_OK ||
+            store_get(&l->store, DB_SPENT, ID_SLICE(key), &spent) != STORE_OK)
             return "the database is damaged (keys): restore a backup";
         uint32_t index = ledger_key_place(l, revoked[i].id);
         wrong = index == NO_INDEX ? "out of memory" : load_key(l, revoked[i].id, index, row, spent);
@@ -503,7 +534,8 @@ static void remove_stale_caps(struct ledger *l) {
         uint32_t who = l->shm->caps[i].who, model = l->shm->caps[i].model_id, index = who & ~SHM_CAP_KEY;
         if (model == 0)
             continue;
-        bool of_key = who & SHM_CAP_KEY, known = index < (of_key ? l->shm->header->max_keys : l->shm->header->max_accounts);
+        bool of_key = who & SHM_CAP_KEY,
+             known = index < (of_key ? l->shm->header->max_keys : l->shm->header->max_accounts);
         struct id_key key = cap_key(of_key, !known ? 0 : of_key ? l->keys[index].id : l->accounts[index].id, model);
         if (store_get(&l->store, DB_CAP, ID_SLICE(key), NULL) != STORE_OK)
             shm_cap_publish(l->shm, who, model, -1);
@@ -550,7 +582,9 @@ static bool claim_segment(struct ledger *l, char *err, size_t err_len) {
         h->ledger_id = l->ledger_id;
     if (h->ledger_id == l->ledger_id)
         return true;
-    snprintf(err, err_len, "the shared memory (shm_file) belongs to another ledger than the one in state_dir, and may hold charges that only that one "
+    snprintf(err, err_len,
+             "the shared memory (shm_file) belongs to another ledger than the one in state_dir, and may hold charges "
+             "that only that one "
              "can book. If state_dir was restored from a backup on purpose, remove the shm_file and start again");
     return false;
 }
@@ -563,7 +597,8 @@ static bool allocate(struct ledger *l) {
     l->dirty_accounts = malloc(h->max_accounts * sizeof *l->dirty_accounts);
     l->dirty_keys = malloc(h->max_keys * sizeof *l->dirty_keys);
     l->watermark = calloc(h->max_ranges, sizeof *l->watermark);
-    return l->accounts && l->keys && l->free_keys && l->dirty_accounts && l->dirty_keys && l->watermark && drain_init(l);
+    return l->accounts && l->keys && l->free_keys && l->dirty_accounts && l->dirty_keys && l->watermark &&
+           drain_init(l);
 }
 
 static const char *load_all(struct ledger *l, char *err, size_t err_len) {

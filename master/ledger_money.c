@@ -1,9 +1,10 @@
-/* Credits, debits, balances: every change of a balance that is not a charge is an entry, and this is the only place that writes one
- * (an account's opening credit aside, which is written with the account).
+/* Credits, debits, balances: every change of a balance that is not a charge is an entry, and this is the only place
+ * that writes one (an account's opening credit aside, which is written with the account).
  *
- * Rule 11: a credit names the account in shared memory, commits, raises the word; a debit lowers the word first, so that no call can
- * spend what is about to go. An idempotency key is remembered for ever, for all accounts: used again for the same account and
- * direction it answers as the first time; used for something else it is refused, because somebody is mistaken. */
+ * Rule 11: a credit names the account in shared memory, commits, raises the word; a debit lowers the word first, so
+ * that no call can spend what is about to go. An idempotency key is remembered for ever, for all accounts: used again
+ * for the same account and direction it answers as the first time; used for something else it is refused, because
+ * somebody is mistaken. */
 #include "master/ledger_int.h"
 
 struct entry_write {
@@ -41,7 +42,8 @@ static enum store_err write_entry(struct store *s, void *arg) {
 }
 
 /* Was the key used before? *entry gets the first one's id, 0: no. */
-static enum store_err find_entry(struct ledger *l, struct slice idempotency_key, uint64_t *entry, struct row_entry *row) {
+static enum store_err find_entry(struct ledger *l, struct slice idempotency_key, uint64_t *entry,
+                                 struct row_entry *row) {
     struct slice v;
     *entry = 0;
     if (idempotency_key.len == 0)
@@ -89,8 +91,14 @@ enum money_outcome ledger_move(struct ledger *l, struct money_move *m, enum stor
         return MOVE_TOO_MUCH;
     }
     struct entry_write w = { .l = l, .m = m, .floor = floor_after(l, m) };
-    w.row = (struct row_entry){ .account_id = a->id, .kind = m->kind, .amount = m->amount, .balance = after, .time_ms = ledger_wall_ms(),
-                                .prev_entry = a->last_entry, .usage_seen = l->next_usage, .reason_len = (uint16_t)m->reason.len,
+    w.row = (struct row_entry){ .account_id = a->id,
+                                .kind = m->kind,
+                                .amount = m->amount,
+                                .balance = after,
+                                .time_ms = ledger_wall_ms(),
+                                .prev_entry = a->last_entry,
+                                .usage_seen = l->next_usage,
+                                .reason_len = (uint16_t)m->reason.len,
                                 .idem_len = (uint16_t)m->idempotency_key.len };
     *err = store_write(&l->store, write_entry, &w);
     if (*err == STORE_OK) {
@@ -143,7 +151,8 @@ static void refuse_too_much(struct call *c, const struct money_move *m) {
     int64_t available = atomic_load(&c->l->shm->account_words[m->account].available);
     have[fixed_format(have, available, ledger_places(c->l))] = '\0';
     want[fixed_format(want, -m->amount, ledger_places(c->l))] = '\0';
-    call_refuse(c, "insufficient_balance", "%s is available, %s was to be taken; force takes it all the same", have, want);
+    call_refuse(c, "insufficient_balance", "%s is available, %s was to be taken; force takes it all the same", have,
+                want);
 }
 
 static void move(struct call *c, enum entry_kind kind) {
@@ -152,7 +161,8 @@ static void move(struct call *c, enum entry_kind kind) {
     m.account = call_account(c, "account");
     if (m.account == NO_INDEX || !call_need(c, call_amount(c, "amount", &amount), "amount") ||
         call_text(c, "reason", STORE_REASON, &m.reason) == ARG_BAD ||
-        call_text(c, "idempotency_key", STORE_IDEM, &m.idempotency_key) == ARG_BAD || call_flag(c, "force", &m.force) == ARG_BAD)
+        call_text(c, "idempotency_key", STORE_IDEM, &m.idempotency_key) == ARG_BAD ||
+        call_flag(c, "force", &m.force) == ARG_BAD)
         return;
     if (amount == 0) {
         call_refuse(c, "invalid_value", "amount: must be above zero");
@@ -164,7 +174,8 @@ static void move(struct call *c, enum entry_kind kind) {
     case MOVE_OK: break;
     case MOVE_TOO_MUCH: refuse_too_much(c, &m); return;
     case MOVE_CONFLICT:
-        call_refuse(c, "idempotency_conflict", "the idempotency key was used for another account or the other direction");
+        call_refuse(c, "idempotency_conflict",
+                    "the idempotency key was used for another account or the other direction");
         return;
     case MOVE_OVERFLOW: call_refuse(c, "invalid_value", "amount: the balance would exceed what can be counted"); return;
     case MOVE_FAILED: call_store_failed(c, err); return;

@@ -1,5 +1,5 @@
-/* Packing of usage records: varints (LEB128), signed ones in zigzag, in the order of pack_add. What a reader finds malformed is reported,
- * never followed: offsets and lengths are checked against the block. */
+/* Packing of usage records: varints (LEB128), signed ones in zigzag, in the order of pack_add. What a reader finds
+ * malformed is reported, never followed: offsets and lengths are checked against the block. */
 #include "master/ledger_pack.h"
 
 #include "proto/base/check.h"
@@ -38,7 +38,8 @@ bool pack_add(struct packer *p, const struct usage_item *u) {
     p->offset[p->count++] = (uint16_t)p->bytes;
     uint8_t *at = p->data + p->bytes, *start = at;
     bool cost_differs = u->cost_usd_nano != (int64_t)((uint64_t)u->charge + (uint64_t)u->uncollected);
-    *at++ = (uint8_t)((cost_differs ? HAS_COST_USD : 0) | (u->unit_tokens ? UNIT_TOKENS : 0) | (u->stream ? STREAM : 0));
+    *at++ =
+        (uint8_t)((cost_differs ? HAS_COST_USD : 0) | (u->unit_tokens ? UNIT_TOKENS : 0) | (u->stream ? STREAM : 0));
     *at++ = u->dialect;
     memcpy(at, &u->exchange_id, 8);
     at = put(at + 8, back(u->id, u->prev_account));
@@ -84,7 +85,9 @@ bool block_open(struct block *b, struct slice key, struct slice value) {
         return false;
     if (h.count == 0 || h.count > PACK_BLOCK_RECORDS || sizeof h + h.count * 2ul + h.bytes != value.len)
         return false;
-    *b = (struct block){ .first_id = be64_get(key.ptr), .count = h.count, .committed_ms = h.committed_ms, .value = value };
+    *b = (struct block){
+        .first_id = be64_get(key.ptr), .count = h.count, .committed_ms = h.committed_ms, .value = value
+    };
     return true;
 }
 

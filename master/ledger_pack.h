@@ -1,8 +1,8 @@
 /* Usage records as they lie in the database: blocks of packed records, and how they are found again.
  *
- * A block is one value of DB_USAGE, keyed by its first record's id: a header, an array of offsets, the records, each a run of varints
- * and its two texts. A record names the one before it of the same account and of the same key, so listings by either follow a
- * chain and no index is written. Ids are consecutive. */
+ * A block is one value of DB_USAGE, keyed by its first record's id: a header, an array of offsets, the records, each
+ * a run of varints and its two texts. A record names the one before it of the same account and of the same key, so
+ * listings by either follow a chain and no index is written. Ids are consecutive. */
 #ifndef TG_LEDGER_PACK_H
 #define TG_LEDGER_PACK_H
 
@@ -36,7 +36,7 @@ struct packer {
 };
 void pack_begin(struct packer *p, uint64_t first_id, int64_t committed_ms);
 bool pack_add(struct packer *p, const struct usage_item *u); /* u->id must be the next; false: the block is full */
-size_t pack_end(struct packer *p, uint8_t *out);             /* writes the block (at most PACK_BLOCK + 2 KiB), returns its length */
+size_t pack_end(struct packer *p, uint8_t *out); /* writes the block (at most PACK_BLOCK + 2 KiB), returns its length */
 
 struct block { uint64_t first_id; uint32_t count; int64_t committed_ms; struct slice value; };
 bool block_open(struct block *b, struct slice key, struct slice value);

@@ -1,8 +1,8 @@
-/* Forked readers: what takes long (an audit, a report over many records, a backup) runs in a child with an environment of its own, so that
- * no commit waits for it. The child inherits the ledger's database by fork and must never touch it: the first thing it does is to close
- * every descriptor but its pipe and to open the file anew.
- * Its answer comes through the pipe: a byte R or E, then the result's JSON, or code NUL message. A child that dies has no answer, and the
- * caller is told. A few run at a time, a few more wait, the rest is refused. */
+/* Forked readers: what takes long (an audit, a report over many records, a backup) runs in a child with an
+ * environment of its own, so that no commit waits for it. The child inherits the ledger's database by fork and must
+ * never touch it: the first thing it does is to close every descriptor but its pipe and to open the file anew. Its
+ * answer comes through the pipe: a byte R or E, then the result's JSON, or code NUL message. A child that dies has no
+ * answer, and the caller is told. A few run at a time, a few more wait, the rest is refused. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -126,7 +126,9 @@ static void answer(struct ledger *l, const struct reader *r) {
     }
     jw_end_object(&w);
     if (w.failed)
-        call_answer(l, r->id, r->origin, SLICE("{\"error\":{\"code\":\"too_large\",\"message\":\"the answer is too large; ask for less at a time\"}}"));
+        call_answer(l, r->id, r->origin,
+                    SLICE("{\"error\":{\"code\":\"too_large\",\"message\":\"the answer is too large; ask for less at a "
+                          "time\"}}"));
     else
         call_answer(l, r->id, r->origin, buf_slice(&out));
     buf_release(&out);

@@ -1,9 +1,10 @@
 /* LMDB behind ledger_store.h: the only file that includes lmdb.h.
  *
- * Default sync, two a commit: the pages, then the meta page that makes them count (MDB_NOSYNC can corrupt, so it is out of the question).
- * Groups of charges leave the second to the next sync (MDB_NOMETASYNC for that transaction alone). MDB_NOTLS, so that a read may go on beside a write in
- * the one thread and nothing of ours runs when a forked reader exits. The map is large and sparse; when it is full all the same it doubles.
- * Errors fall into three classes: the disk is full (nothing happened, try again), the disk failed (stop), anything else (open anew). */
+ * Default sync, two a commit: the pages, then the meta page that makes them count (MDB_NOSYNC can corrupt, so it is
+ * out of the question). Groups of charges leave the second to the next sync (MDB_NOMETASYNC for that transaction
+ * alone). MDB_NOTLS, so that a read may go on beside a write in the one thread and nothing of ours runs when a forked
+ * reader exits. The map is large and sparse; when it is full all the same it doubles. Errors fall into three classes:
+ * the disk is full (nothing happened, try again), the disk failed (stop), anything else (open anew). */
 #include "master/ledger_store.h"
 
 #include <errno.h>
@@ -18,27 +19,37 @@ enum { MAX_READERS = 64, LOW_SPACE = 4 << 20 };
 #define DEFAULT_MAP ((size_t)64 << 30)
 
 static const char *const db_names[DB_COUNT] = {
-    "meta", "name", "account", "email", "balance", "key", "keyhash", "spent", "entry", "idem", "cap", "usage", "daily", "watermark",
-    "quarantine",
+    "meta",  "name", "account", "email", "balance", "key",       "keyhash",    "spent",
+    "entry", "idem", "cap",     "usage", "daily",   "watermark", "quarantine",
 };
 
 const char *store_version(void) {
     return mdb_version(NULL, NULL, NULL);
 }
 
-static bool low_space(const struct store *s) {
+/* Was there no room to write? By what the file system says, or by trying behind the file's end, where LMDB has no page
+ * yet: a quota or a limit of a file's size shows only so. */
+static bool no_room(const struct store *s) {
+    static const char zeros[65536];
     struct statvfs v;
-    return s->fd >= 0 && fstatvfs(s->fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE;
+    struct stat st;
+    if (s->fd < 0 || fstat(s->fd, &st) < 0)
+        return false;
+    if (fstatvfs(s->fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE)
+        return true;
+    ssize_t n = pwrite(s->fd, zeros, sizeof zeros, (st.st_size + 4095) & ~(off_t)4095);
+    return n < 0 ? errno == ENOSPC || errno == EDQUOT || errno == EFBIG : n < (ssize_t)sizeof zeros;
 }
 
-/* LMDB turns a short write into EIO (mdb_page_flush: "short write, filesystem full?"), so a full disk may come as either. */
+/* LMDB turns a short write into EIO (mdb_page_flush: "short write, filesystem full?"), so a full disk may come as
+ * either. */
 static enum store_err error_of(struct store *s, int rc, const char *what) {
     if (rc == 0)
         return STORE_OK;
     if (rc == MDB_NOTFOUND)
         return STORE_NONE;
     snprintf(s->message, sizeof s->message, "%s: %s", what, mdb_strerror(rc));
-    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG || (rc == EIO && low_space(s)))
+    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG || (rc == EIO && no_room(s)))
         return STORE_DISK_FULL;
     return rc == EIO ? STORE_IO : STORE_BROKEN;
 }
@@ -106,7 +117,8 @@ void store_close(struct store *s) {
     s->reader = NULL;
 }
 
-/* The map is full: twice as large. No transaction is open (a parked reader holds no snapshot, but LMDB wants it gone). */
+/* The map is full: twice as large. No transaction is open (a parked reader holds no snapshot, but LMDB wants it
+ * gone). */
 static int grow(struct store *s) {
     MDB_envinfo info;
     if (s->reader)
@@ -152,7 +164,8 @@ static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void
     return rc == MDB_MAP_FULL ? MAP_FULL : (int)error_of(s, rc, "commit");
 }
 
-static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, unsigned flags) {
+static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg,
+                                 unsigned flags) {
     assert_mine(s);
     CHECK(!s->txn);
     for (int tries = 0;; tries++) {

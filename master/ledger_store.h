@@ -1,8 +1,9 @@
 /* The database behind the ledger: the one place that knows LMDB (ledger_store.c).
  *
- * Tables are named by enum store_db; keys and values are bytes. Numbers in keys are big-endian, so that they sort; rows are the structs
- * below in the machine's own order, read by copy (LMDB aligns to two bytes only). docs/ledger.md has the schema and what is durable when.
- * An environment is opened once in a process and never used across a fork: every call asserts the pid. */
+ * Tables are named by enum store_db; keys and values are bytes. Numbers in keys are big-endian, so that they sort;
+ * rows are the structs below in the machine's own order, read by copy (LMDB aligns to two bytes only). docs/ledger.md
+ * has the schema and what is durable when. An environment is opened once in a process and never used across a fork:
+ * every call asserts the pid. */
 #ifndef TG_LEDGER_STORE_H
 #define TG_LEDGER_STORE_H
 
@@ -10,7 +11,14 @@
 #include <sys/types.h>
 #include "proto/base/slice.h"
 
-enum { STORE_FORMAT = 1, STORE_EMAIL = 254, STORE_NAME = 64, STORE_MODELS = 2000, STORE_REASON = 500, STORE_IDEM = 255 };
+enum {
+    STORE_FORMAT = 1,
+    STORE_EMAIL = 254,
+    STORE_NAME = 64,
+    STORE_MODELS = 2000,
+    STORE_REASON = 500,
+    STORE_IDEM = 255
+};
 
 enum store_db {
     DB_META,       /* text → value: format, ledger_id, pepper, unit, applied, late_ms */
@@ -81,18 +89,19 @@ struct store {
     int fail_with;
 };
 
-/* Opens DIR/ledger.mdb, or the file itself when `path` names one. create makes it and its tables; read_only opens as a reader.
- * map_bytes 0: the default of 64 GiB, sparse. */
+/* Opens DIR/ledger.mdb, or the file itself when `path` names one. create makes it and its tables; read_only opens as
+ * a reader. map_bytes 0: the default of 64 GiB, sparse. */
 struct store_options { bool create, read_only; size_t map_bytes; };
 enum store_err store_open(struct store *s, const char *path, const struct store_options *o);
 void store_close(struct store *s);
 const char *store_version(void);
 
-/* Runs fn within one write transaction and commits it; fn's error aborts. When the map is full it grows and fn runs again from the start,
- * so fn must change nothing but the database. */
+/* Runs fn within one write transaction and commits it; fn's error aborts. When the map is full it grows and fn runs
+ * again from the start, so fn must change nothing but the database. */
 enum store_err store_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg);
-/* The same with one sync instead of two: the page that makes the transaction count is written, but on the disk for certain only with the next
- * sync. Whatever happens the database stays whole; a power cut may lose the last such transaction, and that one alone. */
+/* The same with one sync instead of two: the page that makes the transaction count is written, but on the disk for
+ * certain only with the next sync. Whatever happens the database stays whole; a power cut may lose the last such
+ * transaction, and that one alone. */
 enum store_err store_write_relaxed(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg);
 /* Puts the last relaxed transaction on the disk, if there is one that no later sync has covered. */
 enum store_err store_sync(struct store *s);
@@ -103,7 +112,8 @@ void store_read_end(struct store *s);
 /* Within a transaction. Slices that come out are valid until the next write or the transaction's end. */
 enum store_err store_get(struct store *s, enum store_db db, struct slice key, struct slice *value);
 enum store_err store_put(struct store *s, enum store_db db, struct slice key, struct slice value);
-enum store_err store_append(struct store *s, enum store_db db, struct slice key, struct slice value); /* key above all others */
+enum store_err store_append(struct store *s, enum store_db db, struct slice key,
+                            struct slice value); /* key above all others */
 enum store_err store_delete(struct store *s, enum store_db db, struct slice key);
 uint64_t store_count(struct store *s, enum store_db db);
 
@@ -116,7 +126,8 @@ enum store_err store_next(struct store_cursor *c);
 enum store_err store_prev(struct store_cursor *c);
 void store_cursor_close(struct store_cursor *c);
 
-/* A consistent, compacted copy to path (which must not exist), made and synced by this process, whose own environment s is. */
+/* A consistent, compacted copy to path (which must not exist), made and synced by this process, whose own environment
+ * s is. */
 enum store_err store_copy(struct store *s, const char *path);
 uint64_t store_file_bytes(struct store *s);
 void store_check_readers(struct store *s); /* frees the places of readers that died */

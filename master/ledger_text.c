@@ -106,11 +106,12 @@ bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
     struct tm tm = { 0 };
     int year, ms = 0, east = 0;
     struct slice t = text;
-    if (!digits(&t, 4, &year) || !one_of(&t, "-") || !digits(&t, 2, &tm.tm_mon) || !one_of(&t, "-") || !digits(&t, 2, &tm.tm_mday))
+    if (!digits(&t, 4, &year) || !one_of(&t, "-") || !digits(&t, 2, &tm.tm_mon) || !one_of(&t, "-") ||
+        !digits(&t, 2, &tm.tm_mday))
         return false;
     if (t.len > 0) {
-        if (!one_of(&t, "Tt ") || !digits(&t, 2, &tm.tm_hour) || !one_of(&t, ":") || !digits(&t, 2, &tm.tm_min) || !one_of(&t, ":") ||
-            !digits(&t, 2, &tm.tm_sec))
+        if (!one_of(&t, "Tt ") || !digits(&t, 2, &tm.tm_hour) || !one_of(&t, ":") || !digits(&t, 2, &tm.tm_min) ||
+            !one_of(&t, ":") || !digits(&t, 2, &tm.tm_sec))
             return false;
         if (one_of(&t, ".")) {
             int d, scale = 100;
@@ -123,7 +124,8 @@ bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
         if (!zone(&t, &east) || t.len > 0)
             return false;
     }
-    if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
+    if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 || tm.tm_min > 59 ||
+        tm.tm_sec > 60)
         return false;
     tm.tm_mon--;
     tm.tm_year = year - 1900;
@@ -135,8 +137,8 @@ bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
     return true;
 }
 
-/* Trimmed, in lower case, one @ with something on both sides and a host of plain characters: what can be an address at all.
- * Whether it is someone's only a mail to it could tell. */
+/* Trimmed, in lower case, one @ with something on both sides and a host of plain characters: what can be an address
+ * at all. Whether it is someone's only a mail to it could tell. */
 bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]) {
     while (text.len > 0 && (unsigned char)text.ptr[0] <= ' ')
         text = slice_from(text, 1);
@@ -160,7 +162,8 @@ bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]) {
     if (host[0] == '.' || out[text.len - 1] == '.' || strstr(host, ".."))
         return false;
     for (const char *p = host; *p; p++)
-        if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '.' || *p == '-' || (unsigned char)*p >= 0x80))
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '.' || *p == '-' ||
+              (unsigned char)*p >= 0x80))
             return false;
     return true;
 }

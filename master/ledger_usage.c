@@ -1,10 +1,10 @@
 /* usage: what was called, newest first, or summed by day, model or account.
  *
- * A list follows the chain of its account or key, or walks back through all records; it begins where `until` says by a search in the
- * blocks' commit times (which never fall) and ends where they pass `since`. A short list is answered in the ledger itself; one that turns
- * out long, and every sum, runs in a forked reader.
- * A sum takes whole days from the roll-ups, adds the records that no checkpoint has covered, and reads records only for the broken days
- * at its ends, for a key, or for one model of a family. */
+ * A list follows the chain of its account or key, or walks back through all records; it begins where `until` says by
+ * a search in the blocks' commit times (which never fall) and ends where they pass `since`. A short list is answered
+ * in the ledger itself; one that turns out long, and every sum, runs in a forked reader. A sum takes whole days from
+ * the roll-ups, adds the records that no checkpoint has covered, and reads records only for the broken days at its
+ * ends, for a key, or for one model of a family. */
 #include <stdio.h>
 #include <stdlib.h>
 #include "master/ledger_int.h"
@@ -36,7 +36,7 @@ static bool matches(const struct usage_query *q, const struct usage_item *u) {
     return slice_eq(u->model, slice_of(q->model, q->model_len));
 }
 
-/* ---- one record as JSON ---------------------------------------------------------------------------------------------------------------- */
+/* ---- one record as JSON ------------------------------------------------------------------------------------------ */
 
 static const char *const dialect_names[DIALECT_COUNT] = { "openai", "openai-responses", "anthropic", "gemini", "echo" };
 
@@ -60,7 +60,8 @@ static void tokens(struct json_writer *w, const struct row_daily *d) {
     jw_u64(w, d->images);
 }
 
-/* cost: what was charged; uncollected: what it cost beyond that. So the costs of an account add up to what left its balance. */
+/* cost: what was charged; uncollected: what it cost beyond that. So the costs of an account add up to what left its
+ * balance. */
 static void amounts(const struct ledger *l, struct json_writer *w, const struct row_daily *d) {
     jw_key(w, "cost");
     jw_fixed(w, d->cost, ledger_places(l), true);
@@ -111,10 +112,10 @@ static void write_item(const struct ledger *l, struct json_writer *w, const stru
     jw_end_object(w);
 }
 
-/* ---- lists ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------------------- */
 
-/* The newest record of an account that can have ended before `until`, by the roll-ups of that day and two before (a record is
- * committed at most a day late); 0: they do not say. */
+/* The newest record of an account that can have ended before `until`, by the roll-ups of that day and two before (a
+ * record is committed at most a day late); 0: they do not say. */
 static uint64_t account_start(struct store *s, const struct usage_query *q) {
     if (q->until_ms > ledger_wall_ms() - 2 * DAY_MS)
         return 0;
@@ -159,7 +160,8 @@ static uint64_t list_start(struct usage_reader *r, const struct usage_query *q) 
 
 enum listed { LIST_DONE, LIST_LONG /* more than max_steps were needed */, LIST_BROKEN };
 
-static enum listed list(const struct ledger *l, struct store *s, const struct usage_query *q, struct json_writer *w, uint64_t max_steps) {
+static enum listed list(const struct ledger *l, struct store *s, const struct usage_query *q, struct json_writer *w,
+                        uint64_t max_steps) {
     struct usage_reader r;
     struct usage_item u;
     uint64_t found = 0, steps = 0, last = 0;
@@ -199,13 +201,14 @@ static enum listed list(const struct ledger *l, struct store *s, const struct us
     return err != STORE_OK && err != STORE_NONE ? LIST_BROKEN : steps > max_steps ? LIST_LONG : LIST_DONE;
 }
 
-/* ---- sums -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 struct sums { const struct usage_query *q; struct rollups groups; bool failed; };
 
 static struct row_daily *group_of(struct sums *t, uint32_t account_id, uint32_t day, uint32_t model_id) {
     enum by by = t->q->by;
-    struct rollup *g = rollups_at(&t->groups, by == BY_ACCOUNT ? account_id : 0, by == BY_DAY ? day : 0, by == BY_MODEL ? model_id : 0);
+    struct rollup *g = rollups_at(&t->groups, by == BY_ACCOUNT ? account_id : 0, by == BY_DAY ? day : 0,
+                                  by == BY_MODEL ? model_id : 0);
     t->failed |= !g;
     return g ? &g->add : NULL;
 }
@@ -216,8 +219,10 @@ static void sum_item(struct sums *t, const struct usage_item *u) {
         daily_add_item(d, u);
 }
 
-/* Records whose id is in [from, to] and whose time is in [since, until) of the query. The snapshot is renewed on the way: records never change. */
-static enum store_err sum_records(struct sums *t, struct store *s, uint64_t from, uint64_t to, int64_t since_ms, int64_t until_ms) {
+/* Records whose id is in [from, to] and whose time is in [since, until) of the query. The snapshot is renewed on the
+ * way: records never change. */
+static enum store_err sum_records(struct sums *t, struct store *s, uint64_t from, uint64_t to, int64_t since_ms,
+                                  int64_t until_ms) {
     struct usage_reader r;
     struct usage_item u;
     enum store_err err = usage_open(&r, s);
@@ -245,7 +250,8 @@ static enum store_err sum_between(struct sums *t, struct store *s, int64_t since
     enum store_err err = usage_open(&r, s);
     if (err != STORE_OK)
         return err;
-    uint64_t to = until_ms < INT64_MAX - t->q->late_ms ? usage_first_committed(&r, until_ms + t->q->late_ms + 1) - 1 : usage_last_id(&r);
+    uint64_t to = until_ms < INT64_MAX - t->q->late_ms ? usage_first_committed(&r, until_ms + t->q->late_ms + 1) - 1
+                                                       : usage_last_id(&r);
     uint64_t from = usage_first_committed(&r, since_ms);
     usage_close(&r);
     return sum_records(t, s, from, to, since_ms, until_ms);
@@ -302,7 +308,8 @@ static enum store_err sum_all(struct sums *t, struct store *s) {
         return sum_between(t, s, q->since_ms, q->until_ms);
     int64_t now_ms = ledger_wall_ms(), since = q->since_ms < 0 ? 0 : q->since_ms;
     int64_t until = q->until_ms < now_ms + DAY_MS ? q->until_ms : now_ms + DAY_MS;
-    int64_t first = (since + DAY_MS - 1) / DAY_MS, end = until > 0 ? until / DAY_MS : 0; /* whole days: first … end − 1 */
+    int64_t first = (since + DAY_MS - 1) / DAY_MS,
+            end = until > 0 ? until / DAY_MS : 0; /* whole days: first … end − 1 */
     if (first >= end)
         return sum_between(t, s, since, q->until_ms);
     struct slice v;
@@ -369,7 +376,7 @@ static void write_groups(const struct ledger *l, struct json_writer *w, struct s
     jw_end_object(w);
 }
 
-/* ---- the call ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the call ---------------------------------------------------------------------------------------------------- */
 
 static void usage_job(struct reader_job *job) {
     struct usage_query q;
@@ -460,7 +467,10 @@ static bool by_argument(struct call *c, struct usage_query *q) {
     enum arg got = call_text(c, "by", 16, &by);
     if (got != ARG_OK)
         return got == ARG_ABSENT;
-    q->by = slice_is(by, "day") ? BY_DAY : slice_is(by, "model") ? BY_MODEL : slice_is(by, "account") ? BY_ACCOUNT : BY_NONE;
+    q->by = slice_is(by, "day")       ? BY_DAY
+            : slice_is(by, "model")   ? BY_MODEL
+            : slice_is(by, "account") ? BY_ACCOUNT
+                                      : BY_NONE;
     if (q->by == BY_NONE)
         call_refuse(c, "invalid_value", "by: day, model or account");
     return q->by != BY_NONE;
@@ -488,7 +498,9 @@ static bool list_in_place(struct call *c, const struct usage_query *q) {
 
 void call_usage(struct call *c) {
     struct reader_job job = { .fn = usage_job };
-    struct usage_query q = { .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms };
+    struct usage_query q = {
+        .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms
+    };
     if (!who_filter(c, &q) || !model_filter(c, &q) || !by_argument(c, &q) || !page_arguments(c, &q) ||
         call_time(c, "since", &q.since_ms) == ARG_BAD || call_time(c, "until", &q.until_ms) == ARG_BAD)
         return;

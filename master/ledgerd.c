@@ -66,7 +66,7 @@ static void on_gone(struct wire *c, int error) {
     calls_fail_all(m);
 }
 
-static _Noreturn void be_ledger(struct master *m, int channel_fd) {
+_Noreturn void ledgerd_be(struct master *m, int channel_fd) {
     struct ledger_heritage h = {
         .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd,
             .master_pid = m->pid,
@@ -100,7 +100,7 @@ void ledgerd_start(struct master *m) {
     }
     int keep[] = { fds[1], m->wake_fd, m->lock_fd };
     pid_t pid = spawn_fork(m, keep, ARRAY_LEN(keep), "tg-ledger");
-    if (pid == 0) be_ledger(m, fds[1]);
+    if (pid == 0) ledgerd_be(m, fds[1]);
     close(fds[1]);
     if (pid < 0) {
         close(fds[0]);

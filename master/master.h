@@ -104,6 +104,7 @@ void spawn_send_config(struct worker *w);
 void spawn_send_listeners(struct worker *w);
 void spawn_send_logs(struct worker *w);
 unsigned spawn_count(const struct master *m, bool with_retiring);
+unsigned spawn_clean_ranges(const struct master *m);
 
 /* ---- ledgerd.c ------------------------------------------------------------------------------------------------- */
 
@@ -122,6 +123,7 @@ struct ledgerd {
     unsigned stalled_ticks; /* heartbeats with records waiting and no tail that moved */
 };
 void ledgerd_start(struct master *m);
+_Noreturn void ledgerd_be(struct master *m, int channel_fd); /* in the child */
 void ledgerd_take_over(struct master *m, pid_t pid, int channel_fd); /* pid 0: there is none */
 void ledgerd_reaped(struct master *m, int status);
 /* The configuration in use, or, before the first is, the one that is about to be. */
@@ -337,7 +339,7 @@ struct master {
     unsigned workers_wanted;
     uint32_t last_generation;  /* of workers */
     struct back_off back_off;
-    uint64_t spawn_not_before_ns;
+    uint64_t spawn_not_before_ns, no_range_since_ns; /* the second: since when a worker waits for a clean range; 0 */
     struct timer respawn, heartbeat, watchdog, stop_deadline;
     struct resolver resolver;
     struct reload reload;

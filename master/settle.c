@@ -15,16 +15,6 @@
 
 enum { SETTLE_MS = 60000, POLL_MS = 50, QUEUE_BYTES = 32 << 20 };
 
-static _Noreturn void be_ledger(struct master *m, int channel_fd) {
-    struct ledger_heritage h = {
-        .shm = &m->shm, .state_dir = m->state_dir, .channel_fd = channel_fd, .wake_fd = m->wake_fd,
-            .master_pid = m->pid,
-        .uid = m->uid, .gid = m->gid,
-    };
-    memcpy(h.pepper, m->pepper, sizeof h.pepper);
-    ledger_main(&h);
-}
-
 struct settling { struct master *m; const struct conf *conf; struct ipc ipc; };
 
 static void send_frame(struct settling *s, uint32_t type, uint32_t id, struct slice payload, const int *fd) {
@@ -88,7 +78,7 @@ static int run_ledger(struct master *m, const struct conf *conf) {
     if (ipc_pair(fds) != 0) return -1;
     int keep[] = { fds[1], m->wake_fd, m->lock_fd };
     pid_t pid = spawn_fork(m, keep, ARRAY_LEN(keep), "tg-ledger");
-    if (pid == 0) be_ledger(m, fds[1]);
+    if (pid == 0) ledgerd_be(m, fds[1]);
     close(fds[1]);
     ipc_open(&s.ipc, fds[0], &m->pages, QUEUE_BYTES);
     if (pid > 0) ask_for_names(&s);

@@ -21,7 +21,7 @@
 enum {
     YOUNG_MS = 1000, BACK_OFF_MIN_MS = 100, BACK_OFF_MAX_MS = 10000,
     TICK_MS = 500, TICKS_HUNG = 10, /* five seconds without a turn */
-    RANGE_RETRY_MS = 20, FORK_RETRY_MS = 1000,
+    RANGE_RETRY_MS = 20, NO_RANGE_SAY_MS = 5000, FORK_RETRY_MS = 1000,
     WORKER_QUEUE_BYTES = 40 << 20 /* a whole answer of IPC_MAX_PAYLOAD fits */
 };
 
@@ -115,6 +115,12 @@ static bool clean_range(const struct master *m, uint32_t *out) {
         return true;
     }
     return false;
+}
+
+unsigned spawn_clean_ranges(const struct master *m) {
+    unsigned n = 0;
+    for (uint32_t i = 0; i < m->shm.header->max_ranges; i++) n += atomic_load(&m->shm.ranges[i].state) == RANGE_CLEAN;
+    return n;
 }
 
 /* Nobody else writes a clean range. head, tail and next_exchange_id go on from where they are (rule 4). */
@@ -218,6 +224,16 @@ void spawn_quit(struct worker *w) {
     tell(w, IPC_QUIT, SLICE(""), NULL, 0);
 }
 
+/* A range becomes clean within milliseconds, unless the ledger is away or earlier workers drain for long. */
+static void note_no_range(struct master *m) {
+    uint64_t now = events_mono_ns();
+    if (m->no_range_since_ns == 0) m->no_range_since_ns = now;
+    if (now - m->no_range_since_ns < (uint64_t)NO_RANGE_SAY_MS * 1000000u) return;
+    m->no_range_since_ns = now;
+    master_log(LOG_WARN, "a worker waits for room in shared memory: %u still drain, the ledger is %s",
+               spawn_count(m, true) - spawn_count(m, false), ledgerd_state(m));
+}
+
 static void respawn(struct timer *t) {
     spawn_reconcile(CONTAINER_OF(t, struct master, respawn));
 }
@@ -232,6 +248,8 @@ void spawn_reconcile(struct master *m) {
             wait_ms = (m->spawn_not_before_ns - now) / 1000000 + 1;
         } else {
             int rc = worker_spawn(m);
+            if (rc == -EBUSY) note_no_range(m);
+            else m->no_range_since_ns = 0;
             if (rc == 0) continue;
             wait_ms = rc == -EBUSY ? RANGE_RETRY_MS : FORK_RETRY_MS;
             if (rc == -EBUSY && !m->ledger.ready) wait_ms = TICK_MS; /* nobody cleans */

@@ -133,7 +133,7 @@ static void give_up(struct master *m, const char *why) {
     events_timer_clear(&m->events, &u->timer);
     rest_channels(m, false);
     resolve_start(m);
-    if (m->announced) notify("READY=1\nSTATUS=Serving\n");
+    if (m->announced && m->stopping == STOP_NO) notify("READY=1\nSTATUS=Serving\n");
     master_log(LOG_ERROR, "upgrade refused: %s; this server goes on", why);
     answer(m, "{\"error\":{\"code\":\"upgrade_refused\",\"message\":\"see the error log\"}}");
 }
@@ -216,6 +216,10 @@ void upgrade_request(struct master *m, int reply_fd) {
         return;
     }
     u->reply_fd = reply_fd;
+    if (spawn_clean_ranges(m) < m->workers_wanted) {
+        give_up(m, "the workers of an earlier upgrade or reload still drain, so there is no room for new ones yet");
+        return;
+    }
     u->phase = UPGRADE_PROBING;
     notify_reloading();
     fflush(NULL);

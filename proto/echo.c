@@ -1,11 +1,12 @@
 /* An OpenAI chat provider in process (contract: the `echo` upstream).
  *
- * What it answers, in this order: a quotation of the tool results when the conversation ends in one; a call of the first or the
- * chosen tool where `tools` is sent and tool_choice is not none; JSON where response_format asks for it; else the last user
- * message. The output limit is honoured at four bytes a token, stop strings and n as OpenAI does. A stream is written whole: the
- * caller decides how fast its events leave.
+ * What it answers, in this order: a quotation of the tool results when the conversation ends in one; a call of the
+ * first or the chosen tool where `tools` is sent and tool_choice is not none; JSON where response_format asks for it;
+ * else the last user message. The output limit is honoured at four bytes a token, stop strings and n as OpenAI does.
+ * A stream is written whole: the caller decides how fast its events leave.
  *
- * The request was validated before; whatever is odd in it still is ignored here. The only failure is a full buffer or arena. */
+ * The request was validated before; whatever is odd in it still is ignored here. The only failure is a full buffer or
+ * arena. */
 #include "proto/echo.h"
 
 #include "proto/base/crypto.h"
@@ -129,7 +130,8 @@ static void apply_limits(const struct json *j, struct arena *arena, struct answe
         for (int t = json_first(j, stop); t >= 0; t = json_next(j, stop, t))
             a->text = cut_at_stop(a->text, json_str(j, t, arena));
     uint64_t limit;
-    if (!json_u64(j, json_get(j, 0, "max_completion_tokens"), &limit) && !json_u64(j, json_get(j, 0, "max_tokens"), &limit))
+    if (!json_u64(j, json_get(j, 0, "max_completion_tokens"), &limit) &&
+        !json_u64(j, json_get(j, 0, "max_tokens"), &limit))
         return;
     if (limit < a->text.len / BYTES_PER_TOKEN + 1 && limit * BYTES_PER_TOKEN < a->text.len) {
         a->text = cut(a->text, (size_t)limit * BYTES_PER_TOKEN);
@@ -276,7 +278,8 @@ static void write_whole(struct json_writer *w, const struct answer *a) {
 
 enum piece { PIECE_ROLE, PIECE_CALL, PIECE_PART, PIECE_FINISH };
 
-static void write_delta(struct json_writer *w, const struct answer *a, enum piece piece, uint64_t choice, struct slice part) {
+static void write_delta(struct json_writer *w, const struct answer *a, enum piece piece, uint64_t choice,
+                        struct slice part) {
     jw_object(w);
     if (piece == PIECE_ROLE) {
         jw_key(w, "role");
@@ -308,7 +311,8 @@ static void write_delta(struct json_writer *w, const struct answer *a, enum piec
     jw_end_object(w);
 }
 
-static bool write_chunk(struct buf *out, const struct answer *a, enum piece piece, uint64_t choice, struct slice part, bool usage) {
+static bool write_chunk(struct buf *out, const struct answer *a, enum piece piece, uint64_t choice, struct slice part,
+                        bool usage) {
     struct json_writer w;
     buf_append(out, "data: ", 6);
     jw_init(&w, out);
@@ -339,7 +343,8 @@ static bool write_chunk(struct buf *out, const struct answer *a, enum piece piec
     return buf_append(out, "\n\n", 2) && !w.failed;
 }
 
-/* The next word with the white space behind it; at least `least` bytes, so that a long text does not become countless chunks. */
+/* The next word with the white space behind it; at least `least` bytes, so that a long text does not become countless
+ * chunks. */
 static struct slice next_word(struct slice rest, size_t least) {
     size_t n = least < rest.len ? least : rest.len;
     while (n < rest.len && rest.ptr[n] != ' ' && rest.ptr[n] != '\n' && rest.ptr[n] != ',')

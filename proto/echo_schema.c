@@ -1,8 +1,9 @@
 /* A value that satisfies a JSON Schema, as small as it may be: what the echo upstream answers with where a tool or a
  * response_format asks for structure.
  *
- * The schema is a stranger's: recursion, items and lengths are bounded (struct sampler), and a schema that contradicts itself
- * gets a value that satisfies as much of it as was read first. Nothing here fails but the buffer. */
+ * The schema is a stranger's: recursion, items and lengths are bounded (struct sampler), and a schema that
+ * contradicts itself gets a value that satisfies as much of it as was read first. Nothing here fails but the buffer.
+ */
 #include "proto/echo.h"
 
 enum { MAX_DEPTH = 32, MAX_VALUES = 4096, MAX_ITEMS = 64, MAX_STRING = 1024 };
@@ -71,8 +72,8 @@ static uint64_t bound(const struct sampler *s, int schema, const char *name, uin
     return v < most ? v : most;
 }
 
-/* Numbers are chosen as integers, which satisfy both `integer` and `number`; a fraction is needed only where the bounds leave no
- * integer between them, and then the minimum itself (or the maximum) serves as it is spelt. */
+/* Numbers are chosen as integers, which satisfy both `integer` and `number`; a fraction is needed only where the
+ * bounds leave no integer between them, and then the minimum itself (or the maximum) serves as it is spelt. */
 static void sample_number(struct sampler *s, int schema) {
     int min = json_get(s->j, schema, "minimum"), max = json_get(s->j, schema, "maximum");
     int over = json_get(s->j, schema, "exclusiveMinimum"), under = json_get(s->j, schema, "exclusiveMaximum");
@@ -103,10 +104,18 @@ static void sample_number(struct sampler *s, int schema) {
 }
 
 static void sample_string(struct sampler *s, int schema) {
-    static const struct { const char *format, *text; } formats[] = {
-        { "date-time", "2025-01-01T00:00:00Z" }, { "date", "2025-01-01" }, { "time", "00:00:00Z" }, { "duration", "PT1S" },
-        { "email", "echo@example.com" }, { "hostname", "example.com" }, { "ipv4", "192.0.2.1" }, { "ipv6", "2001:db8::1" },
-        { "uri", "https://example.com/" }, { "uuid", "00000000-0000-4000-8000-000000000000" },
+    static const struct { const char *format, *text;
+    } formats[] = {
+        { "date-time", "2025-01-01T00:00:00Z" },
+        { "date", "2025-01-01" },
+        { "time", "00:00:00Z" },
+        { "duration", "PT1S" },
+        { "email", "echo@example.com" },
+        { "hostname", "example.com" },
+        { "ipv4", "192.0.2.1" },
+        { "ipv6", "2001:db8::1" },
+        { "uri", "https://example.com/" },
+        { "uuid", "00000000-0000-4000-8000-000000000000" },
     };
     int format = json_get(s->j, schema, "format");
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
@@ -114,7 +123,8 @@ static void sample_string(struct sampler *s, int schema) {
             jw_cstr(&s->w, formats[i].text);
             return;
         }
-    uint64_t least = bound(s, schema, "minLength", 0, MAX_STRING), most = bound(s, schema, "maxLength", MAX_STRING, MAX_STRING);
+    uint64_t least = bound(s, schema, "minLength", 0, MAX_STRING),
+             most = bound(s, schema, "maxLength", MAX_STRING, MAX_STRING);
     uint64_t n = least > 4 ? least : 4;
     if (n > most)
         n = most;

@@ -1,7 +1,8 @@
 /* Requests in the neutral form: building, settling, and what writers of several dialects need alike.
  *
- * Everything lies in the request's arena. Memory that runs out makes builders return NULL and the arena's overflow sticky; who
- * reads or writes a request checks that flag once at the end. A request that no target could serve is refused in ir_settle. */
+ * Everything lies in the request's arena. Memory that runs out makes builders return NULL and the arena's overflow
+ * sticky; who reads or writes a request checks that flag once at the end. A request that no target could serve is
+ * refused in ir_settle. */
 #include "proto/ir.h"
 
 /* ---- carriers ----
@@ -12,15 +13,16 @@ enum { HEAD_LEN = sizeof carrier_head - 1, TAG_LEN = HEAD_LEN + 2 + 8 + 1 };
 static const char maker_letters[] = "crag", kind_letters[] = "-sxc";
 
 struct slice ir_carrier(struct arena *arena, const struct ir_blob *b) {
-    return arena_printf(arena, "%s%c%c%08x.%.*s", carrier_head, maker_letters[b->maker], kind_letters[b->kind], b->origin,
-                        SLICE_ARG(b->data));
+    return arena_printf(arena, "%s%c%c%08x.%.*s", carrier_head, maker_letters[b->maker], kind_letters[b->kind],
+                        b->origin, SLICE_ARG(b->data));
 }
 
 struct ir_blob ir_blob_of(struct slice s, enum ir_blob_kind kind, enum ir_dialect own) {
     struct ir_blob b = { kind, own, 0, s };
     if (s.len < TAG_LEN || memcmp(s.ptr, carrier_head, HEAD_LEN) != 0 || s.ptr[TAG_LEN - 1] != '.')
         return b;
-    const char *m = memchr(maker_letters, s.ptr[HEAD_LEN], IR_DIALECTS), *k = memchr(kind_letters, s.ptr[HEAD_LEN + 1], 4);
+    const char *m = memchr(maker_letters, s.ptr[HEAD_LEN], IR_DIALECTS),
+               *k = memchr(kind_letters, s.ptr[HEAD_LEN + 1], 4);
     uint32_t origin = 0;
     for (int i = HEAD_LEN + 2; i < TAG_LEN - 1; i++) {
         static const char hex[] = "0123456789abcdef";
@@ -42,7 +44,9 @@ bool ir_has_carrier(struct slice text) {
 /* ---- small words ---- */
 
 bool ir_refuse(struct ir_fault *f, const char *code, struct slice param, struct slice message) {
-    *f = (struct ir_fault){ .status = 400, .blame = IR_BLAME_CLIENT, .code = slice_str(code), .param = param, .message = message };
+    *f = (struct ir_fault){
+        .status = 400, .blame = IR_BLAME_CLIENT, .code = slice_str(code), .param = param, .message = message
+    };
     return false;
 }
 
@@ -59,25 +63,31 @@ void ir_drop(struct ir_dropped *d, struct slice name) {
 }
 
 struct slice ir_member(const struct ir_request *r, const char *name) {
-    static const struct { const char *name, *in[IR_DIALECTS]; } words[] = {
-        { "limit", { "max_completion_tokens", "max_output_tokens", "max_tokens", "generationConfig.maxOutputTokens" } },
+    static const struct { const char *name, *in[IR_DIALECTS];
+    } words[] = {
+        { "limit",
+          { "max_completion_tokens", "max_output_tokens", "max_tokens", "generationConfig.maxOutputTokens" } },
         { "temperature", { "temperature", "temperature", "temperature", "generationConfig.temperature" } },
         { "top_p", { "top_p", "top_p", "top_p", "generationConfig.topP" } },
         { "top_k", { "top_k", "top_k", "top_k", "generationConfig.topK" } },
         { "seed", { "seed", "seed", "seed", "generationConfig.seed" } },
-        { "presence_penalty", { "presence_penalty", "presence_penalty", "presence_penalty", "generationConfig.presencePenalty" } },
-        { "frequency_penalty", { "frequency_penalty", "frequency_penalty", "frequency_penalty", "generationConfig.frequencyPenalty" } },
+        { "presence_penalty",
+          { "presence_penalty", "presence_penalty", "presence_penalty", "generationConfig.presencePenalty" } },
+        { "frequency_penalty",
+          { "frequency_penalty", "frequency_penalty", "frequency_penalty", "generationConfig.frequencyPenalty" } },
         { "stop", { "stop", "stop", "stop_sequences", "generationConfig.stopSequences" } },
         { "n", { "n", "n", "n", "generationConfig.candidateCount" } },
         { "logprobs", { "logprobs", "top_logprobs", "logprobs", "generationConfig.responseLogprobs" } },
         { "audio", { "modalities", "modalities", "modalities", "generationConfig.responseModalities" } },
-        { "format", { "response_format", "text.format", "output_config.format", "generationConfig.responseMimeType" } },
+        { "format",
+          { "response_format", "text.format", "output_config.format", "generationConfig.responseMimeType" } },
         { "effort", { "reasoning_effort", "reasoning", "thinking", "generationConfig.thinkingConfig" } },
         { "user", { "user", "user", "metadata", "user" } },
         { "service_tier", { "service_tier", "service_tier", "service_tier", "serviceTier" } },
         { "tools", { "tools", "tools", "tools", "tools" } },
         { "choice", { "tool_choice", "tool_choice", "tool_choice", "toolConfig" } },
-        { "parallel", { "parallel_tool_calls", "parallel_tool_calls", "tool_choice.disable_parallel_tool_use", "toolConfig" } },
+        { "parallel",
+          { "parallel_tool_calls", "parallel_tool_calls", "tool_choice.disable_parallel_tool_use", "toolConfig" } },
         { "cache_key", { "prompt_cache_key", "prompt_cache_key", "prompt_cache_key", "prompt_cache_key" } },
         { "cache", { "prompt_cache_breakpoint", "prompt_cache_breakpoint", "cache_control", "cachedContent" } },
         { "turns", { "messages", "input", "messages", "contents" } },
@@ -110,10 +120,16 @@ bool ir_allowed(const struct ir_target *t, const char *name) {
 }
 
 /* Default bands; a model's own come with the target. */
-static const struct { const char *name; uint64_t budget; } efforts[] = {
-    [IR_EFFORT_UNSET] = { "", 0 },          [IR_EFFORT_NONE] = { "none", 0 },     [IR_EFFORT_MINIMAL] = { "minimal", 1024 },
-    [IR_EFFORT_LOW] = { "low", 2048 },      [IR_EFFORT_MEDIUM] = { "medium", 8192 }, [IR_EFFORT_HIGH] = { "high", 16384 },
-    [IR_EFFORT_XHIGH] = { "xhigh", 24576 }, [IR_EFFORT_MAX] = { "max", 32000 },
+static const struct { const char *name; uint64_t budget;
+} efforts[] = {
+    [IR_EFFORT_UNSET] = { "", 0 },
+    [IR_EFFORT_NONE] = { "none", 0 },
+    [IR_EFFORT_MINIMAL] = { "minimal", 1024 },
+    [IR_EFFORT_LOW] = { "low", 2048 },
+    [IR_EFFORT_MEDIUM] = { "medium", 8192 },
+    [IR_EFFORT_HIGH] = { "high", 16384 },
+    [IR_EFFORT_XHIGH] = { "xhigh", 24576 },
+    [IR_EFFORT_MAX] = { "max", 32000 },
 };
 
 const char *ir_effort_name(enum ir_effort e) {
@@ -161,7 +177,8 @@ struct ir_turn *ir_add_turn(struct ir_request *r, enum ir_role role) {
     return t;
 }
 
-/* Appends node to a list whose first member remembers the last: a hostile list of a million members costs a million steps. */
+/* Appends node to a list whose first member remembers the last: a hostile list of a million members costs a million
+ * steps. */
 #define APPEND(list, node) \
     do { \
         if (*(list)) \
@@ -293,10 +310,12 @@ bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dr
     for (const struct ir_tool *t = r->tools; t; t = t->next) {
         if (t->kind != IR_HOSTED || (taken && slice_is(t->name, taken)))
             continue;
-        bool forced = (r->choice == IR_CHOICE_ONE && ir_chosen(r, t->name)) || (r->choice == IR_CHOICE_REQUIRED && !functions);
+        bool forced = (r->choice == IR_CHOICE_ONE && ir_chosen(r, t->name)) ||
+                      (r->choice == IR_CHOICE_REQUIRED && !functions);
         if (!functions || forced)
-            return ir_refuse(f, "unsupported_parameter", arena_printf(r->arena, "tools[%u]", t->index),
-                             arena_printf(r->arena, "The tool %.*s is not available with this model.", SLICE_ARG(t->name)));
+            return ir_refuse(
+                f, "unsupported_parameter", arena_printf(r->arena, "tools[%u]", t->index),
+                arena_printf(r->arena, "The tool %.*s is not available with this model.", SLICE_ARG(t->name)));
         ir_drop(d, arena_printf(r->arena, "tools.%.*s", SLICE_ARG(t->name)));
     }
     return true;
@@ -386,6 +405,7 @@ bool ir_call_object(struct ir_request *r, const struct ir_part *call, struct sli
     }
     if (ir_args_object(r->arena, call->text, object))
         return true;
-    return ir_refuse(f, "invalid_value", call->id, arena_printf(r->arena, "The arguments of the call %.*s are not a JSON object.",
-                                                                SLICE_ARG(call->id)));
+    return ir_refuse(
+        f, "invalid_value", call->id,
+        arena_printf(r->arena, "The arguments of the call %.*s are not a JSON object.", SLICE_ARG(call->id)));
 }

@@ -1,7 +1,9 @@
-/* The neutral form between dialects: what a conversation is (struct ir_request) and what an answer says (struct ir_event).
+/* The neutral form between dialects: what a conversation is (struct ir_request) and what an answer says (struct
+ * ir_event).
  *
- * Each dialect reads into it and writes from it; none knows another. Slices borrow from the text that was read or lie in the
- * arena that was handed in. Numbers keep the spelling of the client (slices), JSON that is only carried keeps its bytes. */
+ * Each dialect reads into it and writes from it; none knows another. Slices borrow from the text that was read or lie
+ * in the arena that was handed in. Numbers keep the spelling of the client (slices), JSON that is only carried keeps
+ * its bytes. */
 #ifndef TG_IR_H
 #define TG_IR_H
 
@@ -13,8 +15,9 @@ enum ir_dialect { IR_OPENAI, IR_RESPONSES, IR_ANTHROPIC, IR_GEMINI, IR_DIALECTS 
 
 /* ---- what a provider binds to itself ---- */
 
-/* A signature, encrypted reasoning, or anything else a provider wants back byte for byte. `maker` is the dialect whose bytes
- * data are, origin the upstream's permanent id: it goes back to exactly that one and is left out elsewhere. */
+/* A signature, encrypted reasoning, or anything else a provider wants back byte for byte. `maker` is the dialect
+ * whose bytes data are, origin the upstream's permanent id: it goes back to exactly that one and is left out
+ * elsewhere. */
 enum ir_blob_kind {
     IR_BLOB_NONE,
     IR_BLOB_SIGNATURE, /* signs the reasoning text it stands with, or stands for it (encrypted reasoning) */
@@ -31,7 +34,8 @@ struct ir_blob {
 struct slice ir_carrier(struct arena *arena, const struct ir_blob *blob);
 /* The other way. What is no carrier is the reading dialect's own: kind, maker `own`, origin 0, data all of it. */
 struct ir_blob ir_blob_of(struct slice carrier, enum ir_blob_kind kind, enum ir_dialect own);
-/* Whether the text (a whole request body) holds a carrier: then even a request for its own dialect must be translated. */
+/* Whether the text (a whole request body) holds a carrier: then even a request for its own dialect must be
+ * translated. */
 bool ir_has_carrier(struct slice text);
 /* Whether the blob may go to that upstream. A client's own blob (origin 0) never passes a translation. */
 static inline bool ir_blob_fits(const struct ir_blob *b, enum ir_dialect maker, uint32_t origin) {
@@ -66,7 +70,8 @@ struct ir_part {
 
 enum ir_role { IR_SYSTEM, IR_USER, IR_ASSISTANT };
 
-/* Tool results stand in user turns. After ir_settle no two neighbours have the same role, and results come first in a turn. */
+/* Tool results stand in user turns. After ir_settle no two neighbours have the same role, and results come first in a
+ * turn. */
 struct ir_turn {
     struct ir_turn *next;
     enum ir_role role;
@@ -96,7 +101,8 @@ enum ir_tri { IR_UNSET, IR_NO, IR_YES };
 
 struct ir_text { struct ir_text *next, *tail; struct slice text; };
 
-/* A member that the neutral form has no place for. It only tunes: a writer that knows it carries it, the others drop it and say so. */
+/* A member that the neutral form has no place for. It only tunes: a writer that knows it carries it, the others drop
+ * it and say so. */
 struct ir_extra { struct ir_extra *next, *tail; struct slice name, raw; };
 
 struct ir_request {
@@ -115,7 +121,8 @@ struct ir_request {
     bool has_limit;
     uint64_t limit;
     uint64_t n;                /* at least 1 */
-    struct slice temperature, top_p, top_k, seed, presence_penalty, frequency_penalty; /* numbers as spelt; empty: absent */
+    struct slice temperature, top_p, top_k, seed, presence_penalty,
+        frequency_penalty; /* numbers as spelt; empty: absent */
     struct ir_text *stop;
     bool logprobs;
     struct slice top_logprobs;
@@ -216,29 +223,32 @@ void ir_add_echo(struct ir_request *r, const struct json *j, int key);
 /* An extra without a value: something that was left out already, to be reported as dropped. */
 void ir_note(struct ir_request *r, struct slice name);
 
-/* After a reader: joins neighbours of one role, puts results first, drops empty texts and turns, gives results the names of
- * their calls and calls the blobs that stood before them, and refuses calls without a result, results without a call, and a
- * conversation without a turn. */
+/* After a reader: joins neighbours of one role, puts results first, drops empty texts and turns, gives results the
+ * names of their calls and calls the blobs that stood before them, and refuses calls without a result, results
+ * without a call, and a conversation without a turn. */
 bool ir_settle(struct ir_request *r, struct ir_fault *f);
 /* data: URL → media type and base64 without line breaks (in the arena); false: not one. */
 bool ir_data_url(struct arena *arena, struct slice url, struct slice *media_type, struct slice *data);
 /* The tool with that name (as the client knows it), or as it was sent. */
 struct ir_tool *ir_tool_named(const struct ir_request *r, struct slice name);
 struct ir_tool *ir_tool_sent(const struct ir_request *r, struct slice sent);
-/* The name to send for a tool, and for calls of it in the history: where the target takes only [A-Za-z0-9_-] up to max_len bytes,
- * another one is made and kept in the tool. */
+/* The name to send for a tool, and for calls of it in the history: where the target takes only [A-Za-z0-9_-] up to
+ * max_len bytes, another one is made and kept in the tool. */
 struct slice ir_sent_name(struct ir_request *r, struct slice name, size_t max_len, const char *also_allowed);
 /* Whether one of a subset choice's (or the one chosen) names is this; true for the other choices. */
 bool ir_chosen(const struct ir_request *r, struct slice name);
 /* Functions and custom tools offered, after a subset is applied by the writer. */
 bool ir_has_functions(const struct ir_request *r);
-/* Hosted tools: dropped and reported where functions stand beside them and none is forced; else refused. `taken` names one kind
- * that the writer carries itself, or NULL. */
+/* Hosted tools: dropped and reported where functions stand beside them and none is forced; else refused. `taken`
+ * names one kind that the writer carries itself, or NULL. */
 bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f);
 /* The arguments of a call in the history as a JSON object: empty → {}; what is no object is refused. */
 bool ir_call_object(struct ir_request *r, const struct ir_part *call, struct slice *object, struct ir_fault *f);
 /* All text of a list of parts, joined by `between`; a slice of the part where there is one. */
 struct slice ir_join_text(struct arena *arena, const struct ir_part *parts, const char *between);
+
+/* About how many input tokens a request is at a provider of that dialect, for counting; never for billing. */
+uint64_t ir_estimate_tokens(const struct ir_request *r, enum ir_dialect upstream);
 
 /* ---- answers ---- */
 
@@ -255,18 +265,30 @@ enum ir_stop {
     IR_STOP_REFUSAL, IR_STOP_PAUSE, IR_STOP_MODEL_ERROR
 };
 
-/* Order in each choice: START first; then blocks, one after the other, never mixed: runs of TEXT, of REFUSAL; REASONING…
- * REASONING_END; CALL, ARGS…, CALL_END; IMAGE; CITATION (of the text just before). Then FINISH. USAGE anywhere: the last one
- * seen stands as a whole. ERROR ends all. */
+/* Order in each choice: START first; then blocks, one after the other, never mixed: runs of TEXT, of REFUSAL;
+ * REASONING… REASONING_END; CALL, ARGS…, CALL_END; IMAGE; CITATION (of the text just before). Then FINISH. USAGE
+ * anywhere: the last one seen stands as a whole. ERROR ends all. */
 enum ir_event_kind {
-    IR_EV_START, IR_EV_TEXT, IR_EV_REFUSAL, IR_EV_REASONING, IR_EV_REASONING_END, IR_EV_CALL, IR_EV_ARGS, IR_EV_CALL_END,
-    IR_EV_IMAGE, IR_EV_CITATION, IR_EV_USAGE, IR_EV_FINISH, IR_EV_ERROR
+    IR_EV_START,
+    IR_EV_TEXT,
+    IR_EV_REFUSAL,
+    IR_EV_REASONING,
+    IR_EV_REASONING_END,
+    IR_EV_CALL,
+    IR_EV_ARGS,
+    IR_EV_CALL_END,
+    IR_EV_IMAGE,
+    IR_EV_CITATION,
+    IR_EV_USAGE,
+    IR_EV_FINISH,
+    IR_EV_ERROR
 };
 
 struct ir_event {
     enum ir_event_kind kind;
     uint32_t choice;
-    struct slice text;       /* TEXT, REFUSAL, REASONING, ARGS: what is added; FINISH: the stop string, if known; CITATION: cited text */
+    struct slice text; /* TEXT, REFUSAL, REASONING, ARGS: what is added; FINISH: the stop string, if known; CITATION:
+                          cited text */
     struct slice id, name;   /* START: the provider's id, model; CALL: id (may be empty), name; CITATION: url, title */
     struct slice media_type, data; /* IMAGE */
     struct ir_blob blob;     /* REASONING_END, CALL */
@@ -288,7 +310,11 @@ static inline bool ir_put(struct ir_sink *s, const struct ir_event *ev) { return
 
 /* An answer folded from events: what a whole body is written from. */
 enum ir_block_kind { IR_BLOCK_TEXT, IR_BLOCK_REFUSAL, IR_BLOCK_REASONING, IR_BLOCK_CALL, IR_BLOCK_IMAGE };
-struct ir_citation { struct ir_citation *next; struct slice url, title, text; size_t start, end; /* characters of the block */ };
+struct ir_citation {
+    struct ir_citation *next;
+    struct slice url, title, text;
+    size_t start, end; /* characters of the block */
+};
 struct ir_block {
     struct ir_block *next;
     enum ir_block_kind kind;
@@ -328,10 +354,11 @@ struct ir_counts {
     uint64_t output, reasoning, audio_out, image_out;                        /* parts of output, which is all of it */
 };
 static inline struct ir_counts ir_counts_absent(void) {
-    return (struct ir_counts){ IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT,
-                               IR_ABSENT };
+    return (struct ir_counts){ IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT,
+                               IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT, IR_ABSENT };
 }
-/* Disjoint meters; parts that exceed their whole are clamped (and set u->conflict). cache_write holds all writes, the 1h ones too. */
+/* Disjoint meters; parts that exceed their whole are clamped (and set u->conflict). cache_write holds all writes, the
+ * 1h ones too. */
 void ir_usage_from(struct ir_usage *u, const struct ir_counts *c);
 static inline uint64_t ir_writes(const struct ir_usage *u) {
     return u->meters.n[METER_CACHE_WRITE] + u->meters.n[METER_CACHE_WRITE_1H];

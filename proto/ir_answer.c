@@ -59,7 +59,8 @@ static bool append(struct ir_answer *a, struct ir_block *b, struct slice s) {
     return true;
 }
 
-static bool add_run(struct ir_answer *a, struct ir_choice_answer *c, enum ir_block_kind kind, const struct ir_event *ev) {
+static bool add_run(struct ir_answer *a, struct ir_choice_answer *c, enum ir_block_kind kind,
+                    const struct ir_event *ev) {
     struct ir_block *b = c->last;
     if (!b || b->kind != kind || b->closed)
         b = add_block(a, c, kind);
@@ -171,7 +172,8 @@ static uint64_t part(uint64_t count, uint64_t *whole, bool *conflict) {
 
 void ir_usage_from(struct ir_usage *u, const struct ir_counts *c) {
     uint64_t in = c->input == IR_ABSENT ? 0 : c->input, out = c->output == IR_ABSENT ? 0 : c->output;
-    uint64_t writes = c->cache_write == IR_ABSENT ? 0 : c->cache_write, long_writes = c->cache_write_1h == IR_ABSENT ? 0 : c->cache_write_1h;
+    uint64_t writes = c->cache_write == IR_ABSENT ? 0 : c->cache_write,
+             long_writes = c->cache_write_1h == IR_ABSENT ? 0 : c->cache_write_1h;
     struct meters *m = &u->meters;
     u->seen = true;
     u->conflict = false;

@@ -1,17 +1,18 @@
-/* The neutral form as text, one line a thing: what tests compare and people read. Strings are JSON strings; what is absent is
- * not written. The form is stable: golden files depend on it. */
+/* The neutral form as text, one line a thing: what tests compare and people read. Strings are JSON strings; what is
+ * absent is not written. The form is stable: golden files depend on it. */
 #include "proto/ir.h"
 
-static const char *const stop_names[] = { "unknown", "end", "string", "limit", "context", "tools", "filter", "refusal", "pause",
-                                          "model-error" };
+static const char *const stop_names[] = { "unknown", "end",    "string",  "limit", "context",
+                                          "tools",   "filter", "refusal", "pause", "model-error" };
 static const char *const dialect_names[] = { "openai", "responses", "anthropic", "gemini" };
-static const char *const part_names[] = { "text", "refusal", "reasoning", "image", "audio", "video", "file", "call", "result" };
+static const char *const part_names[] = { "text",  "refusal", "reasoning", "image", "audio",
+                                          "video", "file",    "call",      "result" };
 static const char *const role_names[] = { "system", "user", "assistant" };
 static const char *const choice_names[] = { "", "auto", "none", "required", "one", "subset" };
 static const char *const blob_names[] = { "", "signature", "redacted", "call" };
 static const char *const meter_names[METER_COUNT] = {
-    "input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input", "output", "reasoning", "audio_output",
-    "image_output", "images",
+    "input",  "cached_input", "cache_write",  "cache_write_1h", "audio_input", "image_input",
+    "output", "reasoning",    "audio_output", "image_output",   "images",
 };
 
 const char *ir_stop_name(enum ir_stop stop) {
@@ -120,7 +121,8 @@ static void put_settings(struct buf *out, const struct ir_request *r) {
     if (r->format == IR_FORMAT_JSON)
         put(out, "format json\n");
     if (r->format == IR_FORMAT_SCHEMA)
-        buf_printf(out, "format schema %.*s%s %.*s\n", SLICE_ARG(r->schema_name), r->schema_strict ? " strict" : "", SLICE_ARG(r->schema));
+        buf_printf(out, "format schema %.*s%s %.*s\n", SLICE_ARG(r->schema_name), r->schema_strict ? " strict" : "",
+                   SLICE_ARG(r->schema));
     if (r->effort != IR_EFFORT_UNSET)
         buf_printf(out, "effort %s\n", ir_effort_name(r->effort));
     if (r->has_budget)
@@ -136,8 +138,8 @@ static void put_settings(struct buf *out, const struct ir_request *r) {
 }
 
 void ir_dump_request(const struct ir_request *r, struct buf *out) {
-    buf_printf(out, "request %.*s%s%s%s\n", SLICE_ARG(r->model), r->stream ? " stream" : "", r->wants_usage ? " usage" : "",
-               r->as_array ? " array" : "");
+    buf_printf(out, "request %.*s%s%s%s\n", SLICE_ARG(r->model), r->stream ? " stream" : "",
+               r->wants_usage ? " usage" : "", r->as_array ? " array" : "");
     put_settings(out, r);
     put_tools(out, r);
     for (const struct ir_turn *t = r->turns; t; t = t->next) {
@@ -159,8 +161,9 @@ void ir_dump_usage(const struct ir_usage *u, struct buf *out) {
 }
 
 void ir_dump_event(const struct ir_event *ev, struct buf *out) {
-    static const char *const names[] = { "start", "text", "refusal", "reasoning", "reasoning-end", "call", "args", "call-end",
-                                         "image", "citation", "usage", "finish", "error" };
+    static const char *const names[] = { "start", "text",   "refusal",  "reasoning", "reasoning-end",
+                                         "call",  "args",   "call-end", "image",     "citation",
+                                         "usage", "finish", "error" };
     if (ev->kind == IR_EV_USAGE) {
         ir_dump_usage(ev->usage, out);
         return;

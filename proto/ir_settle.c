@@ -1,9 +1,10 @@
-/* A request as a reader left it made into what writers may rely on: turns alternate, results come first in theirs, every call has
- * its one result, and blobs stand where they belong. The only failures are conversations that no provider would take. */
+/* A request as a reader left it made into what writers may rely on: turns alternate, results come first in theirs,
+ * every call has its one result, and blobs stand where they belong. The only failures are conversations that no
+ * provider would take. */
 #include "proto/ir.h"
 
-/* A blob of kind IR_BLOB_CALL that stood before a call as reasoning of its own (clients whose calls can hold none) goes back on
- * the call. The emptied reasoning part disappears with the other empty ones. */
+/* A blob of kind IR_BLOB_CALL that stood before a call as reasoning of its own (clients whose calls can hold none)
+ * goes back on the call. The emptied reasoning part disappears with the other empty ones. */
 static void place_call_blobs(struct ir_turn *t) {
     struct ir_part *waiting = NULL;
     for (struct ir_part *p = t->parts; p; p = p->next) {
@@ -91,8 +92,8 @@ static struct ir_part *find(const struct ir_turn *t, enum ir_part_kind kind, str
     return NULL;
 }
 
-static bool match_turn(struct ir_request *r, struct ir_turn *t, const struct ir_turn *before, const struct ir_turn *after,
-                       struct ir_fault *f) {
+static bool match_turn(struct ir_request *r, struct ir_turn *t, const struct ir_turn *before,
+                       const struct ir_turn *after, struct ir_fault *f) {
     struct ir_part *at_result = NULL, *at_call = NULL;
     uint32_t count = 0;
     for (struct ir_part *p = t->parts; p; p = p->next) {
@@ -103,7 +104,8 @@ static bool match_turn(struct ir_request *r, struct ir_turn *t, const struct ir_
         if (p->kind == IR_CALL) {
             if (!find(after, IR_RESULT, p->id, &at_result))
                 return ir_refuse(f, "invalid_value", p->id,
-                                 arena_printf(r->arena, "The tool call %.*s has no result in the message that follows it.",
+                                 arena_printf(r->arena,
+                                              "The tool call %.*s has no result in the message that follows it.",
                                               SLICE_ARG(p->id)));
             continue;
         }
@@ -135,8 +137,8 @@ static bool match_calls(struct ir_request *r, struct ir_fault *f) {
     return true;
 }
 
-/* System turns in the middle would part a call from its result: joined neighbours see through them, so nothing moves. But two
- * user turns around a system turn stay two. */
+/* System turns in the middle would part a call from its result: joined neighbours see through them, so nothing moves.
+ * But two user turns around a system turn stay two. */
 bool ir_settle(struct ir_request *r, struct ir_fault *f) {
     static const char *const empty_names[] = { "messages", "input", "messages", "contents" };
     if (r->n == 0)

@@ -1,6 +1,6 @@
-/* Counters: declared once here; the struct, /metrics, tollctl and the docs are made from the table. A stripe a worker range:
- * its owner adds with plain relaxed stores, any process sums the stripes. X(name, kind, "one sentence"): kind COUNTER or GAUGE.
- * Floats are seconds, not money. */
+/* Counters: declared once here; the struct, /metrics, tollctl and the docs are made from the table. A stripe a worker
+ * range: its owner adds with plain relaxed stores, any process sums the stripes. X(name, kind, "one sentence"): kind
+ * COUNTER or GAUGE. Floats are seconds, not money. */
 #ifndef TG_COUNTERS_H
 #define TG_COUNTERS_H
 
@@ -51,7 +51,9 @@ extern const struct counter_info counter_infos[];
 extern const unsigned counter_count;
 
 /* Owner only: no locked instruction. */
-#define COUNT(c, name, n) atomic_store_explicit(&(c)->name, atomic_load_explicit(&(c)->name, memory_order_relaxed) + (uint64_t)(n), memory_order_relaxed)
+#define COUNT(c, name, n) \
+    atomic_store_explicit(&(c)->name, atomic_load_explicit(&(c)->name, memory_order_relaxed) + (uint64_t)(n), \
+                          memory_order_relaxed)
 
 /* Per (model, upstream): label values come from the configuration only. Histogram bounds: counters.c. */
 enum { SERIES_DURATION_BUCKETS = 14, SERIES_TTFB_BUCKETS = 16, SERIES_TOKEN_BUCKETS = 14 };
@@ -62,7 +64,8 @@ struct series {
     _Atomic uint64_t duration[SERIES_DURATION_BUCKETS + 1], ttfb[SERIES_TTFB_BUCKETS + 1];
     _Atomic uint64_t input_hist[SERIES_TOKEN_BUCKETS + 1], output_hist[SERIES_TOKEN_BUCKETS + 1];
 };
-extern const double series_duration_bounds_s[SERIES_DURATION_BUCKETS]; /* OpenTelemetry's for gen_ai.server.request.duration */
+extern const double
+    series_duration_bounds_s[SERIES_DURATION_BUCKETS]; /* OpenTelemetry's for gen_ai.server.request.duration */
 extern const double series_ttfb_bounds_s[SERIES_TTFB_BUCKETS];
 extern const uint64_t series_token_bounds[SERIES_TOKEN_BUCKETS];       /* 1, 4, 16, … 67108864 */
 

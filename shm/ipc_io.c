@@ -1,10 +1,11 @@
 /* proto/ipc.h's frames over SOCK_SEQPACKET pairs.
  *
- * A frame is sent at once while the socket takes it; what it does not take is copied to a queue that has a ceiling, and ipc_flush sends
- * on when the socket is writable again. Frames never overtake each other. Descriptors ride on a frame's first packet; a queued frame
- * owns duplicates of them. Fragments (IPC_MORE) are put together by (type, id, origin); what a peer may leave unfinished is bounded in
- * number and in bytes, because a worker is not trusted.
- * Failures: -EPIPE when the peer is gone, -EPROTO when it sends what no frame is (the caller closes), -ENOMEM. Nothing here is fatal. */
+ * A frame is sent at once while the socket takes it; what it does not take is copied to a queue that has a ceiling,
+ * and ipc_flush sends on when the socket is writable again. Frames never overtake each other. Descriptors ride on a
+ * frame's first packet; a queued frame owns duplicates of them. Fragments (IPC_MORE) are put together by (type, id,
+ * origin); what a peer may leave unfinished is bounded in number and in bytes, because a worker is not trusted.
+ * Failures: -EPIPE when the peer is gone, -EPROTO when it sends what no frame is (the caller closes), -ENOMEM.
+ * Nothing here is fatal. */
 #include "shm/ipc_io.h"
 
 #include <errno.h>
@@ -87,7 +88,8 @@ void ipc_close(struct ipc *c) {
 }
 
 /* One packet of at most IPC_CHUNK bytes from p. Returns 0 or -errno. */
-static int send_packet(int fd, struct ipc_header h, const char *p, size_t n, bool more, const int *fds, unsigned fd_count) {
+static int send_packet(int fd, struct ipc_header h, const char *p, size_t n, bool more, const int *fds,
+                       unsigned fd_count) {
     union { struct cmsghdr align; char room[CMSG_SPACE(sizeof(int) * IPC_MAX_FDS)]; } control;
     h.flags = more ? h.flags | IPC_MORE : h.flags & ~(uint32_t)IPC_MORE;
     struct iovec iov[2] = { { &h, sizeof h }, { (void *)(uintptr_t)p, n } };
@@ -108,17 +110,19 @@ static int send_packet(int fd, struct ipc_header h, const char *p, size_t n, boo
     while (got < 0 && errno == EINTR);
     if (got >= 0)
         return 0;
-    if (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS) /* the last two: too much is under way; it drains */
+    if (errno == EAGAIN || errno == ENOBUFS ||
+        errno == ETOOMANYREFS) /* the last two: too much is under way; it drains */
         return -EAGAIN;
     return errno == ECONNRESET || errno == EPIPE ? -EPIPE : -errno;
 }
 
 /* Sends payload from *sent on, packet by packet. 0: all of it; -EAGAIN; another -errno. */
-static int send_from(int fd, const struct ipc_header *h, const char *p, size_t len, size_t *sent, bool *begun, const int *fds,
-                     unsigned fd_count) {
+static int send_from(int fd, const struct ipc_header *h, const char *p, size_t len, size_t *sent, bool *begun,
+                     const int *fds, unsigned fd_count) {
     while (!*begun || *sent < len) {
         size_t n = len - *sent < IPC_CHUNK ? len - *sent : IPC_CHUNK;
-        int err = send_packet(fd, *h, p + *sent, n, *sent + n < len, fds, *begun ? 0 : fd_count);
+        const char *from = n ? p + *sent : p; /* an empty payload may be NULL */
+        int err = send_packet(fd, *h, from, n, *sent + n < len, fds, *begun ? 0 : fd_count);
         if (err)
             return err;
         *begun = true;
@@ -127,8 +131,8 @@ static int send_from(int fd, const struct ipc_header *h, const char *p, size_t l
     return 0;
 }
 
-static int queue(struct ipc *c, const struct ipc_header *h, struct slice payload, size_t sent, bool begun, const int *fds,
-                 unsigned fd_count) {
+static int queue(struct ipc *c, const struct ipc_header *h, struct slice payload, size_t sent, bool begun,
+                 const int *fds, unsigned fd_count) {
     struct ipc_out *o = malloc(sizeof *o + payload.len - sent);
     if (!o)
         return -ENOMEM;
@@ -214,7 +218,8 @@ static bool in_append(struct ipc_in *in, const char *p, size_t n) {
     return true;
 }
 
-/* Takes the descriptors out of a message. false: more than fit, or cut off by the kernel (those that came are closed). */
+/* Takes the descriptors out of a message. false: more than fit, or cut off by the kernel (those that came are
+ * closed). */
 static bool take_fds(struct msghdr *m, int *fds, unsigned *count) {
     bool ok = !(m->msg_flags & (MSG_CTRUNC | MSG_TRUNC));
     for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
@@ -265,7 +270,9 @@ int ipc_recv(struct ipc *c, struct ipc_frame *f) {
     }
     for (;;) {
         struct iovec iov = { packet, sizeof packet };
-        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        struct msghdr m = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+        };
         ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;

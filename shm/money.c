@@ -83,6 +83,11 @@ struct shm_slot *money_begin(struct money *m, const struct shm_usage *usage) {
     struct shm_slot *slot = shm_slot(m->shm, m->range, m->free_slots[--m->free_count]);
     struct shm_range *r = range_of(m);
     m->live++;
+    uint32_t used = slot_index(m, slot) + 1;
+    if (used > atomic_load_explicit(&r->slots_used, memory_order_relaxed)) {
+        atomic_store_explicit(&r->slots_used, used, memory_order_release);
+        SHM_STEP("hold.used");
+    }
     uint64_t id = atomic_load_explicit(&r->next_exchange_id, memory_order_relaxed);
     atomic_store_explicit(&r->next_exchange_id, id + 1, memory_order_relaxed);
     SHM_STEP("hold.id");

@@ -1,9 +1,9 @@
 /* A worker's side of money: slots, holds, settling (rules 1–8 of docs/recovery.md).
  *
  * Order of an admission, all within one turn of the loop:
- *   money_begin → money_concurrency → (rate words) → money_hold     each may refuse; then money_refuse undoes what was done
- * then, while it runs:  money_delivered (before each write to the client), money_lower
- * and at the end:       money_settle. */
+ *   money_begin → money_concurrency → (rate words) → money_hold     each may refuse; then money_refuse undoes what was
+ * done then, while it runs:  money_delivered (before each write to the client), money_lower and at the end:
+ * money_settle. */
 #ifndef TG_MONEY_H
 #define TG_MONEY_H
 
@@ -41,10 +41,10 @@ static inline void money_delivered(struct shm_slot *slot, uint64_t text_bytes) {
     atomic_store_explicit(&slot->delivered_bytes, text_bytes, memory_order_relaxed);
     atomic_store_explicit(&slot->delivered, 1, memory_order_release);
 }
-/* The answer's end. r: cost in r->charge (what it should cost), meters, status, flags, times; usage is copied from the slot here.
- * Charges at most the hold plus what one further compare-and-swap takes without passing zero (account, and key if capped);
- * the rest becomes r->uncollected. Pushes the record, moves the words, frees the slot. r holds what was pushed afterwards.
- * Returns true if the ledger sleeps and must be woken by the caller. */
+/* The answer's end. r: cost in r->charge (what it should cost), meters, status, flags, times; usage is copied from the
+ * slot here. Charges at most the hold plus what one further compare-and-swap takes without passing zero (account, and
+ * key if capped); the rest becomes r->uncollected. Pushes the record, moves the words, frees the slot. r holds what was
+ * pushed afterwards. Returns true if the ledger sleeps and must be woken by the caller. */
 bool money_settle(struct money *m, struct shm_slot *slot, struct shm_record *r);
 
 /* The loop's side of the pause. top: at the top of each turn, every slot FREE or HELD; blocks while a pause is up.
@@ -53,8 +53,9 @@ void money_top(struct money *m, uint64_t now_ns);
 void money_idle(struct money *m);
 void money_wake(struct money *m);
 
-/* The charge of an exchange whose worker died, or that ended without figures: input estimate plus ⌈bytes/4⌉ of what was delivered;
- * 0 if nothing was; at least 1 token of output once something was. Fills meters. In the unit of the usage. */
+/* The charge of an exchange whose worker died, or that ended without figures: input estimate plus ⌈bytes/4⌉ of what was
+ * delivered; 0 if nothing was; at least 1 token of output once something was. Fills meters. In the unit of the usage.
+ */
 int64_t money_estimate(const struct shm_usage *u, bool delivered, uint64_t delivered_bytes, struct meters *meters);
 
 #endif

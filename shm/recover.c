@@ -128,7 +128,7 @@ static bool settled(const struct pause *p, uint32_t range, const struct shm_slot
 
 /* Rule 5, and the names of the accounts and keys that may be wrong. */
 static void reset_dead(struct pause *p, uint32_t range) {
-    for (uint32_t j = 0; j < p->s->header->max_active; j++) {
+    for (uint32_t j = 0; j < shm_slots_used(p->s, range); j++) {
         struct shm_slot *slot = shm_slot(p->s, range, j);
         if (atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_FREE) continue;
         truth_name(p->s, slot->usage.account, slot->usage.key);
@@ -190,14 +190,14 @@ static void settle_slot(struct pause *p, uint32_t range, struct shm_slot *slot) 
 }
 
 static void settle_dead(struct pause *p, uint32_t range) {
-    for (uint32_t j = 0; j < p->s->header->max_active; j++) {
+    for (uint32_t j = 0; j < shm_slots_used(p->s, range); j++) {
         struct shm_slot *slot = shm_slot(p->s, range, j);
         if (atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_HELD && !settled(p, range, slot)) settle_slot(p, range, slot);
     }
 }
 
 static void free_dead(struct pause *p, uint32_t range) {
-    for (uint32_t j = 0; j < p->s->header->max_active; j++) {
+    for (uint32_t j = 0; j < shm_slots_used(p->s, range); j++) {
         struct shm_slot *slot = shm_slot(p->s, range, j);
         if (atomic_load_explicit(&slot->state, memory_order_relaxed) == SLOT_FREE) continue;
         atomic_store_explicit(&slot->state, SLOT_FREE, memory_order_release);
@@ -221,6 +221,7 @@ static void mark_clean(struct pause *p) {
     for (uint32_t i = 0; i < p->s->header->max_ranges; i++) {
         if (!p->dead[i]) continue;
         zero_gauges(p->s, i);
+        if (!SHM_MUTATE(MUT_CLEAN_BEFORE_FALL)) atomic_store(&p->s->ranges[i].slots_used, 0); /* all of them are free now */
         uint32_t dead = RANGE_DEAD;
         atomic_compare_exchange_strong(&p->s->ranges[i].state, &dead, RANGE_CLEAN);
         SHM_STEP("recover.clean");
@@ -324,7 +325,7 @@ int recover_verify(struct shm *s, const struct recover_truth *t) {
 }
 
 int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover_stats *st, uint32_t key, const struct shm_key *k) {
-    CHECK(atomic_load(&s->header->touched_count) > 0);
+    CHECK(atomic_load(&s->header->touched_count) > 0 || SHM_MUTATE(MUT_NOT_NAMED));
     struct pause p = { .s = s, .t = t, .st = st, .scope = SCOPE_NAMED, .key = key, .publish = k };
     return in_pause(&p);
 }

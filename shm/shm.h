@@ -1,9 +1,10 @@
 /* The shared memory of one deployment: the segment, its tables, and who may write what.
  *
- * One named file on tmpfs, allocated at its full size, survives the death of every process. Everything in it is of fixed size,
- * indexed, without pointers, locks or secrets. Two regions: `ro` is written by master and ledger and mapped read-only by workers
- * (through a read-only descriptor, so that mprotect cannot undo it); `rw` is written by all. Two writers never share a cache line.
- * Terms: an *index* is a place in a table, valid within the segment; an *id* is a number the ledger assigned for ever. */
+ * One named file on tmpfs, allocated at its full size, survives the death of every process. Everything in it is of
+ * fixed size, indexed, without pointers, locks or secrets. Two regions: `ro` is written by master and ledger and mapped
+ * read-only by workers (through a read-only descriptor, so that mprotect cannot undo it); `rw` is written by all. Two
+ * writers never share a cache line. Terms: an *index* is a place in a table, valid within the segment; an *id* is a
+ * number the ledger assigned for ever. */
 #ifndef TG_SHM_H
 #define TG_SHM_H
 
@@ -25,7 +26,7 @@ enum {
     SHM_MODEL_NAME = 96
 };
 
-/* ---- read-only to workers ---------------------------------------------------------------------------------------------------- */
+/* ---- read-only to workers ---------------------------------------------------------------------------------------- */
 
 struct shm_header {
     uint64_t magic;
@@ -50,7 +51,7 @@ struct shm_header {
     uint32_t touched_account[8];
     uint32_t touched_key[8];             /* UINT32_MAX: none */
     _Alignas(64) uint32_t text_used;     /* bytes of the text pool in use */
-    _Atomic uint32_t moves;              /* odd while entries of a hash table move: a miss is looked for again (tables.c) */
+    _Atomic uint32_t moves; /* odd while entries of a hash table move: a miss is looked for again (tables.c) */
 };
 enum shm_shed { SHED_NO, SHED_LEDGER_STUCK, SHED_DISK_FULL, SHED_LEDGER_FAILED, SHED_STARTING };
 
@@ -98,7 +99,7 @@ struct shm_addresses {
     struct shm_address { uint8_t family; /* 4, 6 */ uint8_t bytes[16]; } address[SHM_MAX_ADDRESSES];
 };
 
-/* ---- written by workers too --------------------------------------------------------------------------------------------------- */
+/* ---- written by workers too -------------------------------------------------------------------------------------- */
 
 struct shm_account_words {
     _Alignas(64) _Atomic int64_t available; /* nano-dollars or tokens: committed − charges in rings − holds */
@@ -114,7 +115,8 @@ struct shm_key_words {
 enum slot_state { SLOT_FREE, SLOT_PREP, SLOT_HELD };
 #define SLOT_SEQ_NONE UINT64_MAX
 
-/* Who and what an exchange is: stored in the slot at admission, copied into the usage record, settled from when its worker died. */
+/* Who and what an exchange is: stored in the slot at admission, copied into the usage record, settled from when its
+ * worker died. */
 struct shm_usage {
     uint64_t exchange_id;
     uint32_t account, key;         /* indices */
@@ -140,14 +142,20 @@ struct shm_slot {
     _Alignas(64) struct shm_usage usage;
 };
 
-enum record_flags { RECORD_ESTIMATED = 1, RECORD_CLIENT_GONE = 2, RECORD_DEAD_WORKER = 4, RECORD_UPSTREAM_FAILED = 8, RECORD_CUT = 16 };
+enum record_flags {
+    RECORD_ESTIMATED = 1,
+    RECORD_CLIENT_GONE = 2,
+    RECORD_DEAD_WORKER = 4,
+    RECORD_UPSTREAM_FAILED = 8,
+    RECORD_CUT = 16
+};
 
 /* A finished exchange, on its way to the ledger. */
 struct shm_record {
     _Alignas(64) uint64_t seq;     /* its place: ring head when pushed */
     int64_t charge;                /* what it costs the account, in the unit; what the words lost */
     int64_t uncollected;           /* cost beyond the charge */
-    int64_t cost_usd_nano;         /* the same cost in nano-dollars (equal to charge + uncollected where the unit is usd) */
+    int64_t cost_usd_nano; /* the same cost in nano-dollars (equal to charge + uncollected where the unit is usd) */
     struct meters meters;
     uint32_t status;               /* HTTP status sent to the client */
     uint32_t flags;                /* enum record_flags */
@@ -171,6 +179,7 @@ struct shm_range {
     _Atomic uint64_t turn_ns;               /* worker: CLOCK_MONOTONIC at the top of its loop: the heartbeat */
     _Atomic uint64_t next_exchange_id;      /* never reused; survives the worker */
     _Atomic uint32_t connections, active;   /* load, for the accept gate */
+    _Atomic uint32_t slots_used; /* slots from here on were never in use since the range was clean: not looked at */
     _Alignas(64) _Atomic uint64_t head;     /* worker (ledger when the worker is dead) */
     _Alignas(64) _Atomic uint64_t tail;     /* ledger, after the commit */
     _Alignas(64) char last_words[256];      /* a failed assertion's text */
@@ -187,15 +196,16 @@ struct shm_upstream {
     _Atomic uint64_t last_success_ns, last_failure_ns, latency_us; /* latency: moving average to first byte */
     _Atomic uint32_t drained;                       /* by tollctl */
     _Atomic uint32_t unreachable;                   /* the last attempt to connect failed */
-    _Atomic uint64_t probe_ns;                      /* CLOCK_MONOTONIC: the last health check; who moves it on makes the next */
+    _Atomic uint64_t probe_ns; /* CLOCK_MONOTONIC: the last health check; who moves it on makes the next */
     _Alignas(64) _Atomic uint64_t key_until_ns[SHM_MAX_UPSTREAM_KEYS]; /* each provider key's cool-down */
 };
 
 struct shm_shared {
-    _Alignas(64) _Atomic uint32_t ledger_asleep;    /* 1: whoever pushes a record must wake it (exchange to 0, then eventfd) */
+    _Alignas(64) _Atomic uint32_t
+        ledger_asleep; /* 1: whoever pushes a record must wake it (exchange to 0, then eventfd) */
 };
 
-/* ---- the handle (process-private) ------------------------------------------------------------------------------------------------ */
+/* ---- the handle (process-private) -------------------------------------------------------------------------------- */
 
 struct shm_sizes { uint32_t max_accounts, max_keys, max_active, max_ranges; };
 
@@ -225,47 +235,60 @@ struct shm {
 
 /* Bytes the segment takes; `tollgate -t` prints it. */
 size_t shm_bytes(const struct shm_sizes *sizes);
-/* Makes (posix_fallocate, 0600) or attaches the file at path, everything writable: for the master before it forks; children inherit.
- * Attaches when layout, boot id and sizes agree, else makes it anew; *fresh tells. 0, or -errno with a sentence in err. *rw_fd and *ro_fd
- * are two descriptors of it, the second opened O_RDONLY. */
-int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *sizes, int *rw_fd, int *ro_fd, bool *fresh, char *err, size_t err_len);
-/* Maps a segment that is in use, through a descriptor of it that was kept over an exec: nothing in it changes. 0 or -errno (another layout). */
+/* Makes (posix_fallocate, 0600) or attaches the file at path, everything writable: for the master before it forks;
+ * children inherit. Attaches when layout, boot id and sizes agree, else makes it anew; *fresh tells. 0, or -errno with
+ * a sentence in err. *rw_fd and *ro_fd are two descriptors of it, the second opened O_RDONLY. */
+int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *sizes, int *rw_fd, int *ro_fd,
+                     bool *fresh, char *err, size_t err_len);
+/* Maps a segment that is in use, through a descriptor of it that was kept over an exec: nothing in it changes. 0 or
+ * -errno (another layout). */
 int shm_attach(struct shm *s, int rw_fd);
 /* In a worker after fork: the ro region again through ro_fd, read-only; the writable mapping of it goes. */
 int shm_drop_writable(struct shm *s, int ro_fd);
 void shm_close(struct shm *s);
-/* What lies at path: true, and its sizes, if it is a whole segment of this boot and this layout. A cold start with other sizes opens it
- * with these first and has the ledger drain it (recover_cold, then commit the rings): shm_open_segment with other sizes replaces it. */
+/* What lies at path: true, and its sizes, if it is a whole segment of this boot and this layout. A cold start with
+ * other sizes opens it with these first and has the ledger drain it (recover_cold, then commit the rings):
+ * shm_open_segment with other sizes replaces it. */
 bool shm_peek(const char *path, struct shm_sizes *sizes);
 
 static inline struct shm_slot *shm_slot(const struct shm *s, uint32_t range, uint32_t i) {
     return &s->slots[(size_t)range * s->header->max_active + i];
 }
+/* How many of a range's slots are worth looking at. */
+static inline uint32_t shm_slots_used(const struct shm *s, uint32_t range) {
+    uint32_t n = atomic_load_explicit(&s->ranges[range].slots_used, memory_order_acquire);
+    return n < s->header->max_active ? n : s->header->max_active;
+}
 static inline struct shm_record *shm_ring(const struct shm *s, uint32_t range, uint64_t seq) {
     return &s->records[(size_t)range * s->header->ring_size + (seq & (s->header->ring_size - 1))];
 }
 
-/* A record's checksum: its fixed part and the used lengths of its names. Whoever pushes stores it, the ledger compares. */
+/* A record's checksum: its fixed part and the used lengths of its names. Whoever pushes stores it, the ledger compares.
+ */
 uint32_t shm_record_checksum(const struct shm_record *r);
-/* Copies a usage: the fixed part and only so much of the names as is used (what is behind stays as it was, and means nothing). */
+/* Copies a usage: the fixed part and only so much of the names as is used (what is behind stays as it was, and means
+ * nothing). */
 void shm_usage_copy(struct shm_usage *to, const struct shm_usage *from);
 
 /* Tables that the ledger publishes (tables.c). Writers: the ledger alone. */
 bool shm_key_find(const struct shm *s, const uint8_t hash[32], uint32_t *index);
-bool shm_key_read(const struct shm *s, uint32_t index, struct shm_key *out);       /* a consistent copy; false: none there */
+bool shm_key_read(const struct shm *s, uint32_t index, struct shm_key *out); /* a consistent copy; false: none there */
 bool shm_account_read(const struct shm *s, uint32_t index, struct shm_account *out);
-bool shm_key_publish(struct shm *s, uint32_t index, const struct shm_key *k);       /* inserts into the hash index when new; false: table full */
-void shm_key_remove(struct shm *s, uint32_t index);                                 /* out of the hash index; the place may be used again */
+bool shm_key_publish(struct shm *s, uint32_t index,
+                     const struct shm_key *k);      /* inserts into the hash index when new; false: table full */
+void shm_key_remove(struct shm *s, uint32_t index); /* out of the hash index; the place may be used again */
 void shm_account_publish(struct shm *s, uint32_t index, const struct shm_account *a);
 bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount);
 bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amount); /* amount < 0 removes */
-/* Interns a comma-separated list of globs; 0: the pool is full (or the list is empty). A list that is not empty and gets 0 must not
- * be published: 0 in a key means that it has no list of its own. Nothing is ever given back; equal lists are stored once. */
+/* Interns a comma-separated list of globs; 0: the pool is full (or the list is empty). A list that is not empty and
+ * gets 0 must not be published: 0 in a key means that it has no list of its own. Nothing is ever given back; equal
+ * lists are stored once. */
 uint32_t shm_text_intern(struct shm *s, struct slice text);
 static inline const char *shm_text(const struct shm *s, uint32_t off) { return s->text + off; }
 /* Whether a comma-separated list of globs (as in shm_text) allows the name. An empty list restricts nothing. */
 bool shm_globs_allow(const char *globs, struct slice name);
-void shm_addresses_publish(struct shm *s, uint32_t upstream_id, const struct shm_address *a, uint32_t n, uint64_t now_ns);
+void shm_addresses_publish(struct shm *s, uint32_t upstream_id, const struct shm_address *a, uint32_t n,
+                           uint64_t now_ns);
 bool shm_addresses_read(const struct shm *s, uint32_t upstream_id, struct shm_addresses *out);
 
 #endif

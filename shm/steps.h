@@ -1,10 +1,11 @@
-/* Named steps: every store to shared memory whose place in the order matters is followed (or preceded) by SHM_STEP("name").
+/* Named steps: every store to shared memory whose place in the order matters is followed (or preceded) by
+ * SHM_STEP("name").
  *
- * Nothing in a normal build. With -DSHM_STEPS the hook is called there: the model switches between its actors, the stress test and a
- * chaos build of the server die. The chaos build is told by the environment, read here and nowhere else:
- *     TOLLGATE_KILL_AT="settle.pushed:3"    the process that passes this step for the third time (counted over all processes
- *                                           since the program started) gets SIGKILL; "settle.pushed:3+": every third time
- * A mutation leaves a rule of docs/recovery.md out, so that the tests can show that they would notice. */
+ * Nothing in a normal build. With -DSHM_STEPS the hook is called there: the model switches between its actors, the
+ * stress test and a chaos build of the server die. The chaos build is told by the environment, read here and nowhere
+ * else: TOLLGATE_KILL_AT="settle.pushed:3"    the process that passes this step for the third time (counted over all
+ * processes since the program started) gets SIGKILL; "settle.pushed:3+": every third time A mutation leaves a rule of
+ * docs/recovery.md out, so that the tests can show that they would notice. */
 #ifndef TG_STEPS_H
 #define TG_STEPS_H
 
@@ -50,7 +51,8 @@ enum shm_mutation {
 #ifdef SHM_STEPS
 extern void (*shm_step_hook)(const char *name);
 extern uint64_t (*shm_clock_hook)(void);                               /* instead of CLOCK_MONOTONIC */
-extern void (*shm_wait_hook)(_Atomic uint32_t *word, uint32_t value);  /* instead of every futex wait and every back-off */
+extern void (*shm_wait_hook)(_Atomic uint32_t *word,
+                             uint32_t value); /* instead of every futex wait and every back-off */
 extern enum shm_mutation shm_mutation;
 #define SHM_STEP(name) (shm_step_hook ? shm_step_hook(name) : (void)0)
 #define SHM_MUTATE(m) (shm_mutation == (m))

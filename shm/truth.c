@@ -91,7 +91,7 @@ void truth_sum(struct shm *s, const struct recover_truth *t, const bool *dead, b
             subtract(s, &r->usage, r->charge);
         }
         if (dead[i] || atomic_load_explicit(&s->ranges[i].state, memory_order_relaxed) == RANGE_CLEAN) continue;
-        for (uint32_t j = 0; j < s->header->max_active; j++) {
+        for (uint32_t j = 0; j < shm_slots_used(s, i); j++) {
             struct shm_slot *slot = shm_slot(s, i, j);
             if (atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_FREE) continue;
             if (adopt && must_adopt(s, &slot->usage)) {

@@ -1,7 +1,7 @@
 /* tollctl: what an operator types, as calls over the control socket.
  *
- * The grammar is one table of words, operands and options; the server decides what they mean, so this program knows no rule about money. One line
- * of JSON goes out, one comes back (docs/rpc.md); long lists are fetched page by page.
+ * The grammar is one table of words, operands and options; the server decides what they mean, so this program knows
+ * no rule about money. One line of JSON goes out, one comes back (docs/rpc.md); long lists are fetched page by page.
  * Exit status: 0 done, 1 refused or nobody at the socket, 2 a usage error (nothing was sent). */
 #include <errno.h>
 #include <signal.h>
@@ -28,14 +28,16 @@ static const struct command {
     const char *help;
 } commands[] = {
     { "account create", "account.create", "", "email! tier group credit", OBJECT, 0, 0, "make an account" },
-    { "account list", "account.list", "", "", LIST, "accounts", "id,email,tier,group,status,balance,held,created_at", "all accounts" },
+    { "account list", "account.list", "", "", LIST, "accounts", "id,email,tier,group,status,balance,held,created_at",
+      "all accounts" },
     { "account show", "account.show", "account", "", OBJECT, 0, 0, "one account" },
     { "account set", "account.set", "account", "tier group", OBJECT, 0, 0, "another tier or group" },
     { "account suspend", "account.suspend", "account", "", OBJECT, 0, 0, "refuse its keys" },
     { "account resume", "account.resume", "account", "", OBJECT, 0, 0, "take its keys again" },
     { "key create", "key.create", "", "account! " KEY_OPTIONS, OBJECT, 0, 0, "make a key; it is printed this once" },
     { "key set", "key.set", "key", KEY_OPTIONS, OBJECT, 0, 0, "change it; `none` takes a limit away" },
-    { "key list", "key.list", "", "account", LIST, "keys", "id,account,name,prefix,status,models,limit,spent,expires_at,last_used_at", "keys" },
+    { "key list", "key.list", "", "account", LIST, "keys",
+      "id,account,name,prefix,status,models,limit,spent,expires_at,last_used_at", "keys" },
     { "key show", "key.show", "key", "", OBJECT, 0, 0, "one key" },
     { "key revoke", "key.revoke", "key", "", OBJECT, 0, 0, "from the next request on it is refused" },
     { "key import", "key.import", "file", "account!", IMPORT, 0, 0, "keys of another gateway, one a line" },
@@ -45,10 +47,12 @@ static const struct command {
     { "credit", "credit", "account amount", "reason idempotency-key", OBJECT, 0, 0, "add to a balance" },
     { "debit", "debit", "account amount", "reason idempotency-key force?", OBJECT, 0, 0, "take from a balance" },
     { "balance", "balance", "account", "", OBJECT, 0, 0, "what is there, held, available" },
-    { "usage", "usage", "", "account key model since until limit by cursor csv?", USAGE, 0, 0, "calls, or sums --by day|model|account" },
-    { "model list", "model.list", "", "", LIST, "models", "id,kind,owned_by,provider,context_length,max_output_tokens,call_cap", "models" },
-    { "upstream list", "upstream.list", "", "", LIST, "upstreams", "name,dialect,state,host,keys,keys_cooling,failures,latency_ms",
-      "upstreams" },
+    { "usage", "usage", "", "account key model since until limit by cursor csv?", USAGE, 0, 0,
+      "calls, or sums --by day|model|account" },
+    { "model list", "model.list", "", "", LIST, "models",
+      "id,kind,owned_by,provider,context_length,max_output_tokens,call_cap", "models" },
+    { "upstream list", "upstream.list", "", "", LIST, "upstreams",
+      "name,dialect,state,host,keys,keys_cooling,failures,latency_ms", "upstreams" },
     { "upstream drain", "upstream.drain", "upstream", "", OBJECT, 0, 0, "no new calls to it" },
     { "upstream enable", "upstream.enable", "upstream", "", OBJECT, 0, 0, "calls to it again" },
     { "status", "status", "", "", STATUS, 0, 0, "processes, ledger, upstreams" },
@@ -69,7 +73,7 @@ static struct {
     struct buf in;
 } ctl = { .fd = -1 };
 
-/* ---- errors ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static _Noreturn void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static _Noreturn void usage_error(const char *fmt, ...) {
@@ -110,7 +114,7 @@ static _Noreturn void refuse_errno(const char *code, const char *what) {
     refuse(slice_str(code), slice_of(text, (size_t)n));
 }
 
-/* ---- the socket --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the socket -------------------------------------------------------------------------------------------------- */
 
 static void connect_socket(void) {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -176,7 +180,7 @@ static void call(struct buf *line, struct answer *a) {
                json_str(&a->json, json_get(&a->json, error, "message"), &ctl.arena));
 }
 
-/* ---- words → call ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- words → call ------------------------------------------------------------------------------------------------ */
 
 struct words { char **at; int left; };
 struct arguments {
@@ -307,8 +311,9 @@ static void begin_call(const struct arguments *a, struct buf *line, struct json_
     }
     for (unsigned i = 0; i < a->options; i++) {
         size_t n = strcspn(a->option[i].name, " !?");
-        bool ours = a->command->shape == USAGE && (strncmp(a->option[i].name, "csv", n) == 0 || strncmp(a->option[i].name, "limit", n) == 0 ||
-                                                   strncmp(a->option[i].name, "cursor", n) == 0);
+        bool ours = a->command->shape == USAGE &&
+                    (strncmp(a->option[i].name, "csv", n) == 0 || strncmp(a->option[i].name, "limit", n) == 0 ||
+                     strncmp(a->option[i].name, "cursor", n) == 0);
         if (!ours && a->command->shape != AUDIT)
             write_member(w, a->option[i].name, n, a->option[i].value, a->option[i].name[n] == '?');
     }
@@ -323,7 +328,7 @@ static void absolute(struct json_writer *w, const char *name, const char *path) 
     jw_str(w, all);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 static void print_result(const struct answer *a) {
     struct slice all = json_span(&a->json, a->result);
@@ -352,6 +357,8 @@ static void run_object(const struct arguments *a) {
         print_object(&got.json, got.result, &ctl.arena);
     if (!ctl.json && json_get(&got.json, got.result, "key") >= 0)
         printf("\nKeep the key: it is not stored and cannot be shown again.\n");
+    if (!ctl.json && a->command->shape == AUDIT && !differ)
+        printf("none\n");
     if (differ)
         exit(1);
 }
@@ -405,13 +412,16 @@ static void run_list(const struct arguments *a) {
         printf("]}\n");
 }
 
-/* ---- usage ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- usage ------------------------------------------------------------------------------------------------------- */
 
-#define SUMS "requests,input_tokens,cached_tokens,cache_write_tokens,output_tokens,reasoning_tokens,images,cost,uncollected"
-#define USAGE_ALL \
-    "id,time,request_id,account,key,model,upstream,dialect,status,stream,input_tokens,cached_tokens,cache_write_tokens,output_tokens," \
+#define SUMS                                                                                                           \
+    "requests,input_tokens,cached_tokens,cache_write_tokens,output_tokens,reasoning_tokens,images,cost,uncollected"
+#define USAGE_ALL                                                                                                      \
+    "id,time,request_id,account,key,model,upstream,dialect,status,stream,input_tokens,cached_tokens,cache_write_"      \
+    "tokens,output_tokens,"                                                                                            \
     "reasoning_tokens,images,cost,uncollected,estimated,ttfb_ms,duration_ms"
-#define USAGE_SHORT "time,account,key,model,upstream,status,input_tokens,output_tokens,cost,estimated,ttfb_ms,duration_ms"
+#define USAGE_SHORT                                                                                                    \
+    "time,account,key,model,upstream,status,input_tokens,output_tokens,cost,estimated,ttfb_ms,duration_ms"
 
 static const char *usage_columns(const char *by) {
     if (!by)
@@ -472,7 +482,7 @@ static void run_usage(const struct arguments *a) {
         fprintf(stderr, "more: --cursor %s\n", cursor);
 }
 
-/* ---- import ------------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- import ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t number(const struct answer *a, const char *name) {
     uint64_t v = 0;
@@ -551,12 +561,13 @@ static void run_top(const struct arguments *a) {
     } while (terminal && !ctl.json && sleep(2) == 0);
 }
 
-/* ---- main ------------------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static void help(void) {
     printf("usage: tollctl [-s SOCKET] [--json] COMMAND\n\n"
            "SOCKET is the server's `control` (default: $TOLLGATE_CONTROL, else ./run/control.sock).\n"
-           "An account is its id or email, a key its id or its whole text; a time is 2026-01-31, 2026-01-31T12:00:00Z or an age as 30d.\n\n");
+           "An account is its id or email, a key its id or its whole text; a time is 2026-01-31, 2026-01-31T12:00:00Z "
+           "or an age as 30d.\n\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         const struct command *c = &commands[i];
         char text[256];
@@ -566,7 +577,11 @@ static void help(void) {
         for (unsigned n = 0; (name = nth(c->operands, n, &len, &mark)); n++)
             at += (size_t)snprintf(text + at, sizeof text - at, mark ? " [%.*s]" : " %.*s", (int)len, name);
         for (unsigned n = 0; (name = nth(c->options, n, &len, &mark)); n++)
-            at += (size_t)snprintf(text + at, sizeof text - at, mark == '!' ? " --%.*s V" : mark ? " [--%.*s]" : " [--%.*s V]", (int)len, name);
+            at += (size_t)snprintf(text + at, sizeof text - at,
+                                   mark == '!' ? " --%.*s V"
+                                   : mark      ? " [--%.*s]"
+                                               : " [--%.*s V]",
+                                   (int)len, name);
         printf("  %s\n        %s\n", text, c->help);
     }
 }

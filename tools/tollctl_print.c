@@ -1,5 +1,5 @@
-/* How answers look to people: lines, tables, CSV. Text from outside (model names, request ids) cannot move the terminal's cursor: control
- * characters become question marks. */
+/* How answers look to people: lines, tables, CSV. Text from outside (model names, request ids) cannot move the
+ * terminal's cursor: control characters become question marks. */
 #include <stdio.h>
 #include <stdlib.h>
 #include "proto/base/check.h"

@@ -175,7 +175,8 @@ static struct bound bound_of(const struct exchange *ex) {
     if (ex->task == &task_count)
         return b; /* free */
     uint64_t context = m->context;
-    if (ex->task == &task_embeddings && __builtin_mul_overflow(context, ex->call.inputs, &context))
+    uint64_t inputs = ex->task == &task_embeddings ? ex->call.inputs : ex->legacy ? r->messages : 1;
+    if (__builtin_mul_overflow(context, inputs, &context))
         context = 0; /* each input has one of its own */
     if (context > 0 && (r->media > 0 || r->references > 0 || b.in > context))
         b.in = context; /* what a picture or a link becomes is the provider's to say: the model's context bounds it */

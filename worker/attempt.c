@@ -1,8 +1,8 @@
 /* An attempt: one try of an exchange at one upstream, and what follows when it fails before the client got a byte.
  *
- * Routes are tried by priority and, within one, by weight; a provider key that is limited or refused cools down and another one is taken; a
- * kept-alive connection that turns out dead is replaced without counting. Each failure notes what the client shall hear if nothing is
- * left. After the first byte to the client nothing is tried again. */
+ * Routes are tried by priority and, within one, by weight; a provider key that is limited or refused cools down and
+ * another one is taken; a kept-alive connection that turns out dead is replaced without counting. Each failure notes
+ * what the client shall hear if nothing is left. After the first byte to the client nothing is tried again. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static const struct dialect *dialect_of(const struct snap_upstream *up) {
     return d;
 }
 
-/* ---- letting go ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- letting go -------------------------------------------------------------------------------------------------- */
 
 void attempt_release(struct exchange *ex, bool reusable) {
     struct upconn *u = ex->try.conn;
@@ -41,7 +41,7 @@ void attempt_abandon(struct exchange *ex) {
     attempt_release(ex, ex->try.complete);
 }
 
-/* ---- choosing -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 static const struct snap_route *route_at(const struct exchange *ex, uint32_t i) {
     return SNAP_AT(ex->snapshot->snap, ex->model->routes, struct snap_route, i);
@@ -82,8 +82,9 @@ static bool drained(const struct worker *w, const struct snap_upstream *up) {
     return up->id < SHM_MAX_UPSTREAMS && atomic_load_explicit(&w->shm.upstreams[up->id].drained, memory_order_relaxed);
 }
 
-/* Sets try.route, up and key. false: no route is left that could serve. Where there is but one route (and one key) its circuit and
- * cool-down are not asked: refusing on its behalf would help nobody, and the provider's own answer says more. */
+/* Sets try.route, up and key. false: no route is left that could serve. Where there is but one route (and one key) its
+ * circuit and cool-down are not asked: refusing on its behalf would help nobody, and the provider's own answer says
+ * more. */
 static bool pick(struct exchange *ex) {
     uint64_t open = 0, until_ns = 0;
     bool only = ex->model->routes.count == 1;
@@ -104,7 +105,8 @@ static bool pick(struct exchange *ex) {
                     uint64_t now = ex->worker->loop.now_ns;
                     ex->last_status = 429;
                     ex->last_code = "rate_limit_exceeded";
-                    snprintf(ex->last_text, sizeof ex->last_text, "The provider is limiting requests. Please retry later.");
+                    snprintf(ex->last_text, sizeof ex->last_text,
+                             "The provider is limiting requests. Please retry later.");
                     ex->last_retry_after_ms = until_ns > now ? (until_ns - now) / 1000000 + 1 : 1000;
                 }
                 continue;
@@ -125,7 +127,9 @@ static void give_up(struct exchange *ex) {
     struct reply_fault f = { .status = ex->last_status, .code = ex->last_code, .message = slice_str(ex->last_text),
                              .retry_after_ms = ex->last_retry_after_ms };
     if (f.status == 0)
-        f = (struct reply_fault){ .status = 503, .code = "no_upstream", .message = SLICE("No provider is available for this model right now."),
+        f = (struct reply_fault){ .status = 503,
+                                  .code = "no_upstream",
+                                  .message = SLICE("No provider is available for this model right now."),
                                   .retry_after_ms = 1000 };
     if (f.status == 502)
         f.status = (int)ex->snapshot->snap->upstream_error_status;
@@ -136,7 +140,7 @@ static void give_up(struct exchange *ex) {
         reply_fault(ex, &f);
 }
 
-/* ---- the request ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the request ------------------------------------------------------------------------------------------------- */
 
 static size_t put(char *out, size_t at, size_t cap, struct slice s) {
     if (at + s.len > cap)
@@ -146,12 +150,14 @@ static size_t put(char *out, size_t at, size_t cap, struct slice s) {
 }
 
 static size_t put_auth(const struct exchange *ex, char *out, size_t at, size_t cap) {
-    static const struct slice names[] = { SLICE("Authorization: Bearer "), SLICE("api-key: "), SLICE("x-api-key: "), SLICE("x-goog-api-key: ") };
+    static const struct slice names[] = { SLICE("Authorization: Bearer "), SLICE("api-key: "), SLICE("x-api-key: "),
+                                          SLICE("x-goog-api-key: ") };
     const struct snap_upstream *up = ex->try.up;
     if (up->keys.count == 0)
         return at;
     at = put(out, at, cap, names[up->auth]);
-    at = put(out, at, cap, snap_text(ex->snapshot->snap, *SNAP_AT(ex->snapshot->snap, up->keys, struct snap_str, ex->try.key)));
+    at = put(out, at, cap,
+             snap_text(ex->snapshot->snap, *SNAP_AT(ex->snapshot->snap, up->keys, struct snap_str, ex->try.key)));
     return put(out, at, cap, SLICE("\r\n"));
 }
 
@@ -175,14 +181,16 @@ static bool configured_header(const struct exchange *ex, const char *name) {
     return false;
 }
 
-/* Versions and betas: the configuration's, else the client's where it speaks the same dialect, else what the dialect needs. */
+/* Versions and betas: the configuration's, else the client's where it speaks the same dialect, else what the dialect
+ * needs. */
 static size_t put_headers(const struct exchange *ex, char *out, size_t at, size_t cap) {
     const struct snap *s = ex->snapshot->snap;
     const struct dialect *d = dialect_of(ex->try.up);
     bool same = ex->plan == &plan_pass || (ex->task != NULL && d->id == ex->call.client);
     if (same)
         at = put(out, at, cap, ex->forward);
-    bool has = same && d->header_name != NULL && memmem(ex->forward.ptr, ex->forward.len, d->header_name, strlen(d->header_name)) != NULL;
+    bool has = same && d->header_name != NULL &&
+               memmem(ex->forward.ptr, ex->forward.len, d->header_name, strlen(d->header_name)) != NULL;
     if (d->header_name != NULL && !has && !configured_header(ex, d->header_name)) {
         at = put(out, at, cap, slice_str(d->header_name));
         at = put(out, at, cap, SLICE(": "));
@@ -203,7 +211,8 @@ static size_t put_path(struct exchange *ex, char *out, size_t at, size_t cap) {
     struct buf path;
     buf_init(&path, &ex->worker->pages, PAGE_BYTES);
     at = put(out, at, cap, snap_text(s, ex->try.up->base_path));
-    if (ex->task != NULL ? !buf_append_slice(&path, ex->task_path) : !dialect_of(ex->try.up)->write_path(ex->target_model, ex->req.stream, &path))
+    const struct dialect *d = ex->legacy && ex->plan == &plan_pass ? &dialect_completions : dialect_of(ex->try.up);
+    if (ex->task != NULL ? !buf_append_slice(&path, ex->task_path) : !d->write_path(ex->target_model, ex->req.stream, &path))
         at = cap + 1;
     bool query = path.len > 0 && memchr(buf_ptr(&path), '?', path.len) != NULL;
     at = put(out, at, cap, buf_slice(&path));
@@ -223,8 +232,10 @@ static bool build_head(struct exchange *ex) {
     at = put(head, at, cap, snap_text(s, ex->try.up->host_header));
     at = put(head, at, cap, SLICE("\r\n"));
     at = put_auth(ex, head, at, cap);
-    at = put(head, at, cap, ex->req.stream ? SLICE("Content-Type: application/json\r\nAccept: text/event-stream\r\nUser-Agent: tollgate\r\n")
-                                           : SLICE("Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: tollgate\r\n"));
+    at = put(head, at, cap,
+             ex->req.stream
+                 ? SLICE("Content-Type: application/json\r\nAccept: text/event-stream\r\nUser-Agent: tollgate\r\n")
+                 : SLICE("Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: tollgate\r\n"));
     at = put_headers(ex, head, at, cap);
     at = put(head, at, cap, SLICE("Content-Length: "));
     at = put(head, at, cap, slice_of(number, fixed_format(number, (int64_t)ex->body_out.bytes, 0)));
@@ -242,11 +253,13 @@ static struct slice target_model(struct exchange *ex) {
     if (star == NULL)
         return as;
     size_t before = (size_t)(star - as.ptr);
-    return arena_printf(&ex->arena, "%.*s%.*s%.*s", (int)before, as.ptr, SLICE_ARG(ex->family_rest), (int)(as.len - before - 1), star + 1);
+    return arena_printf(&ex->arena, "%.*s%.*s%.*s", (int)before, as.ptr, SLICE_ARG(ex->family_rest),
+                        (int)(as.len - before - 1), star + 1);
 }
 
 static void report_dropped(struct exchange *ex, struct slice name) {
-    ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(name));
+    ex->dropped =
+        arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(name));
 }
 
 static bool keep_pieces(struct exchange *ex, const struct pieces *p) {
@@ -272,9 +285,13 @@ static uint32_t texts_of(const struct exchange *ex, struct snap_list list, struc
 static bool build_pass(struct exchange *ex) {
     static struct pieces pieces;
     struct slice strip[32];
-    struct pass_edit e = { .model = ex->target_model, .set_limit = ex->limit_cut, .limit = ex->out_limit,
-                           .limit_field = snap_text(ex->snapshot->snap, ex->model->limit_field), .strip = strip,
-                           .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)), .ask_usage = ex->req.stream };
+    struct pass_edit e = { .model = ex->target_model,
+                           .set_limit = ex->limit_cut,
+                           .limit = ex->out_limit,
+                           .limit_field = snap_text(ex->snapshot->snap, ex->model->limit_field),
+                           .strip = strip,
+                           .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
+                           .ask_usage = ex->req.stream };
     if (slice_eq(e.model, ex->req.model))
         e.model = SLICE_NONE;
     for (uint32_t i = 0; i < ex->req.sealed_count; i++)
@@ -290,15 +307,23 @@ static bool build_pass(struct exchange *ex) {
     return true;
 }
 
-/* Reads the request into the neutral form (once) and writes it for the target. 0 done; else ex was answered or the route is out. */
+/* Reads the request into the neutral form (once) and writes it for the target. 0 done; else ex was answered or the
+ * route is out. */
 static bool build_translation(struct exchange *ex, struct ir_fault *f) {
     struct slice strip[32], allow[32];
     struct ir_budget budgets[16];
     const struct snap *s = ex->snapshot->snap;
-    struct ir_target t = { .model = ex->target_model, .origin = ex->try.up->id, .max_output = ex->model->max_output,
-                           .set_limit = ex->limit_cut, .limit = ex->out_limit, .limit_field = snap_text(s, ex->model->limit_field),
-                           .strip = strip, .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
-                           .allow = allow, .allow_count = texts_of(ex, ex->model->allow, allow, ARRAY_LEN(allow)), .budgets = budgets };
+    struct ir_target t = { .model = ex->target_model,
+                           .origin = ex->try.up->id,
+                           .max_output = ex->model->max_output,
+                           .set_limit = ex->limit_cut,
+                           .limit = ex->out_limit,
+                           .limit_field = snap_text(s, ex->model->limit_field),
+                           .strip = strip,
+                           .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
+                           .allow = allow,
+                           .allow_count = texts_of(ex, ex->model->allow, allow, ARRAY_LEN(allow)),
+                           .budgets = budgets };
     SNAP_EACH(s, ex->model->budgets, struct snap_pair, b) {
         uint64_t tokens;
         if (t.budget_count < ARRAY_LEN(budgets) && slice_to_u64(snap_text(s, b->value), &tokens))
@@ -307,7 +332,7 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
     if (ex->ir == NULL) {
         struct dialect_path path = { .model = ex->path_model, .stream = ex->path_stream, .sse = !ex->as_array };
         ex->ir = arena_alloc(&ex->arena, sizeof *ex->ir);
-        if (ex->ir == NULL || !translate_read(dialect_find(ex->dialect), &ex->json, &path, &ex->arena, ex->ir, f))
+        if (ex->ir == NULL || !translate_read(exchange_dialect(ex), &ex->json, &path, &ex->arena, ex->ir, f))
             return false;
     }
     struct ir_dropped dropped = { 0 };
@@ -329,7 +354,9 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
 
 /* The plan for this route, and the body it sends. false: the exchange was answered. */
 static bool build_body(struct exchange *ex) {
-    struct ir_fault f = { .status = 500, .code = SLICE("internal"), .message = SLICE("The request could not be prepared.") };
+    struct ir_fault f = { .status = 500,
+                          .code = SLICE("internal"),
+                          .message = SLICE("The request could not be prepared.") };
     bool same = dialect_of(ex->try.up)->id == (enum ir_dialect)ex->dialect && !ir_has_carrier(ex->body);
     ex->plan = same ? &plan_pass : &plan_translate;
     ex->target_model = target_model(ex);
@@ -339,7 +366,9 @@ static bool build_body(struct exchange *ex) {
         return false;
     if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex) : build_translation(ex, &f))
         return true;
-    struct reply_fault r = { .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code };
+    struct reply_fault r = {
+        .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code
+    };
     meter_release(ex);
     reply_fault(ex, &r);
     return false;
@@ -470,7 +499,7 @@ static bool send_request(struct exchange *ex) {
     return true;
 }
 
-/* ---- failing ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- failing ----------------------------------------------------------------------------------------------------- */
 
 void attempt_failed(struct exchange *ex, int status, const char *code, const char *text, bool other_upstream_only) {
     struct worker *w = ex->worker;
@@ -496,7 +525,8 @@ void attempt_failed(struct exchange *ex, int status, const char *code, const cha
     attempt_start(ex);
 }
 
-/* A provider's error before anything went out to the client: the request's fault is told, the rest is a failed attempt. */
+/* A provider's error before anything went out to the client: the request's fault is told, the rest is a failed attempt.
+ */
 void relay_fault(struct exchange *ex, const struct ir_fault *f) {
     struct attempt *t = &ex->try;
     struct slice up = snap_text(ex->snapshot->snap, t->up->name);
@@ -514,29 +544,38 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
         return;
     }
     case IR_BLAME_KEY:
-        worker_log(ex->worker, LOG_ERROR, "upstream %.*s refuses its API key number %d (%.*s): check the key and the account at the provider",
-                   SLICE_ARG(up), t->key + 1, (int)(f->detail.len < 200 ? f->detail.len : 200), f->detail.ptr ? f->detail.ptr : "");
+        worker_log(ex->worker, LOG_ERROR,
+                   "upstream %.*s refuses its API key number %d (%.*s): check the key and the account at the provider",
+                   SLICE_ARG(up), t->key + 1, (int)(f->detail.len < 200 ? f->detail.len : 200),
+                   f->detail.ptr ? f->detail.ptr : "");
         upstream_cool_key(ex->worker, t->up, t->key, t->up->cooldown_ms);
         keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
         attempt_failed(ex, 502, "upstream_failed", "The provider refused the gateway's credentials.", !keys_left);
         return;
     case IR_BLAME_RATE:
-        t->retry_after_ms = t->retry_after_ms > 0 ? t->retry_after_ms : f->retry_after_ms > 0 ? f->retry_after_ms : 1000;
+        t->retry_after_ms = t->retry_after_ms > 0   ? t->retry_after_ms
+                            : f->retry_after_ms > 0 ? f->retry_after_ms
+                                                    : 1000;
         upstream_cool_key(ex->worker, t->up, t->key, t->retry_after_ms);
         keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
-        attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.", !keys_left);
+        attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.",
+                       !keys_left);
         return;
     case IR_BLAME_ROUTE:
-        worker_log(ex->worker, LOG_ERROR, "upstream %.*s does not accept a request for model %.*s (%.*s): check base_url and the model's route",
-                   SLICE_ARG(up), SLICE_ARG(ex->target_model), (int)(f->detail.len < 200 ? f->detail.len : 200), f->detail.ptr ? f->detail.ptr : "");
-        attempt_failed(ex, t->status == 400 ? 400 : 404, "model_not_found", "The provider does not know this model.", true);
+        worker_log(
+            ex->worker, LOG_ERROR,
+            "upstream %.*s does not accept a request for model %.*s (%.*s): check base_url and the model's route",
+            SLICE_ARG(up), SLICE_ARG(ex->target_model), (int)(f->detail.len < 200 ? f->detail.len : 200),
+            f->detail.ptr ? f->detail.ptr : "");
+        attempt_failed(ex, t->status == 400 ? 400 : 404, "model_not_found", "The provider does not know this model.",
+                       true);
         return;
     case IR_BLAME_UPSTREAM: break;
     }
     upstream_report(ex->worker, t->up, false, 0);
     t->retry_after_ms = 0;
-    attempt_failed(ex, f->status == 504 ? 504 : 502, f->status == 504 ? "upstream_timeout" : "upstream_failed", "The provider reported an error.",
-                   false);
+    attempt_failed(ex, f->status == 504 ? 504 : 502, f->status == 504 ? "upstream_timeout" : "upstream_failed",
+                   "The provider reported an error.", false);
 }
 
 /* The connection broke before the answer was whole. */
@@ -560,7 +599,7 @@ static void broken(struct exchange *ex, const char *text) {
     attempt_failed(ex, 502, "upstream_failed", text, false);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* Retry-After in seconds (RFC 9110 §10.2.3; a date is not worth a parser here) or retry-after-ms, at most an hour. */
 static uint64_t retry_after(const struct http_head *h) {
@@ -595,7 +634,8 @@ static int take_head(struct exchange *ex) {
     t->status = head.status;
     t->keep_alive = head.keep_alive && t->sent == t->head.len + ex->body_out.bytes && !t->write_failed;
     t->retry_after_ms = retry_after(&head);
-    t->event_stream = type != NULL && slice_ieq(slice_of(type->value.ptr, type->value.len < 17 ? type->value.len : 17), SLICE("text/event-stream"));
+    t->event_stream = type != NULL && slice_ieq(slice_of(type->value.ptr, type->value.len < 17 ? type->value.len : 17),
+                                                SLICE("text/event-stream"));
     t->body_length = head.body == HTTP_BODY_SIZED ? head.content_length : 0;
     http_reader_init(&t->reader, head.body, head.content_length);
     t->reader.done = head.body == HTTP_BODY_NONE;

@@ -1,7 +1,8 @@
 /* Who is it: the key in any of the places a client may put it, the account behind it, the limits that hold.
  *
- * A key is looked up by its HMAC under the pepper; on a kept-alive connection that brings the same key again, one comparison in constant
- * time replaces the HMAC. Its present state is read from shared memory with every request: a revocation counts from the next one on. */
+ * A key is looked up by its HMAC under the pepper; on a kept-alive connection that brings the same key again, one
+ * comparison in constant time replaces the HMAC. Its present state is read from shared memory with every request: a
+ * revocation counts from the next one on. */
 #include "worker/exchange.h"
 
 enum { KEY_MAX = 512, CANDIDATES = 4 };
@@ -63,7 +64,8 @@ static struct rate rate_of(uint64_t own, const struct rate *of_tier) {
 static bool read_state(struct exchange *ex) {
     const struct shm *shm = &ex->worker->shm;
     const struct snap *s = ex->snapshot->snap;
-    if (!shm_key_read(shm, ex->key_index, &ex->key) || ex->key.status == KEY_NONE || !shm_account_read(shm, ex->key.account, &ex->account))
+    if (!shm_key_read(shm, ex->key_index, &ex->key) || ex->key.status == KEY_NONE ||
+        !shm_account_read(shm, ex->key.account, &ex->account))
         return false;
     if (ex->conn != NULL && ex->conn->cached_key_len > 0 && ex->conn->cached_key_index == ex->key_index &&
         memcmp(ex->conn->cached_key_hash, ex->key.hash, 32) != 0) {
@@ -85,7 +87,8 @@ static bool check_state(struct exchange *ex) {
     int64_t now_s = ex->worker->loop.wall_ms / 1000;
     const struct snap *s = ex->snapshot->snap;
     if (ex->key.status == KEY_REVOKED) {
-        reply_error(ex, (int)s->revoked_key_status, s->revoked_key_status == 401 ? "invalid_api_key" : "key_revoked", NULL, "This API key has been revoked.");
+        reply_error(ex, (int)s->revoked_key_status, s->revoked_key_status == 401 ? "invalid_api_key" : "key_revoked",
+                    NULL, "This API key has been revoked.");
         return false;
     }
     if (ex->key.expires_at_s != 0 && now_s >= ex->key.expires_at_s) {
@@ -117,8 +120,9 @@ bool auth_request(struct exchange *ex, const struct http_head *head, bool requir
     if (!required)
         return true;
     COUNT(ex->worker->counters, requests_unauthorized, 1);
-    reply_error(ex, 401, "invalid_api_key", NULL, c.count == 0 ? "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'."
-                                                              : "Incorrect API key provided.");
+    reply_error(ex, 401, "invalid_api_key", NULL,
+                c.count == 0 ? "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'."
+                             : "Incorrect API key provided.");
     return false;
 }
 
@@ -128,4 +132,13 @@ bool auth_refresh(struct exchange *ex) {
         return false;
     }
     return check_state(ex);
+}
+
+void auth_keep(struct exchange *ex, const struct http_head *head) {
+    struct candidates c;
+    collect(head, &c);
+    for (uint32_t i = 0; i < c.count; i++)
+        ex->credentials[i] = arena_copy(&ex->arena, c.key[i]);
+    ex->credential_count = ex->arena.overflow ? 0 : c.count;
+    wipe(c.query_key, sizeof c.query_key);
 }

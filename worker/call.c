@@ -1,4 +1,5 @@
-/* See call.h. Waiting exchanges stand in a list of the worker: there are few, for none of this is on the path of a model call. */
+/* See call.h. Waiting exchanges stand in a list of the worker: there are few, for none of this is on the path of a
+ * model call. */
 #include "worker/call.h"
 
 #include <errno.h>
@@ -28,7 +29,8 @@ bool call_ledger(struct exchange *ex, struct slice json, void (*on_answer)(struc
     struct ipc_header h = { .type = IPC_CALL, .id = ++last_id ? last_id : ++last_id };
     int r = waiting_count >= CALLS_MAX ? -ENOBUFS : ipc_send(&ex->worker->channel, &h, json, NULL, 0);
     if (r != 0 && r != -EAGAIN) {
-        reply_error(ex, 503, "overloaded", NULL, "The server is temporarily unable to take this request. Please try again shortly.");
+        reply_error(ex, 503, "overloaded", NULL,
+                    "The server is temporarily unable to take this request. Please try again shortly.");
         return false;
     }
     ex->call_id = h.id;

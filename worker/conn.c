@@ -1,9 +1,10 @@
 /* A client connection's life: handshake, head, body, answer, and again or not.
  *
- * Reading is edge-triggered and stops while an exchange runs, so that a pipelining client is held back by its socket; the body is read
- * straight into the exchange's buffer, or left in place where it came with its head. Writing tries the socket first and queues the
- * rest; past CONN_OUT_HIGH the exchange stops producing until the queue fell below CONN_OUT_LOW.
- * Failures: what the client does wrong is answered and the connection closed; a socket error marks it dead, and the exchange hears of it. */
+ * Reading is edge-triggered and stops while an exchange runs, so that a pipelining client is held back by its socket;
+ * the body is read straight into the exchange's buffer, or left in place where it came with its head. Writing tries the
+ * socket first and queues the rest; past CONN_OUT_HIGH the exchange stops producing until the queue fell below
+ * CONN_OUT_LOW. Failures: what the client does wrong is answered and the connection closed; a socket error marks it
+ * dead, and the exchange hears of it. */
 #include "worker/conn.h"
 
 #include <arpa/inet.h>
@@ -37,7 +38,7 @@ static void conn_free(struct conn *c) {
     struct worker *w = c->worker;
     loop_timer_off(&w->loop, &c->timer);
     loop_unpost(&w->loop, &c->again);
-    loop_unwatch(&w->loop, &c->watch);
+    loop_forget(&w->loop, &c->watch);
     io_close(&c->io);
     buf_release(&c->in);
     buf_release(&c->out);
@@ -63,7 +64,7 @@ static void conn_kill(struct conn *c) {
     conn_free(c);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* The exchange hears of it in the next turn, not within its own call. */
 static bool conn_fail(struct conn *c) {
@@ -137,7 +138,7 @@ void conn_continue(struct conn *c) {
     conn_send(c, &iov, 1);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* Reads once into b. > 0, or an IO_ result; clears `readable` when the socket is drained. */
 static ssize_t conn_read(struct conn *c, struct buf *b, size_t want) {
@@ -198,7 +199,8 @@ static int sized_body(struct conn *c, struct exchange *ex, int *status, const ch
     if (c->in.len > 0) {
         size_t room;
         size_t ahead = need < 1 << 20 ? (size_t)need : 1 << 20; /* grows with what really comes beyond a megabyte */
-        if (buf_reserve(&ex->body_buf, ahead, &room) == NULL || !buf_append(&ex->body_buf, buf_ptr(&c->in), c->in.len)) {
+        if (buf_reserve(&ex->body_buf, ahead, &room) == NULL ||
+            !buf_append(&ex->body_buf, buf_ptr(&c->in), c->in.len)) {
             *status = 413;
             *text = "The request body is too large.";
             return -1;
@@ -256,7 +258,7 @@ int conn_read_body(struct conn *c, int *status, const char **text) {
     }
 }
 
-/* ---- heads ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
 static int fault_status(enum http_fault f, const char **code) {
     switch (f) {
@@ -281,11 +283,14 @@ static void refuse(struct conn *c, int status, const char *code, const char *tex
         snprintf(reason, sizeof reason, ",\"reason\":\"%s\"", code);
         reason_open = reason;
     }
-    int n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"%s\"%s}}", text, number,
-                     reason_open);
-    int m = snprintf(all, sizeof all,
-                     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status,
-                     http_reason(status), n, body);
+    int n =
+        snprintf(body, sizeof body,
+                 "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"%s\"%s}}",
+                 text, number, reason_open);
+    int m = snprintf(
+        all, sizeof all,
+        "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status,
+        http_reason(status), n, body);
     struct iovec iov = { all, (size_t)m };
     c->close_after = true;
     c->state = CONN_BUSY;
@@ -425,7 +430,7 @@ static void conn_again(struct task *t) {
         conn_process(c);
 }
 
-/* ---- events ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 static bool conn_handshake(struct conn *c) {
     int r = tls_handshake(c->io.tls, NULL);
@@ -514,7 +519,7 @@ static void conn_on_timer(struct timer *t) {
     conn_free(c);
 }
 
-/* ---- birth and the end ------------------------------------------------------------------------------------------------------------- */
+/* ---- birth and the end ------------------------------------------------------------------------------------------- */
 
 static void peer_text(char *out, size_t n, const struct sockaddr_storage *a) {
     out[0] = 0;
@@ -570,13 +575,21 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
     loop_timer(&w->loop, &c->timer, snap_of(c)->client_timeout_ms);
 }
 
+/* A request may be on its way on a connection that looks idle: it is served as the last one if it comes within a
+ * moment, and always where the server as a whole goes on (another binary, fewer workers). */
 void conn_drain_all(struct worker *w) {
+    enum { DRAIN_IDLE_MS = 1000 };
+    bool server_ends = atomic_load(&w->shm.header->draining) != 0;
     for (struct conn *c = w->conns, *next; c != NULL; c = next) {
         next = c->next;
-        if (c->state == CONN_OPEN && c->in.len == 0 && !c->readable)
+        bool idle = c->state == CONN_OPEN && c->in.len == 0 && !c->readable;
+        if (idle && server_ends && c->requests > 0) {
             conn_free(c);
-        else
-            c->close_after = true;
+            continue;
+        }
+        c->close_after = true;
+        if (idle)
+            loop_timer(&w->loop, &c->timer, DRAIN_IDLE_MS);
     }
 }
 

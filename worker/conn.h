@@ -1,4 +1,5 @@
-/* One client connection: bytes in, bytes out, heads and bodies framed; one exchange at a time. It knows nothing of models or money. */
+/* One client connection: bytes in, bytes out, heads and bodies framed; one exchange at a time. It knows nothing of
+ * models or money. */
 #ifndef TG_CONN_H
 #define TG_CONN_H
 
@@ -54,12 +55,13 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
 
 /* For the exchange: */
 
-/* Writes, or queues what the socket does not take. false: the connection is dead (the exchange is told by exchange_client_gone later). */
+/* Writes, or queues what the socket does not take. false: the connection is dead (the exchange is told by
+ * exchange_client_gone later). */
 bool conn_send(struct conn *c, const struct iovec *iov, int n);
 /* Whether the peer reads too slowly for more: then stop producing until exchange_drained. */
 bool conn_backlogged(struct conn *c);
-/* Reads the rest of the request's body. 1 done, 0 more must come (exchange_body is called on progress), -1 the framing is bad or too
- * large (*status, *fault say which). */
+/* Reads the rest of the request's body. 1 done, 0 more must come (exchange_body is called on progress), -1 the framing
+ * is bad or too large (*status, *fault say which). */
 int conn_read_body(struct conn *c, int *status, const char **text);
 /* The exchange has ended, its answer is in the queue (or cannot be). keep: the framing allows another request. */
 void conn_done(struct conn *c, bool keep);

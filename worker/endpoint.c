@@ -4,36 +4,59 @@
 #include <stdio.h>
 
 static const struct endpoint endpoints[] = {
-    { "POST", "/v1/chat/completions", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, call_run },
-    { "POST", "/v1/responses", SHAPE_OPENAI, DIALECT_RESPONSES, NEEDS_KEY, true, call_run },
-    { "POST", "/v1/messages", SHAPE_ANTHROPIC, DIALECT_ANTHROPIC, NEEDS_KEY, true, call_run },
-    { "POST", "/v1/messages/count_tokens", SHAPE_ANTHROPIC, DIALECT_ANTHROPIC, NEEDS_KEY, true, count_run },
-    { "POST", "/v1/embeddings", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, embeddings_run },
-    { "POST", "/v1/images/generations", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, images_run },
-    { "POST", "/v1beta/models/*", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run },
-    { "GET", "/v1/models", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
-    { "GET", "/v1/models/*", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
-    { "GET", "/v1beta/models", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list },
-    { "GET", "/v1beta/models/*", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show },
-    { "GET", "/v1/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show },
-    { "GET", "/api/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show },
-    { "GET", "/v1/key", SHAPE_OPENAI, 0, NEEDS_KEY, false, key_show },
+    { "POST", "/v1/chat/completions", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, call_run, NULL },
+    { "POST", "/v1/responses", SHAPE_OPENAI, DIALECT_RESPONSES, NEEDS_KEY, true, call_run, NULL },
+    { "POST", "/v1/messages", SHAPE_ANTHROPIC, DIALECT_ANTHROPIC, NEEDS_KEY, true, call_run, NULL },
+    { "POST", "/v1/completions", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, completions_run, NULL },
+    { "POST", "/v1/messages/count_tokens", SHAPE_ANTHROPIC, DIALECT_ANTHROPIC, NEEDS_KEY, true, count_run, NULL },
+    { "POST", "/v1/embeddings", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, embeddings_run, NULL },
+    { "POST", "/v1/images/generations", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, images_run, NULL },
+    { "POST", "/v1beta/models/*", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL },
+    { "GET", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, accounts_run, "http.cap" },
+    { "PUT", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, true, accounts_run, "http.cap_set" },
+    { "GET", "/v1/models", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list, NULL },
+    { "GET", "/v1/models/*", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show, NULL },
+    { "GET", "/v1beta/models", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list, NULL },
+    { "GET", "/v1beta/models/*", SHAPE_GEMINI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_show, NULL },
+    { "GET", "/v1/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show, NULL },
+    { "GET", "/api/status", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, status_show, NULL },
+    { "GET", "/v1/key", SHAPE_OPENAI, 0, NEEDS_KEY, false, key_show, NULL },
+    { "POST", "/auth/register", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.register" },
+    { "POST", "/auth/login", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.login" },
+    { "GET", "/api-keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.keys" },
+    { "POST", "/api-keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.key_create" },
+    { "DELETE", "/api-keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.key_revoke" },
+    { "GET", "/billing/balance", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.balance" },
+    { "GET", "/billing/usage", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.usage" },
 };
 
 static const struct endpoint admin_endpoints[] = {
-    { "GET", "/healthz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_healthz },
-    { "GET", "/readyz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_readyz },
-    { "GET", "/metrics", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_metrics },
+    { "GET", "/healthz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_healthz, NULL },
+    { "GET", "/readyz", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_readyz, NULL },
+    { "GET", "/metrics", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_metrics, NULL },
+    { "GET", "/admin/accounts", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_accounts" },
+    { "POST", "/admin/accounts", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_account_create" },
+    { "GET", "/admin/accounts/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_account" },
+    { "POST", "/admin/accounts/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_account_set" },
+    { "GET", "/admin/keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_keys" },
+    { "POST", "/admin/keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_key_create" },
+    { "POST", "/admin/keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_key_set" },
+    { "DELETE", "/admin/keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_key_revoke" },
+    { "POST", "/admin/credits", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_credit" },
+    { "GET", "/admin/usage", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_usage" },
 };
 
+/* One `*` stands for the rest, or for what is between. */
 static bool matches(const char *pattern, struct slice path, struct slice *rest) {
-    size_t n = strlen(pattern);
+    const char *star = strchr(pattern, '*');
     *rest = SLICE_NONE;
-    if (pattern[n - 1] != '*')
+    if (star == NULL)
         return slice_is(path, pattern);
-    if (path.len < n || memcmp(path.ptr, pattern, n - 1) != 0)
+    size_t before = (size_t)(star - pattern), behind = strlen(star + 1);
+    if (path.len <= before + behind || memcmp(path.ptr, pattern, before) != 0 ||
+        memcmp(path.ptr + path.len - behind, star + 1, behind) != 0)
         return false;
-    *rest = slice_from(path, n - 1);
+    *rest = slice_of(path.ptr + before, path.len - before - behind);
     return true;
 }
 

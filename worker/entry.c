@@ -1,7 +1,7 @@
 /* A worker from fork to exit: privileges, shared memory, the channel to the master, the loop, drain and quit.
  *
- * Failures: what makes a worker unable to serve ends it with a message and status 1 (the master replaces it, ever more slowly); the loss
- * of the channel means that the master is gone, so the worker ends too. */
+ * Failures: what makes a worker unable to serve ends it with a message and status 1 (the master replaces it, ever more
+ * slowly); the loss of the channel means that the master is gone, so the worker ends too. */
 #include "worker/entry.h"
 
 #include <errno.h>
@@ -18,11 +18,17 @@
 #include "worker/sandbox.h"
 #include "worker/upstream.h"
 
-enum { KEEP_PAGES = 1024, CHANNEL_QUEUE = 4 << 20, TICK_MS = 250, RESOLVE_EVERY_NS = 1000000000, ARENA_SCRATCH = 128 << 20 };
+enum {
+    KEEP_PAGES = 1024,
+    CHANNEL_QUEUE = 4 << 20,
+    TICK_MS = 250,
+    RESOLVE_EVERY_NS = 1000000000,
+    ARENA_SCRATCH = 128 << 20
+};
 
 static struct worker *the_worker; /* for the hooks that bear no argument */
 
-/* ---- services for the folder ------------------------------------------------------------------------------------------------------------- */
+/* ---- services for the folder ------------------------------------------------------------------------------------- */
 
 void worker_random(struct worker *w, void *out, size_t n) {
     CHECK(n <= sizeof w->random);
@@ -51,7 +57,8 @@ void worker_resolve_now(struct worker *w, uint32_t upstream_id) {
     ipc_send(&w->channel, &h, slice_of((const char *)&upstream_id, sizeof upstream_id), NULL, 0);
 }
 
-/* The ledger's own word, and what a stuck ledger cannot say: our ring holds records and its tail has not moved for too long. */
+/* The ledger's own word, and what a stuck ledger cannot say: our ring holds records and its tail has not moved for too
+ * long. */
 enum shm_shed worker_shed(struct worker *w) {
     enum { STUCK_NS = 2000000000 };
     const struct shm_header *h = w->shm.header;
@@ -69,7 +76,7 @@ enum shm_shed worker_shed(struct worker *w) {
     return stuck ? SHED_LEDGER_STUCK : SHED_NO;
 }
 
-/* ---- snapshots -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
 
 void snapshot_release(struct snapshot *s) {
     if (s == NULL || --s->refs > 0)
@@ -104,7 +111,7 @@ static void take_snapshot(struct worker *w, const struct ipc_frame *f) {
     send_done(w, s->snap->generation);
 }
 
-/* ---- drain and end ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- drain and end ----------------------------------------------------------------------------------------------- */
 
 static void end_if_drained(struct worker *w) {
     if (!w->draining || w->loop.stop)
@@ -126,7 +133,7 @@ static void drain(struct worker *w, uint32_t deadline_ms) {
     upstream_close_idle(w);
 }
 
-/* ---- the channel ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the channel ------------------------------------------------------------------------------------------------- */
 
 static void on_frame(struct worker *w, const struct ipc_frame *f) {
     uint32_t deadline_ms;
@@ -176,7 +183,7 @@ static void on_channel(struct watch *watch, uint32_t events) {
     read_channel(CONTAINER_OF(watch, struct worker, channel_watch));
 }
 
-/* ---- the loop's hooks ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop's hooks -------------------------------------------------------------------------------------------- */
 
 static void on_top(struct loop *l) {
     struct worker *w = the_worker;
@@ -212,7 +219,7 @@ static void last_words(const char *text) {
         snprintf(w->shm.ranges[w->heritage.range].last_words, sizeof w->shm.ranges[0].last_words, "%s", text);
 }
 
-/* ---- birth ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- birth ------------------------------------------------------------------------------------------------------- */
 
 static void fail(const char *what, int error) {
     fprintf(stderr, "worker: %s: %s\n", what, strerror(error < 0 ? -error : error));
@@ -239,6 +246,7 @@ static void open_shared(struct worker *w) {
     r = money_attach(&w->money, &w->shm, h->range);
     if (r != 0)
         fail("no memory for the slots", r);
+    money_idle(&w->money); /* until there is a configuration it moves no word, and a pause need not wait for it */
 }
 
 /* Blocks for what the master sends first: log files and the configuration. */
@@ -287,6 +295,7 @@ _Noreturn void worker_main(const struct worker_heritage *h) {
     if (r != 0)
         fail("privileges cannot be dropped", r);
     await_config(w);
+    money_wake(&w->money);
     w->loop.on_top = on_top;
     w->loop.on_idle = on_idle;
     w->loop.on_wake = on_wake;

@@ -2,9 +2,9 @@
  *
  *   EX_BODY → (endpoint runs) → EX_CONNECT → EX_REQUEST → EX_HEAD → EX_WHOLE | EX_STREAM → EX_DONE
  *
- * A local endpoint answers at once and ends. exchange_finish is the only way out: it settles what was not settled, logs, frees, and gives
- * the connection back. When the client leaves, the exchange goes on without a connection only where the operator asked for the
- * provider's exact figures (on_client_abort finish). */
+ * A local endpoint answers at once and ends. exchange_finish is the only way out: it settles what was not settled,
+ * logs, frees, and gives the connection back. When the client leaves, the exchange goes on without a connection only
+ * where the operator asked for the provider's exact figures (on_client_abort finish). */
 #include "worker/exchange.h"
 
 #include <stdio.h>
@@ -45,7 +45,8 @@ static bool valid_request_id(struct slice s) {
         return false;
     for (size_t i = 0; i < s.len; i++) {
         char ch = s.ptr[i];
-        bool ok = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '.' || ch == '_' || ch == '-';
+        bool ok = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '.' ||
+                  ch == '_' || ch == '-';
         if (!ok)
             return false;
     }
@@ -144,7 +145,8 @@ static void reply_no_endpoint(struct exchange *ex, const struct http_head *head,
     } else if (other_method) {
         reply_error(ex, 405, "method_not_allowed", NULL, "This method is not allowed at this path.");
     } else {
-        reply_error(ex, 404, "unknown_path", NULL, "Unknown request path: %.*s", (int)(head->path.len < 200 ? head->path.len : 200), head->path.ptr);
+        reply_error(ex, 404, "unknown_path", NULL, "Unknown request path: %.*s",
+                    (int)(head->path.len < 200 ? head->path.len : 200), head->path.ptr);
     }
 }
 
@@ -156,7 +158,8 @@ static enum shape shape_of_path(struct slice path) {
         return SHAPE_GEMINI;
     if (slice_starts(path, SLICE("/v1/messages")))
         return SHAPE_ANTHROPIC;
-    if (slice_starts(path, SLICE("/auth/")) || slice_starts(path, SLICE("/api-keys")) || slice_starts(path, SLICE("/billing/")))
+    if (slice_starts(path, SLICE("/auth/")) || slice_starts(path, SLICE("/api-keys")) ||
+        slice_starts(path, SLICE("/billing/")))
         return SHAPE_DETAIL;
     return SHAPE_OPENAI;
 }
@@ -201,7 +204,8 @@ static void keep_headers(struct exchange *ex, const struct http_head *head) {
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct http_header *h = http_find(head, names[i]);
         if (h != NULL && h->value.len <= VALUE_MAX)
-            ex->forward = arena_printf(&ex->arena, "%.*s%.*s: %.*s\r\n", SLICE_ARG(ex->forward), SLICE_ARG(names[i]), SLICE_ARG(h->value));
+            ex->forward = arena_printf(&ex->arena, "%.*s%.*s: %.*s\r\n", SLICE_ARG(ex->forward), SLICE_ARG(names[i]),
+                                       SLICE_ARG(h->value));
     }
 }
 
@@ -214,7 +218,8 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
         reply_preflight(ex, head);
         return;
     }
-    const struct endpoint *e = endpoint_find(ex->head_request ? SLICE("GET") : head->method, head->path, ex->conn->admin, &rest, &other_method);
+    const struct endpoint *e = endpoint_find(ex->head_request ? SLICE("GET") : head->method, head->path,
+                                             ex->conn->admin, &rest, &other_method);
     if (e != NULL) {
         ex->endpoint = e;
         ex->shape = e->shape;
@@ -232,6 +237,8 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
         reply_no_endpoint(ex, head, other_method);
         return;
     }
+    if (e->command != NULL)
+        auth_keep(ex, head);
     const struct http_header *version = http_find(head, SLICE("anthropic-version"));
     ex->anthropic_version = version != NULL;
     if (!e->body) {
@@ -278,7 +285,11 @@ void exchange_body(struct exchange *ex) {
             if (status == 0)
                 exchange_finish(ex);
             else
-                reply_error(ex, status, status == 413 ? "body_too_large" : status == 431 ? "headers_too_large" : "invalid_request", NULL, "%s", text);
+                reply_error(ex, status,
+                            status == 413   ? "body_too_large"
+                            : status == 431 ? "headers_too_large"
+                                            : "invalid_request",
+                            NULL, "%s", text);
             return;
         }
     }
@@ -357,7 +368,8 @@ void exchange_client_gone(struct exchange *ex) {
     ex->body_in_place = 0; /* it lay in the connection's buffer */
     ex->conn = NULL;
     ex->record_flags |= RECORD_CLIENT_GONE;
-    bool running = ex->slot != NULL && !ex->settled && (ex->state == EX_HEAD || ex->state == EX_WHOLE || ex->state == EX_STREAM);
+    bool running =
+        ex->slot != NULL && !ex->settled && (ex->state == EX_HEAD || ex->state == EX_WHOLE || ex->state == EX_STREAM);
     if (running && s->snap->abort_finish && !ex->worker->quitting) {
         if (ex->paused) {
             ex->paused = false;

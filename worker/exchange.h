@@ -34,6 +34,7 @@ struct endpoint {
     enum { NEEDS_NOTHING, NEEDS_KEY, NEEDS_KEY_UNLESS_PUBLIC } needs;
     bool body;                     /* reads a body first */
     void (*run)(struct exchange *ex);
+    const char *command;           /* of the ledger, where it is forwarded */
 };
 
 struct limit_view { uint64_t limit, remaining, reset_s; }; /* reset: epoch */
@@ -62,13 +63,20 @@ struct attempt { /* one try at one upstream */
     bool complete;                 /* the answer was read to its end: the connection can serve again */
 };
 
-/* How an answer gets from its upstream's dialect to the client's: pass (the same) or translate. Bytes go onto the relay's batch. */
-enum plan_result { PLAN_OK, PLAN_DONE /* all of it is on the batch, figures settled */, PLAN_ERROR /* the provider's; fault says which */, PLAN_BAD };
+/* How an answer gets from its upstream's dialect to the client's: pass (the same) or translate. Bytes go onto the
+ * relay's batch. */
+enum plan_result {
+    PLAN_OK,
+    PLAN_DONE /* all of it is on the batch, figures settled */,
+    PLAN_ERROR /* the provider's; fault says which */,
+    PLAN_BAD
+};
 struct plan {
     bool (*begin)(struct exchange *ex);
     enum plan_result (*event)(struct exchange *ex, const struct sse_event *ev, struct pieces *out, struct ir_fault *f);
-    enum plan_result (*end)(struct exchange *ex, struct pieces *out, struct ir_fault *f); /* the upstream ended properly */
-    bool (*finished)(const struct exchange *ex);                                            /* it said why the answer ended */
+    enum plan_result (*end)(struct exchange *ex, struct pieces *out,
+                            struct ir_fault *f); /* the upstream ended properly */
+    bool (*finished)(const struct exchange *ex); /* it said why the answer ended */
     void (*fail)(struct exchange *ex, const struct ir_fault *f, struct pieces *out);
     /* A whole answer. PLAN_DONE: its body is on out. */
     enum plan_result (*whole)(struct exchange *ex, const struct json *j, struct pieces *out, struct ir_fault *f);
@@ -109,6 +117,8 @@ struct exchange {
     int64_t started_ms;
 
     /* who */
+    struct slice credentials[4];   /* of a forwarded request: the ledger looks at them */
+    uint32_t credential_count;
     bool known_key;
     uint32_t key_index;
     struct shm_key key;
@@ -131,9 +141,10 @@ struct exchange {
     struct json json;
     struct body_pieces body_out;   /* the body to send; in the arena */
     enum dialect_id dialect;       /* of the client */
+    bool legacy;                   /* /v1/completions: a prompt and no messages */
     struct slice path_model;       /* where the path names it (Gemini) */
     bool path_stream, as_array;
-    struct slice forward;          /* header lines of the client that a provider of the same dialect gets (versions, betas) */
+    struct slice forward; /* header lines of the client that a provider of the same dialect gets (versions, betas) */
     const struct plan *plan;
     struct slice target_model;     /* the model's name at this attempt's provider */
     struct slice plain[PASS_SEALED]; /* unsealed ids of req.sealed */
@@ -194,7 +205,7 @@ struct exchange {
     void (*on_answer)(struct exchange *ex, const struct json *j);
 };
 
-/* ---- exchange.c: life ---- */
+/* ---- exchange.c: life -------------------------------------------------------------------------------------------- */
 /* conn has a whole head (slices into conn->in, consumed when this returns). */
 void exchange_begin(struct conn *c, const struct http_head *head);
 void exchange_body(struct exchange *ex);        /* more of the body may be there */
@@ -206,54 +217,66 @@ struct slice exchange_request_id(const struct exchange *ex);
 void exchange_forget_request(struct exchange *ex);
 void exchange_quit_all(struct worker *w);       /* settle what was delivered, at once */
 
-/* ---- endpoint.c ---- */
-const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest, bool *other_method);
+/* ---- endpoint.c -------------------------------------------------------------------------------------------------- */
+const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest,
+                                     bool *other_method);
 void endpoint_methods(struct slice path, bool admin, char *out, size_t n); /* for Allow */
 
-/* ---- auth.c ---- */
+/* What the client speaks, for a translation. */
+static inline const struct dialect *exchange_dialect(const struct exchange *ex) {
+    return ex->legacy ? &dialect_completions : dialect_find(ex->dialect);
+}
+
+/* ---- auth.c ------------------------------------------------------------------------------------------------------ */
 /* Finds the key among the places a client may put it. False: an error was sent (unless optional). */
 bool auth_request(struct exchange *ex, const struct http_head *head, bool required);
+/* Keeps what the request brings as credentials, for the ledger to look at. */
+void auth_keep(struct exchange *ex, const struct http_head *head);
 /* Reads the key's, account's and limits' present state again (after the body came). False: an error was sent. */
 bool auth_refresh(struct exchange *ex);
 
-/* ---- admit.c ---- */
+/* ---- admit.c ----------------------------------------------------------------------------------------------------- */
 /* Model, plan, limits, room, hold; sets out_limit and limit_cut. False: an error was sent and nothing is held. */
 bool admit_model(struct exchange *ex, struct slice name);
 bool admit_call(struct exchange *ex);
-bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan); /* group; *plan: tier and key too */
+bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name,
+                 bool *plan);                   /* group; *plan: tier and key too */
 void admit_limits_view(struct exchange *ex);    /* current rate headers of the key */
 void admit_end(struct exchange *ex, int64_t held); /* the slot was settled: gauges */
 
-/* ---- meter.c ---- */
+/* ---- meter.c ----------------------------------------------------------------------------------------------------- */
 /* Settles from figures (estimated false) or by estimate; pushes the record, corrects the rate words, counts. Once. */
 void meter_settle(struct exchange *ex, bool estimated);
 void meter_release(struct exchange *ex);        /* nothing was delivered: charge nothing */
 void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost);
 
-/* ---- attempt.c ---- */
+/* ---- attempt.c --------------------------------------------------------------------------------------------------- */
 void attempt_start(struct exchange *ex);        /* picks a route and goes; or sends the error when none is left */
 void attempt_abandon(struct exchange *ex);      /* lets go of ticket or connection, unusable */
 void attempt_release(struct exchange *ex, bool reusable);
 void attempt_failed(struct exchange *ex, int status, const char *code, const char *text, bool other_upstream_only);
 void attempt_read(struct exchange *ex);         /* bytes may be there: call when a paused stream goes on */
 
-/* ---- relay.c ---- */
+/* ---- relay.c ----------------------------------------------------------------------------------------------------- */
 void relay_stream_begin(struct exchange *ex);
 /* Body bytes of a stream. false: the exchange or the attempt is over. */
 bool relay_stream_bytes(struct exchange *ex, struct slice bytes);
 void relay_stream_end(struct exchange *ex);     /* the upstream ended properly; the exchange is over afterwards */
-void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text); /* after bytes went out: an error event, the end */
-void relay_body(struct exchange *ex, struct slice body);                        /* a whole answer; the exchange is over afterwards */
+void relay_stream_cut(struct exchange *ex, int status, const char *code,
+                      const char *text);                 /* after bytes went out: an error event, the end */
+void relay_body(struct exchange *ex, struct slice body); /* a whole answer; the exchange is over afterwards */
 /* A provider's error before anything went out: passed on where the request is at fault, else a failed attempt. */
 void relay_fault(struct exchange *ex, const struct ir_fault *f);
 
-/* ---- reply.c ---- */
+/* ---- reply.c ----------------------------------------------------------------------------------------------------- */
 /* A whole answer with a JSON (or other) body; the body may lie anywhere until this returns. */
 void reply_json(struct exchange *ex, int status, struct slice body);
+void reply_json_with(struct exchange *ex, int status, struct slice extra_headers, struct slice body);
 void reply_text(struct exchange *ex, int status, struct slice type, struct slice body);
 void reply_pieces(struct exchange *ex, int status, const struct pieces *p);
 void reply_empty(struct exchange *ex, int status, struct slice extra_headers);
-/* An error in the shape of the endpoint's dialect; code and type by the contract's table. extra: more headers, whole lines. */
+/* An error in the shape of the endpoint's dialect; code and type by the contract's table. extra: more headers, whole
+ * lines. */
 void reply_error(struct exchange *ex, int status, const char *code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 struct reply_fault {
@@ -271,18 +294,19 @@ struct slice reply_error_body(struct exchange *ex, const struct reply_fault *f, 
 /* The head of a stream. */
 size_t reply_stream_head(struct exchange *ex, char *out, size_t cap);
 
-/* ---- log.c ---- */
+/* ---- log.c ------------------------------------------------------------------------------------------------------- */
 struct access_log *access_log_new(struct worker *w);
 void access_log_exchange(struct exchange *ex);
 void access_log_flush(struct worker *w);
 void access_log_reopen(struct worker *w, int access_fd, int error_fd);
 
-/* ---- endpoints elsewhere ---- */
+/* ---- endpoints elsewhere ----------------------------------------------------------------------------------------- */
 void call_run(struct exchange *ex);             /* generate.c: a model call in any dialect */
 bool call_parse(struct exchange *ex);           /* the body into ex->json. False: an error was sent */
 void gemini_run(struct exchange *ex);           /* the same, its model and method in the path */
 void echo_run(struct exchange *ex);             /* the built-in upstream answers */
 void task_run(struct exchange *ex, const struct task_module *task); /* task.c: what is no conversation */
+void completions_run(struct exchange *ex);       /* generate.c */
 void embeddings_run(struct exchange *ex);
 void images_run(struct exchange *ex);
 void count_run(struct exchange *ex);
@@ -295,10 +319,12 @@ void models_list(struct exchange *ex);          /* models.c */
 void models_show(struct exchange *ex);
 void key_show(struct exchange *ex);             /* key.c */
 void status_show(struct exchange *ex);          /* status.c */
+void accounts_run(struct exchange *ex);         /* accounts.c: forwarded to the ledger */
 void admin_healthz(struct exchange *ex);        /* admin.c */
 void admin_readyz(struct exchange *ex);
 void admin_metrics(struct exchange *ex);
-/* Why new billable work cannot be taken now, or SHED_NO; reads what the ledger publishes, so it sees a stuck one too. */
+/* Why new billable work cannot be taken now, or SHED_NO; reads what the ledger publishes, so it sees a stuck one too.
+ */
 enum shm_shed worker_shed(struct worker *w);
 
 #endif

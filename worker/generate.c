@@ -57,7 +57,7 @@ static bool scan(struct exchange *ex) {
 
 void call_run(struct exchange *ex) {
     ex->dialect = ex->endpoint->dialect;
-    ex->pass = passes[ex->dialect];
+    ex->pass = ex->legacy ? &pass_completions : passes[ex->dialect];
     if (ex->pass == NULL) {
         reply_error(ex, 501, "not_implemented", NULL, "This endpoint is not available.");
         return;
@@ -65,6 +65,11 @@ void call_run(struct exchange *ex) {
     buf_init(&ex->tr_out, &ex->worker->pages, (size_t)128 << 20);
     if (call_parse(ex) && scan(ex) && seal_open_all(ex) && admit_call(ex))
         attempt_start(ex);
+}
+
+void completions_run(struct exchange *ex) {
+    ex->legacy = true;
+    call_run(ex);
 }
 
 /* …/models/M:method; M may hold slashes, raw or escaped. */
@@ -113,7 +118,7 @@ static bool flatten(struct exchange *ex, struct json *j) {
 static struct slice echo_id(struct exchange *ex) {
     uint8_t random[12];
     worker_random(ex->worker, random, sizeof random);
-    struct slice id = arena_printf(&ex->arena, "chatcmpl-");
+    struct slice id = arena_printf(&ex->arena, ex->legacy ? "cmpl-" : "chatcmpl-");
     for (size_t i = 0; i < sizeof random; i++)
         id = arena_printf(&ex->arena, "%.*s%02x", SLICE_ARG(id), random[i]);
     return id;

@@ -20,7 +20,8 @@ static void put_rate(struct json_writer *w, const char *name, const struct limit
 }
 
 static void put_limits(struct json_writer *w, const struct exchange *ex) {
-    int64_t in_flight = atomic_load_explicit(&ex->worker->shm.key_words[ex->key_index].concurrency, memory_order_relaxed);
+    int64_t in_flight =
+        atomic_load_explicit(&ex->worker->shm.key_words[ex->key_index].concurrency, memory_order_relaxed);
     jw_key(w, "rate_limits");
     jw_object(w);
     put_rate(w, "requests", &ex->rpm_view);
@@ -45,7 +46,8 @@ static void answered(struct exchange *ex, const struct json *j) {
     struct json_writer w;
     struct buf body;
     if (!json_is(j, result, JSON_OBJECT)) {
-        reply_error(ex, 503, "overloaded", NULL, "The key's record cannot be read right now. Please try again shortly.");
+        reply_error(ex, 503, "overloaded", NULL,
+                    "The key's record cannot be read right now. Please try again shortly.");
         return;
     }
     buf_init(&body, &ex->worker->pages, 1 << 20);

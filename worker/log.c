@@ -1,6 +1,7 @@
 /* Logs: one JSON object a request, buffered and written in batches; the error log, a line at once.
  *
- * No secret can reach either: what is logged is ids, names of the configuration, figures. The query string (which may hold a key) is not. */
+ * No secret can reach either: what is logged is ids, names of the configuration, figures. The query string (which may
+ * hold a key) is not. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

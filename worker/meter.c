@@ -1,4 +1,5 @@
-/* From figures to money: the cost of a call, its record, the corrected token limit, the counters. Each exchange is settled exactly once. */
+/* From figures to money: the cost of a call, its record, the corrected token limit, the counters. Each exchange is
+ * settled exactly once. */
 #include "worker/exchange.h"
 
 void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost) {
@@ -31,10 +32,14 @@ static void count(struct exchange *ex, const struct shm_record *r) {
         return;
     struct series_sample sample = {
         .status_class = r->flags & RECORD_CLIENT_GONE ? 0 : ex->status / 100,
-        .input_tokens = meters_input(&r->meters), .output_tokens = meters_output(&r->meters),
-        .cached_tokens = r->meters.n[METER_CACHED_INPUT], .reasoning_tokens = r->meters.n[METER_REASONING],
-        .cost_nano = (uint64_t)r->cost_usd_nano, .duration_us = (w->loop.now_ns - ex->started_ns) / 1000,
-        .has_ttfb = ex->first_byte_ns != 0, .ttfb_us = ex->first_byte_ns ? (ex->first_byte_ns - ex->started_ns) / 1000 : 0,
+        .input_tokens = meters_input(&r->meters),
+        .output_tokens = meters_output(&r->meters),
+        .cached_tokens = r->meters.n[METER_CACHED_INPUT],
+        .reasoning_tokens = r->meters.n[METER_REASONING],
+        .cost_nano = (uint64_t)r->cost_usd_nano,
+        .duration_us = (w->loop.now_ns - ex->started_ns) / 1000,
+        .has_ttfb = ex->first_byte_ns != 0,
+        .ttfb_us = ex->first_byte_ns ? (ex->first_byte_ns - ex->started_ns) / 1000 : 0,
     };
     series_add(&w->series[ex->try.route->series], &sample);
 }

@@ -1,6 +1,7 @@
 /* GET /v1/models, /v1/models/M, /v1beta/models, /v1beta/models/M: what can be called, at the prices this key will pay.
  *
- * One list, three shapes: OpenAI's with pricing; Anthropic's where the client sends `anthropic-version`; Gemini's under v1beta. */
+ * One list, three shapes: OpenAI's with pricing; Anthropic's where the client sends `anthropic-version`; Gemini's under
+ * v1beta. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
@@ -192,8 +193,8 @@ void models_show(struct exchange *ex) {
     if (ex->anthropic_version && ex->shape == SHAPE_OPENAI && (m == NULL || !may_call(ex, m, name)))
         ex->shape = SHAPE_ANTHROPIC;
     if (m == NULL || !may_call(ex, m, name)) {
-        reply_error(ex, 404, "model_not_found", "model", "The model '%.*s' does not exist or you do not have access to it.",
-                    (int)(n < 100 ? n : 100), text);
+        reply_error(ex, 404, "model_not_found", "model",
+                    "The model '%.*s' does not exist or you do not have access to it.", (int)(n < 100 ? n : 100), text);
         return;
     }
     struct json_writer w;

@@ -26,15 +26,24 @@ static bool pass_begin(struct exchange *ex) {
 
 /* The tap's fault in the words of all faults. */
 static enum plan_result fault_of(const struct exchange *ex, const struct pass_fault *p, struct ir_fault *f) {
-    bool client = p->status == 400 || p->status == 413 || p->status == 422 || slice_is(p->type, "invalid_request_error");
+    bool client =
+        p->status == 400 || p->status == 413 || p->status == 422 || slice_is(p->type, "invalid_request_error");
     bool rate = p->status == 429 || slice_starts(p->type, SLICE("rate_limit"));
     (void)ex;
-    *f = (struct ir_fault){ .status = client ? (p->status ? p->status : 400) : rate ? 429 : 502, .code = p->code, .param = p->param,
-                            .message = p->message, .blame = client ? IR_BLAME_CLIENT : rate ? IR_BLAME_RATE : IR_BLAME_UPSTREAM };
+    *f = (struct ir_fault){ .status = client ? (p->status ? p->status : 400)
+                                      : rate ? 429
+                                             : 502,
+                            .code = p->code,
+                            .param = p->param,
+                            .message = p->message,
+                            .blame = client ? IR_BLAME_CLIENT
+                                     : rate ? IR_BLAME_RATE
+                                            : IR_BLAME_UPSTREAM };
     return PLAN_ERROR;
 }
 
-static enum plan_result pass_event(struct exchange *ex, const struct sse_event *ev, struct pieces *out, struct ir_fault *f) {
+static enum plan_result pass_event(struct exchange *ex, const struct sse_event *ev, struct pieces *out,
+                                   struct ir_fault *f) {
     struct pass_fault p = { 0 };
     switch (ex->pass->event(&ex->answer, ev, &ex->worker->scratch, out, &p)) {
     case PASS_OK: return ex->answer.done ? PLAN_DONE : PLAN_OK;
@@ -74,6 +83,12 @@ static struct slice pass_ping(const struct exchange *ex) { return ex->pass->ping
 static const char *pass_content_type(const struct exchange *ex) { return ex->pass->content_type(&ex->answer); }
 
 const struct plan plan_pass = {
-    .begin = pass_begin, .event = pass_event, .end = pass_end, .finished = pass_finished, .fail = pass_fail, .whole = pass_whole,
-    .ping = pass_ping, .content_type = pass_content_type,
+    .begin = pass_begin,
+    .event = pass_event,
+    .end = pass_end,
+    .finished = pass_finished,
+    .fail = pass_fail,
+    .whole = pass_whole,
+    .ping = pass_ping,
+    .content_type = pass_content_type,
 };

@@ -28,14 +28,19 @@ static bool translate_begin(struct exchange *ex) {
     const struct snap *s = ex->snapshot->snap;
     struct dialect_reader_settings reading = { .arena = &ex->arena, .pages = &ex->worker->pages, .max_held = HELD_MAX,
                                                .origin = ex->try.up->id, .vendor = snap_text(s, ex->try.up->host) };
-    struct dialect_writer_settings writing = { .arena = &ex->arena, .pages = &ex->worker->pages, .max_held = HELD_MAX, .id = fresh_id(ex),
-                                               .id_prefix = snap_text(s, s->id_prefix), .model = slice_of(ex->model_name, ex->model_len),
-                                               .now_s = ex->worker->loop.wall_ms / 1000, .input_estimate = (ex->req.prompt_bytes + 3) / 4,
+    struct dialect_writer_settings writing = { .arena = &ex->arena,
+                                               .pages = &ex->worker->pages,
+                                               .max_held = HELD_MAX,
+                                               .id = fresh_id(ex),
+                                               .id_prefix = snap_text(s, s->id_prefix),
+                                               .model = slice_of(ex->model_name, ex->model_len),
+                                               .now_s = ex->worker->loop.wall_ms / 1000,
+                                               .input_estimate = (ex->req.prompt_bytes + 3) / 4,
                                                .request = ex->ir };
     memset(&ex->answer, 0, offsetof(struct pass_answer, ident));
     if (ex->tr_open)
         translate_close(&ex->tr);
-    ex->tr_open = translate_open(&ex->tr, dialect_find(ex->dialect), upstream_dialect(ex), ex->ir, &reading, &writing);
+    ex->tr_open = translate_open(&ex->tr, exchange_dialect(ex), upstream_dialect(ex), ex->ir, &reading, &writing);
     return ex->tr_open;
 }
 
@@ -77,7 +82,8 @@ static enum plan_result result_of(struct exchange *ex, enum dialect_result r, st
     return PLAN_BAD;
 }
 
-static enum plan_result translate_one(struct exchange *ex, const struct sse_event *ev, struct pieces *out, struct ir_fault *f) {
+static enum plan_result translate_one(struct exchange *ex, const struct sse_event *ev, struct pieces *out,
+                                      struct ir_fault *f) {
     (void)out;
     return result_of(ex, translate_event(&ex->tr, ev, &ex->worker->scratch, &ex->tr_out), f);
 }
@@ -95,7 +101,8 @@ static void translate_failed(struct exchange *ex, const struct ir_fault *f, stru
     translate_fail(&ex->tr, f, &brand, &ex->worker->scratch, &ex->tr_out);
 }
 
-static enum plan_result translate_body(struct exchange *ex, const struct json *j, struct pieces *out, struct ir_fault *f) {
+static enum plan_result translate_body(struct exchange *ex, const struct json *j, struct pieces *out,
+                                       struct ir_fault *f) {
     arena_reset(&ex->worker->scratch);
     enum plan_result r = result_of(ex, translate_whole(&ex->tr, j, &ex->arena, &ex->tr_out), f);
     if (r == PLAN_OK)
@@ -107,10 +114,16 @@ static enum plan_result translate_body(struct exchange *ex, const struct json *j
 
 static struct slice translate_silent(const struct exchange *ex) { return translate_ping(&ex->tr); }
 static const char *translate_type(const struct exchange *ex) {
-    return ex->as_array ? "application/json" : dialect_find(ex->dialect)->content_type;
+    return ex->as_array ? "application/json" : exchange_dialect(ex)->content_type;
 }
 
 const struct plan plan_translate = {
-    .begin = translate_begin, .event = translate_one, .end = translate_ended, .finished = translate_finished, .fail = translate_failed,
-    .whole = translate_body, .ping = translate_silent, .content_type = translate_type,
+    .begin = translate_begin,
+    .event = translate_one,
+    .end = translate_ended,
+    .finished = translate_finished,
+    .fail = translate_failed,
+    .whole = translate_body,
+    .ping = translate_silent,
+    .content_type = translate_type,
 };

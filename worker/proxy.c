@@ -18,7 +18,8 @@ bool proxy_trusted(const struct worker *w, const char *peer) {
 
 static void set_peer(struct conn *c, const char *address) {
     uint8_t bytes[16];
-    if (proxy_trusted(c->worker, c->peer) && (inet_pton(AF_INET, address, bytes) == 1 || inet_pton(AF_INET6, address, bytes) == 1))
+    if (proxy_trusted(c->worker, c->peer) &&
+        (inet_pton(AF_INET, address, bytes) == 1 || inet_pton(AF_INET6, address, bytes) == 1))
         snprintf(c->peer, sizeof c->peer, "%s", address);
 }
 
@@ -36,7 +37,8 @@ static int take_v1(struct conn *c) {
     if (len == 0 || line[len - 1] != '\r')
         return -1;
     if (strncmp(line, "PROXY UNKNOWN", 13) != 0) {
-        if (sscanf(line, "PROXY %7s %45s", family, source) != 2 || (strcmp(family, "TCP4") != 0 && strcmp(family, "TCP6") != 0))
+        if (sscanf(line, "PROXY %7s %45s", family, source) != 2 ||
+            (strcmp(family, "TCP4") != 0 && strcmp(family, "TCP6") != 0))
             return -1;
         set_peer(c, source);
     }

@@ -1,9 +1,10 @@
 /* The relay: an answer goes to the client as it comes.
  *
- * A stream's events are worked off in the loop turn that brought them, and all that one read brought leaves in one write. What of an event
- * is incomplete waits in ex->reply. The head goes out with the first bytes, so that an error that comes first can still be a status, or be
- * tried elsewhere. When the answer is complete the client is done with; the exchange may live on for the last bytes of the upstream's
- * framing (EX_DRAIN), for that keeps its connection. What is done with an event is the plan's affair: no dialect is known here. */
+ * A stream's events are worked off in the loop turn that brought them, and all that one read brought leaves in one
+ * write. What of an event is incomplete waits in ex->reply. The head goes out with the first bytes, so that an error
+ * that comes first can still be a status, or be tried elsewhere. When the answer is complete the client is done with;
+ * the exchange may live on for the last bytes of the upstream's framing (EX_DRAIN), for that keeps its connection. What
+ * is done with an event is the plan's affair: no dialect is known here. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
@@ -14,7 +15,7 @@ static struct pieces batch; /* one at a time: a worker is one thread */
 
 static void batch_reset(void) { pieces_reset(&batch); }
 
-/* ---- whole answers --------------------------------------------------------------------------------------------------------------------- */
+/* ---- whole answers ----------------------------------------------------------------------------------------------- */
 
 static void not_understood(struct exchange *ex) {
     upstream_report(ex->worker, ex->try.up, false, 0);
@@ -44,18 +45,36 @@ void relay_body(struct exchange *ex, struct slice body) {
     }
 }
 
-/* ---- streams ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
+
+/* The size line of a chunk. */
+static size_t put_size(char out[24], size_t n) {
+    static const char digits[] = "0123456789abcdef";
+    size_t at = 0, shift = 60;
+    while (shift > 0 && n >> shift == 0)
+        shift -= 4;
+    for (;; shift -= 4) {
+        out[at++] = digits[n >> shift & 15];
+        if (shift == 0)
+            break;
+    }
+    out[at++] = '\r';
+    out[at++] = '\n';
+    return at;
+}
 
 static void on_ping(struct timer *t) {
     struct exchange *ex = CONTAINER_OF(t, struct exchange, ping);
-    uint64_t every_ms = ex->snapshot->snap->stream_ping_ms, silent_ms = (ex->worker->loop.now_ns - ex->last_sent_ns) / 1000000;
+    uint64_t every_ms = ex->snapshot->snap->stream_ping_ms,
+             silent_ms = (ex->worker->loop.now_ns - ex->last_sent_ns) / 1000000;
     if (ex->conn == NULL || ex->state != EX_STREAM)
         return;
     if (silent_ms >= every_ms && !ex->paused && ex->conn->out.len == 0) {
         struct slice ping = ex->plan->ping(ex);
         char size[24];
-        int n = ex->chunked ? snprintf(size, sizeof size, "%zx\r\n", ping.len) : 0;
-        struct iovec iov[3] = { { size, (size_t)n }, { (void *)(uintptr_t)ping.ptr, ping.len }, { (void *)(uintptr_t)"\r\n", ex->chunked ? 2 : 0 } };
+        struct iovec iov[3] = { { size, ex->chunked ? put_size(size, ping.len) : 0 },
+                                { (void *)(uintptr_t)ping.ptr, ping.len },
+                                { (void *)(uintptr_t) "\r\n", ex->chunked ? 2 : 0 } };
         conn_send(ex->conn, iov, 3);
         ex->last_sent_ns = ex->worker->loop.now_ns;
         silent_ms = 0;
@@ -95,10 +114,13 @@ static void send_batch(struct exchange *ex, bool last) {
         if (!ex->head_sent)
             iov[n++] = (struct iovec){ head, open_stream(ex, head) };
         if (ex->chunked && batch.bytes > 0)
-            iov[n++] = (struct iovec){ size, (size_t)snprintf(size, sizeof size, "%zx\r\n", batch.bytes) };
+            iov[n++] = (struct iovec){ size, put_size(size, batch.bytes) };
         for (uint32_t i = 0; i < batch.count; i++)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)batch.at[i].ptr, batch.at[i].len };
-        struct slice end = !ex->chunked ? SLICE("") : batch.bytes == 0 ? SLICE("0\r\n\r\n") : last ? SLICE("\r\n0\r\n\r\n") : SLICE("\r\n");
+        struct slice end = !ex->chunked       ? SLICE("")
+                           : batch.bytes == 0 ? SLICE("0\r\n\r\n")
+                           : last             ? SLICE("\r\n0\r\n\r\n")
+                                              : SLICE("\r\n");
         if (end.len > 0)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)end.ptr, end.len };
         conn_send(ex->conn, iov, n);
@@ -127,7 +149,8 @@ static void stream_fault(struct exchange *ex, const struct ir_fault *f, const ch
     char said[240];
     snprintf(said, sizeof said, "%s", text);
     if (f != NULL && f->message.len > 0)
-        snprintf(said, sizeof said, "The provider reported an error: %.*s", (int)(f->message.len < 180 ? f->message.len : 180), f->message.ptr);
+        snprintf(said, sizeof said, "The provider reported an error: %.*s",
+                 (int)(f->message.len < 180 ? f->message.len : 180), f->message.ptr);
     upstream_report(ex->worker, ex->try.up, false, 0);
     if (ex->head_sent || ex->settled)
         relay_stream_cut(ex, 502, "upstream_failed", said);
@@ -223,12 +246,14 @@ void relay_stream_end(struct exchange *ex) {
 }
 
 void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text) {
-    struct ir_fault f = { .status = status == 502 ? (int)ex->snapshot->snap->upstream_error_status : status, .code = slice_str(code),
+    struct ir_fault f = { .status = status == 502 ? (int)ex->snapshot->snap->upstream_error_status : status,
+                          .code = slice_str(code),
                           .message = slice_str(text) };
     arena_reset(&ex->worker->scratch);
     batch_reset();
     buf_release(&ex->tr_out);
-    if (!ex->answer_done && ex->plan->finished(ex)) { /* only its last figures are missing: the answer itself is whole */
+    if (!ex->answer_done &&
+        ex->plan->finished(ex)) { /* only its last figures are missing: the answer itself is whole */
         struct ir_fault ignored = { 0 };
         if (ex->plan->end(ex, &batch, &ignored) == PLAN_DONE) {
             send_batch(ex, true);

@@ -1,6 +1,7 @@
 /* Answers on their way to the client: heads, whole bodies, errors in the shape of the dialect that was called.
  *
- * Heads are written by hand into a bounded text: this is on the path of every request. Error types and statuses come from one table. */
+ * Heads are written by hand into a bounded text: this is on the path of every request. Error types and statuses come
+ * from one table. */
 #include "worker/exchange.h"
 #include "worker/reply.h"
 
@@ -8,7 +9,7 @@
 #include <stdio.h>
 #include <time.h>
 
-/* ---- a bounded text ------------------------------------------------------------------------------------------------------------------ */
+/* ---- a bounded text ---------------------------------------------------------------------------------------------- */
 
 struct text { char *at, *end; };
 
@@ -77,8 +78,10 @@ static void put_cors(struct text *t, const struct exchange *ex) {
     const struct snap *s = ex->snapshot->snap;
     PUT(t, "Access-Control-Allow-Origin: ");
     put_slice(t, ex->cors_any ? SLICE("*") : snap_text(s, s->cors_origin));
-    PUT(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
-           "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, "
+    PUT(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, "
+           "X-RateLimit-Remaining, X-RateLimit-Reset, "
+           "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
+           "X-RateLimit-Limit-Tokens, "
            "X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens\r\n");
 }
 
@@ -129,7 +132,7 @@ static void put_cost(struct text *t, const struct exchange *ex) {
     PUT(t, "\r\n");
 }
 
-/* ---- whole answers -------------------------------------------------------------------------------------------------------------------- */
+/* ---- whole answers ----------------------------------------------------------------------------------------------- */
 
 enum { HEAD_BYTES = 6144, CHUNK_IOV = 64 };
 
@@ -141,7 +144,8 @@ static void mark_sent(struct exchange *ex, int status) {
 }
 
 /* Sends head and body and ends the exchange. */
-static void send_whole(struct exchange *ex, int status, struct slice type, struct slice extra, const struct slice *body, uint32_t count) {
+static void send_whole(struct exchange *ex, int status, struct slice type, struct slice extra, const struct slice *body,
+                       uint32_t count) {
     char head[HEAD_BYTES];
     struct text t = { head, head + sizeof head };
     struct iovec iov[CHUNK_IOV];
@@ -175,12 +179,21 @@ static void send_whole(struct exchange *ex, int status, struct slice type, struc
     exchange_finish(ex);
 }
 
-void reply_text(struct exchange *ex, int status, struct slice type, struct slice body) { send_whole(ex, status, type, SLICE(""), &body, 1); }
-void reply_json(struct exchange *ex, int status, struct slice body) { reply_text(ex, status, SLICE("application/json"), body); }
+void reply_text(struct exchange *ex, int status, struct slice type, struct slice body) {
+    send_whole(ex, status, type, SLICE(""), &body, 1);
+}
+void reply_json_with(struct exchange *ex, int status, struct slice extra, struct slice body) {
+    send_whole(ex, status, SLICE("application/json"), extra, &body, 1);
+}
+void reply_json(struct exchange *ex, int status, struct slice body) {
+    reply_text(ex, status, SLICE("application/json"), body);
+}
 void reply_pieces(struct exchange *ex, int status, const struct pieces *p) {
     send_whole(ex, status, SLICE("application/json"), SLICE(""), p->at, p->count);
 }
-void reply_empty(struct exchange *ex, int status, struct slice extra) { send_whole(ex, status, SLICE("text/plain"), extra, NULL, 0); }
+void reply_empty(struct exchange *ex, int status, struct slice extra) {
+    send_whole(ex, status, SLICE("text/plain"), extra, NULL, 0);
+}
 
 size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
     struct text t = { out, out + cap };
@@ -198,7 +211,7 @@ size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
     return (size_t)(t.at - out);
 }
 
-/* ---- errors --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static const struct kind { int status; const char *openai, *anthropic, *gemini; } kinds[] = {
     { 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT" },
@@ -236,7 +249,8 @@ void branded_code(struct slice pattern, int status, char *out, size_t n) {
 
 static void write_openai(struct json_writer *w, const struct exchange *ex, const struct reply_fault *f) {
     const struct snap *s = ex->snapshot->snap;
-    struct slice code = f->provider_code.len > 0 ? f->provider_code : slice_str(f->code), brand = snap_text(s, s->error_code);
+    struct slice code = f->provider_code.len > 0 ? f->provider_code : slice_str(f->code),
+                 brand = snap_text(s, s->error_code);
     char branded[80];
     jw_object(w);
     jw_key(w, "error");

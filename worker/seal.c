@@ -1,8 +1,15 @@
-/* See seal.h. A sealed id is the provider's own, then "_tg", then base64url of: upstream id (4 bytes), the provider key's mark (4), an
- * HMAC-SHA256 over account, both of these and the id (12 bytes of it). */
+/* See seal.h. A sealed id is the provider's own, then "_tg", then base64url of: upstream id (4 bytes), the provider
+ * key's mark (4), an HMAC-SHA256 over account, both of these and the id (12 bytes of it). */
 #include "worker/seal.h"
 
-enum { BOUND = 8, TAG = 12, SEAL_BYTES = BOUND + TAG, SEAL_TEXT = 27 /* base64url of 20 bytes */, MARK = 3, ID_MAX = 1024 };
+enum {
+    BOUND = 8,
+    TAG = 12,
+    SEAL_BYTES = BOUND + TAG,
+    SEAL_TEXT = 27 /* base64url of 20 bytes */,
+    MARK = 3,
+    ID_MAX = 1024
+};
 
 /* Names a provider key without holding it: a key that moved in the configuration keeps its mark. */
 static uint32_t key_mark(const struct exchange *ex, const struct snap_upstream *up, uint32_t i) {
@@ -38,7 +45,8 @@ struct slice seal_id(void *arg, struct slice id, struct arena *arena) {
     memcpy(seal + BOUND, tag, TAG);
     buf_init(&text, arena->pages, PAGE_BYTES);
     bool ok = base64_encode(&text, seal, sizeof seal, true);
-    struct slice sealed = ok ? arena_printf(arena, "%.*s_tg%.*s", SLICE_ARG(id), SLICE_ARG(buf_slice(&text))) : SLICE("");
+    struct slice sealed =
+        ok ? arena_printf(arena, "%.*s_tg%.*s", SLICE_ARG(id), SLICE_ARG(buf_slice(&text))) : SLICE("");
     buf_release(&text);
     return sealed;
 }
@@ -89,13 +97,15 @@ bool seal_open_all(struct exchange *ex) {
     ex->pinned_key = -1;
     for (uint32_t i = 0; i < ex->req.sealed_count; i++) {
         struct slice sealed = json_str(&ex->json, ex->req.sealed[i], &ex->arena);
-        bool ok = sealed.ptr != NULL && open_one(ex, sealed, &ex->plain[i], bound) && (i == 0 || memcmp(first, bound, BOUND) == 0);
+        bool ok = sealed.ptr != NULL && open_one(ex, sealed, &ex->plain[i], bound) &&
+                  (i == 0 || memcmp(first, bound, BOUND) == 0);
         if (ok && i == 0) {
             memcpy(first, bound, BOUND);
             ok = pin(ex, bound);
         }
         if (!ok) {
-            reply_error(ex, 400, "invalid_value", NULL, "The request refers to an id that is unknown, or not this account's: '%.*s'.",
+            reply_error(ex, 400, "invalid_value", NULL,
+                        "The request refers to an id that is unknown, or not this account's: '%.*s'.",
                         (int)(sealed.len < 80 ? sealed.len : 80), sealed.ptr ? sealed.ptr : "");
             return false;
         }

@@ -7,6 +7,15 @@ static bool write_path(struct slice model, bool stream, struct buf *out) {
     return buf_append_slice(out, SLICE("/messages"));
 }
 
+static bool write_count_path(struct slice model, struct buf *out) {
+    (void)model;
+    return buf_append_slice(out, SLICE("/messages/count_tokens"));
+}
+
+static bool write_count(uint64_t tokens, struct buf *out) {
+    return buf_printf(out, "{\"input_tokens\":%llu}", (unsigned long long)tokens);
+}
+
 static void close_writer(void *writer) {
     (void)writer;
 }
@@ -34,5 +43,7 @@ const struct dialect dialect_anthropic = {
     .content_type = "text/event-stream",
     .write_answer = anthropic_write_answer,
     .write_error = anthropic_write_error,
+    .write_count_path = write_count_path,
+    .write_count = write_count,
     .read_usage = anthropic_read_usage,
 };

@@ -1,8 +1,9 @@
 /* Writes answers of the Messages API: events as they come, and whole messages from a folded answer.
  *
- * Blocks count up without gaps, one open at a time; an empty block is never opened. message_start goes out at once and shows the
- * input as far as it is known, else the estimate (clients display it; the bill uses the final figures, which message_delta
- * carries with the stop reason). Thinking always ends with a signature the client can return: a carrier. */
+ * Blocks count up without gaps, one open at a time; an empty block is never opened. message_start goes out at once
+ * and shows the input as far as it is known, else the estimate (clients display it; the bill uses the final figures,
+ * which message_delta carries with the stop reason). Thinking always ends with a signature the client can return: a
+ * carrier. */
 #include "proto/dialect/anthropic.h"
 
 enum open { OPEN_NONE, OPEN_TEXT, OPEN_THINKING, OPEN_CALL };
@@ -233,7 +234,8 @@ bool anthropic_put(void *writer, const struct ir_event *ev, struct arena *scratc
     case IR_EV_START: return put_start(w, ev, out);
     case IR_EV_TEXT: case IR_EV_REFUSAL:
         return open_run(w, OPEN_TEXT, out) && delta(w, out, "text_delta", "text", ev->text);
-    case IR_EV_REASONING: return open_run(w, OPEN_THINKING, out) && delta(w, out, "thinking_delta", "thinking", ev->text);
+    case IR_EV_REASONING:
+        return open_run(w, OPEN_THINKING, out) && delta(w, out, "thinking_delta", "thinking", ev->text);
     case IR_EV_REASONING_END: return put_reasoning_end(w, ev, scratch, out);
     case IR_EV_CALL: return put_call(w, ev, out);
     case IR_EV_ARGS: return w->open != OPEN_CALL || delta(w, out, "input_json_delta", "partial_json", ev->text);
@@ -329,7 +331,8 @@ static void write_thinking_block(struct json_writer *j, const struct ir_block *b
 }
 
 /* false: arguments that are no object although nothing cut them. Cut ones are left out: the stop reason tells. */
-static bool write_call_block(struct json_writer *j, const struct ir_block *b, const struct ir_answer *a, struct ir_fault *f) {
+static bool write_call_block(struct json_writer *j, const struct ir_block *b, const struct ir_answer *a,
+                             struct ir_fault *f) {
     struct slice input;
     if (!ir_args_object(a->arena, b->text, &input)) {
         if (a->choices[0].stop == IR_STOP_LIMIT || a->choices[0].stop == IR_STOP_CONTEXT)

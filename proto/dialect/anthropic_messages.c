@@ -1,5 +1,5 @@
-/* Writes the messages of a Messages request: turns as blocks, in the order that the API checks (results first in a user message,
- * thinking unchanged and only where its signature is this provider's own). */
+/* Writes the messages of a Messages request: turns as blocks, in the order that the API checks (results first in a
+ * user message, thinking unchanged and only where its signature is this provider's own). */
 #include "proto/dialect/anthropic.h"
 
 #include "proto/base/crypto.h"

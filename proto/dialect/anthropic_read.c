@@ -1,13 +1,27 @@
 /* Reads a Messages request.
  *
- * Agents send beta members on every call; at the top level whatever is not known is kept as an extra, which only tunes. Blocks that
- * hold what the provider's own tools did (server_tool_use and its results) are left out and reported: no other provider has
- * their state, and the text that came of them stands beside. Files by id are another provider's and are refused. */
+ * Agents send beta members on every call; at the top level whatever is not known is kept as an extra, which only
+ * tunes. Blocks that hold what the provider's own tools did (server_tool_use and its results) are left out and
+ * reported: no other provider has their state, and the text that came of them stands beside. Files by id are another
+ * provider's and are refused. */
 #include "proto/dialect/anthropic.h"
 
 #define AT(member) offsetof(struct ir_request, member)
-enum { MESSAGES, SYSTEM, STOP, TOOLS, TOOL_CHOICE, THINKING, OUTPUT_CONFIG, OUTPUT_FORMAT, METADATA, CONTAINER, MCP, CACHE,
-       KNOWN_COUNT };
+enum {
+    MESSAGES,
+    SYSTEM,
+    STOP,
+    TOOLS,
+    TOOL_CHOICE,
+    THINKING,
+    OUTPUT_CONFIG,
+    OUTPUT_FORMAT,
+    METADATA,
+    CONTAINER,
+    MCP,
+    CACHE,
+    KNOWN_COUNT
+};
 static const struct field fields[] = {
     [MESSAGES] = { "messages", FIELD_KNOWN, 0 }, [SYSTEM] = { "system", FIELD_KNOWN, 0 },
     [STOP] = { "stop_sequences", FIELD_KNOWN, 0 }, [TOOLS] = { "tools", FIELD_KNOWN, 0 },
@@ -68,7 +82,8 @@ static bool read_source(const struct json *j, int t, struct ir_request *r, struc
     return true;
 }
 
-static void read_thinking_block(const struct json *j, int t, bool redacted, struct ir_request *r, struct ir_part **list) {
+static void read_thinking_block(const struct json *j, int t, bool redacted, struct ir_request *r,
+                                struct ir_part **list) {
     struct ir_part *p = ir_add_part(r, list, IR_REASONING);
     struct slice blob = str(j, t, redacted ? "data" : "signature", r);
     if (!p)
@@ -109,12 +124,13 @@ static bool read_call(const struct json *j, int t, struct ir_request *r, struct 
 }
 
 /* A search result that the client's own tool found: its source, title and text. */
-static bool read_search_result(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
-                               struct ir_fault *f) {
+static bool read_search_result(const struct json *j, int t, struct ir_request *r, struct ir_part **list,
+                               struct place at, struct ir_fault *f) {
     struct ir_part *inner = NULL, *p = ir_add_part(r, list, IR_TEXT);
     if (!read_blocks(j, json_get(j, t, "content"), r, &inner, at, f))
         return false;
-    struct slice title = str(j, t, "title", r), source = str(j, t, "source", r), text = ir_join_text(r->arena, inner, "\n");
+    struct slice title = str(j, t, "title", r), source = str(j, t, "source", r),
+                 text = ir_join_text(r->arena, inner, "\n");
     if (p)
         p->text = arena_printf(r->arena, "%.*s (%.*s)\n%.*s", SLICE_ARG(title), SLICE_ARG(source), SLICE_ARG(text));
     return true;
@@ -206,8 +222,8 @@ static bool read_messages(const struct json *j, int t, struct ir_request *r, str
     return true;
 }
 
-/* The system prompt stands before all turns whatever its place in the body. An agent's own billing line is not meant for
- * other providers, and it changes with every call, which would spoil their caches. */
+/* The system prompt stands before all turns whatever its place in the body. An agent's own billing line is not meant
+ * for other providers, and it changes with every call, which would spoil their caches. */
 static bool read_system(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     struct ir_turn *rest = r->turns, *newest = r->newest;
     r->turns = r->newest = NULL;
@@ -279,7 +295,9 @@ static bool read_thinking(const struct json *j, int t, struct ir_request *r, str
         r->effort = IR_EFFORT_NONE;
     else
         r->adaptive = true;
-    r->thoughts = json_str_is(j, display, "omitted") ? IR_NO : json_str_is(j, display, "summarized") ? IR_YES : IR_UNSET;
+    r->thoughts = json_str_is(j, display, "omitted")      ? IR_NO
+                  : json_str_is(j, display, "summarized") ? IR_YES
+                                                          : IR_UNSET;
     return true;
 }
 
@@ -299,7 +317,8 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
     switch (which) {
     case MESSAGES: return read_messages(j, t, r, f);
     case SYSTEM: return read_system(j, t, r, f);
-    case STOP: return common_strings(j, t, r, &r->stop) || common_wrong(r, f, SLICE("stop_sequences"), "a list of strings");
+    case STOP:
+        return common_strings(j, t, r, &r->stop) || common_wrong(r, f, SLICE("stop_sequences"), "a list of strings");
     case TOOLS: return read_tools(j, t, r, f);
     case TOOL_CHOICE: return read_choice(j, t, r, f);
     case THINKING: return read_thinking(j, t, r, f);
@@ -320,7 +339,6 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
 
 bool anthropic_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                             struct ir_fault *f) {
-    (void)path;
     bool messages = false;
     for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
         uint32_t which;
@@ -339,7 +357,7 @@ bool anthropic_read_request(const struct json *j, const struct dialect_path *pat
     }
     if (r->model.len == 0)
         return ir_missing(f, "model");
-    if (!r->has_limit)
+    if (!r->has_limit && !path->counting)
         return ir_missing(f, "max_tokens");
     return messages || ir_missing(f, "messages");
 }

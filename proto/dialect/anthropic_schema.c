@@ -1,14 +1,35 @@
-/* A JSON Schema for output_config.format, which takes less than JSON Schema says: every object must forbid other members, and bounds of
- * numbers, strings and lists are refused. What is left out only narrows, so an answer may satisfy less than was asked: *bent. */
+/* A JSON Schema for output_config.format, which takes less than JSON Schema says: every object must forbid other
+ * members, and bounds of numbers, strings and lists are refused. What is left out only narrows, so an answer may
+ * satisfy less than was asked: *bent. */
 #include "proto/dialect/anthropic.h"
 
 enum { MAX_DEPTH = 64 };
 
 static bool unknown(const struct json *j, int key) {
     static const char *const words[] = {
-        "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
-        "uniqueItems", "minProperties", "maxProperties", "patternProperties", "propertyNames", "not", "if", "then", "else",
-        "dependentRequired", "contains", "$schema", "$id", "examples", "propertyOrdering",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "maxItems",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
+        "patternProperties",
+        "propertyNames",
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentRequired",
+        "contains",
+        "$schema",
+        "$id",
+        "examples",
+        "propertyOrdering",
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (json_str_is(j, key, words[i]))
@@ -31,7 +52,8 @@ static bool has_type(const struct json *j, int t, const char *word) {
     return false;
 }
 
-static void write_schema(struct json_writer *w, const struct json *j, int t, struct arena *arena, int depth, bool *bent);
+static void write_schema(struct json_writer *w, const struct json *j, int t, struct arena *arena, int depth,
+                         bool *bent);
 
 static void write_map(struct json_writer *w, const struct json *j, int t, struct arena *arena, int depth, bool *bent) {
     jw_object(w);
@@ -49,7 +71,8 @@ static void write_list(struct json_writer *w, const struct json *j, int t, struc
     jw_end_array(w);
 }
 
-static void write_schema(struct json_writer *w, const struct json *j, int t, struct arena *arena, int depth, bool *bent) {
+static void write_schema(struct json_writer *w, const struct json *j, int t, struct arena *arena, int depth,
+                         bool *bent) {
     if (!json_is(j, t, JSON_OBJECT) || depth > MAX_DEPTH) {
         jw_raw(w, json_span(j, t));
         return;

@@ -1,8 +1,9 @@
 /* Reads answers of the Messages API, streamed and whole.
  *
- * Unknown events, blocks, deltas and stop reasons are passed over: within a version the provider may add them. One block is open at
- * a time; what the provider's own tools do (server_tool_use, results) is not part of the neutral answer. A second message_start
- * counts for its usage alone. The stream may end without message_stop once a stop reason came, not before. */
+ * Unknown events, blocks, deltas and stop reasons are passed over: within a version the provider may add them. One
+ * block is open at a time; what the provider's own tools do (server_tool_use, results) is not part of the neutral
+ * answer. A second message_start counts for its usage alone. The stream may end without message_stop once a stop
+ * reason came, not before. */
 #include "proto/dialect/anthropic.h"
 
 enum block { BLOCK_NONE, BLOCK_TEXT, BLOCK_THINKING, BLOCK_CALL, BLOCK_OTHER };
@@ -83,7 +84,8 @@ static bool open_block(struct reader *r, const struct json *j, int t) {
         r->open = BLOCK_TEXT;
         if (!give(r, IR_EV_TEXT, str(r, j, t, "text")))
             return false;
-        for (int c = json_is(j, citations, JSON_ARRAY) ? json_first(j, citations) : -1; c >= 0; c = json_next(j, citations, c))
+        for (int c = json_is(j, citations, JSON_ARRAY) ? json_first(j, citations) : -1; c >= 0;
+             c = json_next(j, citations, c))
             if (!read_citation(r, j, c))
                 return false;
     } else if (json_str_is(j, type, "thinking")) {
@@ -227,7 +229,9 @@ enum dialect_result anthropic_end(void *reader, struct arena *scratch, struct ir
     if (!r->stopped)
         return DIALECT_BAD;
     struct ir_event usage = { .kind = IR_EV_USAGE, .usage = &r->usage };
-    struct ir_event finish = { .kind = IR_EV_FINISH, .stop = r->stop, .text = r->stop_string, .stop_text = r->stop_text };
+    struct ir_event finish = {
+        .kind = IR_EV_FINISH, .stop = r->stop, .text = r->stop_string, .stop_text = r->stop_text
+    };
     anthropic_counts_usage(&r->counts, &r->usage);
     bool ok = close_block(r) && (!r->usage.seen || ir_put(sink, &usage)) && ir_put(sink, &finish);
     return ok ? DIALECT_OK : DIALECT_FULL;

@@ -1,6 +1,6 @@
-/* Anthropic's usage → meters. input_tokens is the uncached, unwritten part alone; message_delta repeats cumulative totals, so every
- * field that is there and not null replaces the earlier one and nothing is added up, nor the larger one taken. A compaction
- * step (iterations[] of type compaction) is in no top-level figure and is added. */
+/* Anthropic's usage → meters. input_tokens is the uncached, unwritten part alone; message_delta repeats cumulative
+ * totals, so every field that is there and not null replaces the earlier one and nothing is added up, nor the larger
+ * one taken. A compaction step (iterations[] of type compaction) is in no top-level figure and is added. */
 #include "proto/dialect/anthropic.h"
 
 static void take(const struct json *j, int obj, const char *name, uint64_t *count) {
@@ -26,7 +26,8 @@ void anthropic_counts_take(struct anthropic_counts *c, const struct json *j, int
     take(j, t, "output_tokens", &c->output);
     take(j, json_get(j, t, "output_tokens_details"), "thinking_tokens", &c->thinking);
     take(j, json_get(j, t, "server_tool_use"), "web_search_requests", &c->searches);
-    uint64_t both = count_or_zero(j, split, "ephemeral_5m_input_tokens") + count_or_zero(j, split, "ephemeral_1h_input_tokens");
+    uint64_t both = count_or_zero(j, split, "ephemeral_5m_input_tokens") +
+                    count_or_zero(j, split, "ephemeral_1h_input_tokens");
     if (common_count(j, t, "cache_creation_input_tokens") == IR_ABSENT && both > 0)
         c->written = both;
     if (!json_is(j, steps, JSON_ARRAY))

@@ -1,9 +1,10 @@
 /* Writes a Messages request.
  *
- * The version sent with it is 2023-06-01, which takes sampling members; models that do not are told by the target's strip list.
- * max_tokens is required: without a wish it is the model's own maximum. Thinking comes in two kinds: newer Claude models take
- * `adaptive` with an effort, older ones and other vendors a budget, which must be at least 1024, below max_tokens, and excludes a
- * forced tool, temperature and history whose thinking is not ours; an invalid pair is never sent, thinking is given up for it. */
+ * The version sent with it is 2023-06-01, which takes sampling members; models that do not are told by the target's
+ * strip list. max_tokens is required: without a wish it is the model's own maximum. Thinking comes in two kinds:
+ * newer Claude models take `adaptive` with an effort, older ones and other vendors a budget, which must be at least
+ * 1024, below max_tokens, and excludes a forced tool, temperature and history whose thinking is not ours; an invalid
+ * pair is never sent, thinking is given up for it. */
 #include "proto/dialect/anthropic.h"
 
 enum { MIN_BUDGET = 1024, DEFAULT_MAX_TOKENS = 8192 };
@@ -98,7 +99,10 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
         return;
     jw_key(w, "thinking");
     jw_object(w);
-    common_word(w, "type", p->thinking == THINK_OFF ? "disabled" : p->thinking == THINK_ADAPTIVE ? "adaptive" : "enabled");
+    common_word(w, "type",
+                p->thinking == THINK_OFF        ? "disabled"
+                : p->thinking == THINK_ADAPTIVE ? "adaptive"
+                                                : "enabled");
     if (p->thinking == THINK_BUDGET)
         common_count_member(w, "budget_tokens", p->budget);
     if (p->thinking == THINK_ADAPTIVE)
@@ -252,7 +256,11 @@ static void write_choice(struct json_writer *w, struct ir_request *r, bool funct
     bool must = r->choice == IR_CHOICE_REQUIRED || (r->choice == IR_CHOICE_SUBSET && r->choice_required);
     jw_key(w, "tool_choice");
     jw_object(w);
-    common_word(w, "type", r->choice == IR_CHOICE_ONE ? "tool" : r->choice == IR_CHOICE_NONE ? "none" : must ? "any" : "auto");
+    common_word(w, "type",
+                r->choice == IR_CHOICE_ONE    ? "tool"
+                : r->choice == IR_CHOICE_NONE ? "none"
+                : must                        ? "any"
+                                              : "auto");
     if (r->choice == IR_CHOICE_ONE)
         common_member(w, "name", ir_sent_name(r, r->choice_names->text, 64, NULL));
     if (r->parallel == IR_NO && r->choice != IR_CHOICE_NONE) {
@@ -264,7 +272,8 @@ static void write_choice(struct json_writer *w, struct ir_request *r, bool funct
 
 static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
                         uint32_t *marks, struct ir_fault *f) {
-    bool functions = ir_has_functions(r), search = common_web_search(r, t), history = !functions && !search && has_calls(r);
+    bool functions = ir_has_functions(r), search = common_web_search(r, t),
+         history = !functions && !search && has_calls(r);
     if (!ir_check_hosted(r, search ? "web_search" : NULL, d, f))
         return false;
     if (!functions && !history && !search && !r->json_tool)

@@ -10,7 +10,8 @@ static enum field_result wrong(struct ir_request *r, struct ir_fault *f, const c
     return FIELD_WRONG;
 }
 
-static enum field_result read_field(const struct json *j, int t, const struct field *x, struct ir_request *r, struct ir_fault *f) {
+static enum field_result read_field(const struct json *j, int t, const struct field *x, struct ir_request *r,
+                                    struct ir_fault *f) {
     void *at = (char *)r + x->at;
     uint64_t n;
     switch (x->kind) {
@@ -41,8 +42,8 @@ static enum field_result read_field(const struct json *j, int t, const struct fi
     }
 }
 
-enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count, struct ir_request *r,
-                               struct ir_fault *f, uint32_t *which) {
+enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count,
+                               struct ir_request *r, struct ir_fault *f, uint32_t *which) {
     for (*which = 0; *which < count; ++*which) {
         const struct field *x = &table[*which];
         if (!json_str_is(j, key, x->name))
@@ -90,9 +91,11 @@ void common_set_url(struct ir_request *r, struct ir_part *p, struct slice url) {
 }
 
 const char *common_audio_type(struct slice format) {
-    static const struct { const char *format, *type; } types[] = {
-        { "wav", "audio/wav" }, { "mp3", "audio/mpeg" }, { "flac", "audio/flac" }, { "ogg", "audio/ogg" }, { "m4a", "audio/mp4" },
-        { "aac", "audio/aac" }, { "opus", "audio/opus" }, { "aiff", "audio/aiff" }, { "webm", "audio/webm" },
+    static const struct { const char *format, *type;
+    } types[] = {
+        { "wav", "audio/wav" },   { "mp3", "audio/mpeg" },  { "flac", "audio/flac" },
+        { "ogg", "audio/ogg" },   { "m4a", "audio/mp4" },   { "aac", "audio/aac" },
+        { "opus", "audio/opus" }, { "aiff", "audio/aiff" }, { "webm", "audio/webm" },
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (slice_ieq(format, slice_str(types[i].format)))
@@ -112,7 +115,8 @@ uint64_t common_count(const struct json *j, int obj, const char *name) {
 
 /* ---- writing ---- */
 
-const char common_custom_schema[] = "{\"type\":\"object\",\"properties\":{\"input\":{\"type\":\"string\"}},\"required\":[\"input\"]}";
+const char common_custom_schema[] =
+    "{\"type\":\"object\",\"properties\":{\"input\":{\"type\":\"string\"}},\"required\":[\"input\"]}";
 
 void common_number(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
                    const char *neutral, const char *name, struct slice value) {
@@ -164,7 +168,8 @@ void common_description(struct json_writer *w, const struct ir_tool *tool, struc
 
 void common_schema(struct json_writer *w, struct arena *arena, struct slice schema, const char *fallback) {
     struct json j;
-    if (schema.len == 0 || !json_parse(&j, arena, schema.ptr, schema.len) || !json_is(&j, 0, JSON_OBJECT) || json_size(&j, 0) == 0) {
+    if (schema.len == 0 || !json_parse(&j, arena, schema.ptr, schema.len) || !json_is(&j, 0, JSON_OBJECT) ||
+        json_size(&j, 0) == 0) {
         if (fallback)
             jw_raw(w, slice_str(fallback));
         return;

@@ -9,12 +9,19 @@
 /* ---- reading ---- */
 
 /* Members that are read straight into a field of struct ir_request. A null is as if absent. */
-enum field_kind { FIELD_NUMBER, FIELD_STRING, FIELD_BOOL, FIELD_COUNT /* uint64_t, at least 1 */, FIELD_LIMIT, FIELD_KNOWN };
+enum field_kind {
+    FIELD_NUMBER,
+    FIELD_STRING,
+    FIELD_BOOL,
+    FIELD_COUNT /* uint64_t, at least 1 */,
+    FIELD_LIMIT,
+    FIELD_KNOWN
+};
 struct field { const char *name; enum field_kind kind; size_t at; };
 enum field_result { FIELD_READ, FIELD_OTHER, FIELD_WRONG };
 /* key: the member's key token. FIELD_OTHER: not in the table, or FIELD_KNOWN (then *which is its place, else count). */
-enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count, struct ir_request *r,
-                               struct ir_fault *f, uint32_t *which);
+enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count,
+                               struct ir_request *r, struct ir_fault *f, uint32_t *which);
 bool common_wrong(struct ir_request *r, struct ir_fault *f, struct slice param, const char *want);
 /* A string, or a list of strings, appended. */
 bool common_strings(const struct json *j, int t, struct ir_request *r, struct ir_text **list);
@@ -48,15 +55,15 @@ void common_number(struct json_writer *w, const struct ir_request *r, const stru
 void common_data_url(struct json_writer *w, const char *name, const struct ir_part *p);
 /* The parameters of a function that stands for a free-text tool. */
 extern const char common_custom_schema[];
-/* `description` of a tool; of a free-text tool with the grammar that its text must follow, so that a model that is not held to
- * it can keep to it. */
+/* `description` of a tool; of a free-text tool with the grammar that its text must follow, so that a model that is
+ * not held to it can keep to it. */
 void common_description(struct json_writer *w, const struct ir_tool *tool, struct arena *arena);
 /* A schema with "type":"object" put in where it names no type; empty: fallback (may be NULL: nothing is written). */
 void common_schema(struct json_writer *w, struct arena *arena, struct slice schema, const char *fallback);
 /* The most recent text of the fault for a full output. */
 bool common_full(struct ir_fault *f);
-/* Extras: carried raw where the client's dialect is the target's and the name is on the list (what changes no price), else
- * reported; and the user id and tiers that are not the standard one reported. list ends with NULL. */
+/* Extras: carried raw where the client's dialect is the target's and the name is on the list (what changes no price),
+ * else reported; and the user id and tiers that are not the standard one reported. list ends with NULL. */
 void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
                  struct ir_dropped *d);
 /* Whether web search by the provider is offered by the client and allowed for the model. */

@@ -1,8 +1,8 @@
 /* Errors: what a provider's mean, whatever their shape, and the table of what clients get.
  *
- * Sources: the vendors' error pages and the bodies that compatible servers send ({"error":"text"}, {"detail":…}, numeric codes,
- * HTML). A message goes to the client only where the error is about its request or its rate; keys and organisation ids are
- * blacked out of it. Nothing here fails. */
+ * Sources: the vendors' error pages and the bodies that compatible servers send ({"error":"text"}, {"detail":…},
+ * numeric codes, HTML). A message goes to the client only where the error is about its request or its rate; keys and
+ * organisation ids are blacked out of it. Nothing here fails. */
 #include "proto/dialect/dialect.h"
 
 #include <stdio.h>
@@ -63,12 +63,27 @@ static bool too_long(struct slice message) {
 
 /* The HTTP status that an error names by a word: OpenAI's and Anthropic's types, Gemini's statuses. 0: no such word. */
 static int status_of_word(struct slice word) {
-    static const struct { const char *word; int status; } words[] = {
-        { "invalid_request_error", 400 }, { "INVALID_ARGUMENT", 400 }, { "FAILED_PRECONDITION", 400 }, { "invalid_prompt", 400 },
-        { "authentication_error", 401 }, { "UNAUTHENTICATED", 401 }, { "invalid_api_key", 401 }, { "billing_error", 402 },
-        { "permission_error", 403 }, { "PERMISSION_DENIED", 403 }, { "not_found_error", 404 }, { "NOT_FOUND", 404 },
-        { "request_too_large", 413 }, { "rate_limit_error", 429 }, { "rate_limit_exceeded", 429 }, { "RESOURCE_EXHAUSTED", 429 },
-        { "requests", 429 }, { "tokens", 429 }, { "insufficient_quota", 402 },
+    static const struct { const char *word; int status;
+    } words[] = {
+        { "invalid_request_error", 400 },
+        { "INVALID_ARGUMENT", 400 },
+        { "FAILED_PRECONDITION", 400 },
+        { "invalid_prompt", 400 },
+        { "authentication_error", 401 },
+        { "UNAUTHENTICATED", 401 },
+        { "invalid_api_key", 401 },
+        { "billing_error", 402 },
+        { "permission_error", 403 },
+        { "PERMISSION_DENIED", 403 },
+        { "not_found_error", 404 },
+        { "NOT_FOUND", 404 },
+        { "request_too_large", 413 },
+        { "rate_limit_error", 429 },
+        { "rate_limit_exceeded", 429 },
+        { "RESOURCE_EXHAUSTED", 429 },
+        { "requests", 429 },
+        { "tokens", 429 },
+        { "insufficient_quota", 402 },
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (slice_is(word, words[i].word))
@@ -115,13 +130,15 @@ static void read_details(const struct json *j, int details, struct arena *arena,
         *bad_key = *bad_key || json_str_is(j, json_get(j, t, "reason"), "API_KEY_INVALID");
         struct slice wait = json_str(j, json_get(j, t, "retryDelay"), arena);
         int64_t ms;
-        if (wait.len > 1 && wait.ptr[wait.len - 1] == 's' && fixed_parse(slice_of(wait.ptr, wait.len - 1), 9, &ms) && ms > 0)
+        if (wait.len > 1 && wait.ptr[wait.len - 1] == 's' && fixed_parse(slice_of(wait.ptr, wait.len - 1), 9, &ms) &&
+            ms > 0)
             f->retry_after_ms = ((uint64_t)ms + 999999) / 1000000;
     }
 }
 
 /* What the status and the words mean to the client (and to the relay, which tries elsewhere by the blame). */
-static void judge(struct ir_fault *f, int status, bool bad_key, struct slice said, struct slice code, struct slice type) {
+static void judge(struct ir_fault *f, int status, bool bad_key, struct slice said, struct slice code,
+                  struct slice type) {
     bool quota = slice_is(code, "insufficient_quota") || slice_is(type, "insufficient_quota");
     f->detail = said;
     f->code = SLICE_NONE;
@@ -187,8 +204,10 @@ void dialect_fault_of(const struct json *j, int t, int status, struct arena *are
         status = slice_to_u64(code, &number) && number >= 400 && number < 600 ? (int)number : 0;
         if (!status && slice_to_u64(word, &number) && number >= 400 && number < 600)
             status = (int)number;
-        status = status ? status : status_of_word(code) ? status_of_word(code) : status_of_word(type) ? status_of_word(type)
-                                                                                                    : status_of_word(word);
+        status = status                 ? status
+                 : status_of_word(code) ? status_of_word(code)
+                 : status_of_word(type) ? status_of_word(type)
+                                        : status_of_word(word);
     }
     if (slice_to_u64(code, &number))
         code = SLICE_NONE;
@@ -198,7 +217,8 @@ void dialect_fault_of(const struct json *j, int t, int status, struct arena *are
         f->param = text_at(j, json_get(j, t, "param"), arena);
 }
 
-void dialect_read_error(int status, struct slice body, uint64_t retry_after_s, struct arena *arena, struct ir_fault *f) {
+void dialect_read_error(int status, struct slice body, uint64_t retry_after_s, struct arena *arena,
+                        struct ir_fault *f) {
     struct json j;
     if (body.len > 0 && json_parse(&j, arena, body.ptr, body.len))
         dialect_fault_of(&j, 0, status, arena, f);
@@ -212,7 +232,8 @@ void dialect_read_error(int status, struct slice body, uint64_t retry_after_s, s
 
 /* ---- OpenAI's shape, which two dialects share ---- */
 
-bool dialect_write_openai_error(const struct ir_fault *f, const struct dialect_brand *brand, struct arena *arena, struct buf *out) {
+bool dialect_write_openai_error(const struct ir_fault *f, const struct dialect_brand *brand, struct arena *arena,
+                                struct buf *out) {
     const struct dialect_status *s = dialect_status_of(f->status);
     struct json_writer w;
     jw_init(&w, out);
@@ -230,7 +251,9 @@ bool dialect_write_openai_error(const struct ir_fault *f, const struct dialect_b
     jw_key(&w, "param");
     jw_str(&w, f->param.len > 0 ? f->param : SLICE_NONE);
     jw_key(&w, "code");
-    const char *at = brand && brand->error_code.len > 0 ? memmem(brand->error_code.ptr, brand->error_code.len, "%d", 2) : NULL;
+    const char *at = brand && brand->error_code.len > 0
+                         ? memmem(brand->error_code.ptr, brand->error_code.len, "%d", 2)
+                         : NULL;
     if (at) {
         struct slice head = slice_of(brand->error_code.ptr, (size_t)(at - brand->error_code.ptr));
         struct slice tail = slice_from(brand->error_code, head.len + 2);

@@ -20,8 +20,8 @@ bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struc
                           struct ir_fault *f);
 bool gemini_write_contents(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_fault *f);
 
-/* Schemas (gemini_schema.c): Gemini's OpenAPI subset as JSON Schema, and JSON Schema cut down to that subset (*bent: something
- * was left out that the subset cannot say). Empty: memory. */
+/* Schemas (gemini_schema.c): Gemini's OpenAPI subset as JSON Schema, and JSON Schema cut down to that subset (*bent:
+ * something was left out that the subset cannot say). Empty: memory. */
 struct slice gemini_schema_read(const struct json *j, int t, struct arena *arena);
 struct slice gemini_schema_write(struct slice schema, struct arena *arena, bool *bent);
 
@@ -33,7 +33,8 @@ enum dialect_result gemini_whole(void *reader, const struct json *j, struct aren
 enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u);
 
-/* Arguments that come piece by piece with their JSON paths (gemini_partial.c): a tree that is written when the call closes. */
+/* Arguments that come piece by piece with their JSON paths (gemini_partial.c): a tree that is written when the call
+ * closes. */
 struct gemini_partial;
 struct gemini_partial *gemini_partial_new(struct arena *arena, size_t max_bytes);
 bool gemini_partial_add(struct gemini_partial *p, const struct json *j, int list, struct arena *scratch);

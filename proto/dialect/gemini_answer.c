@@ -1,8 +1,10 @@
-/* Writes answers of generateContent: chunks as events come (SSE, or one JSON array piece by piece), and whole responses.
+/* Writes answers of generateContent: chunks as events come (SSE, or one JSON array piece by piece), and whole
+ * responses.
  *
- * Every chunk is a response with what is new. A call is written when it is complete, because its args are an object; what is held
- * for that is one call, bounded by max_held. Arguments that are no object: left out where a limit cut them, else the finish says
- * MALFORMED_FUNCTION_CALL. The last chunk has the finishReason of each candidate and usageMetadata with the cost. */
+ * Every chunk is a response with what is new. A call is written when it is complete, because its args are an object;
+ * what is held for that is one call, bounded by max_held. Arguments that are no object: left out where a limit cut
+ * them, else the finish says MALFORMED_FUNCTION_CALL. The last chunk has the finishReason of each candidate and
+ * usageMetadata with the cost. */
 #include "proto/dialect/gemini.h"
 
 enum { MAX_SOURCES = 64 };
@@ -109,7 +111,8 @@ static void write_data_part(struct json_writer *j, struct slice type, struct sli
     jw_end_object(j);
 }
 
-static void write_thought_part(struct json_writer *j, struct slice text, const struct ir_blob *blob, struct arena *arena) {
+static void write_thought_part(struct json_writer *j, struct slice text, const struct ir_blob *blob,
+                               struct arena *arena) {
     jw_object(j);
     common_member(j, "text", text.ptr ? text : SLICE(""));
     jw_key(j, "thought");
@@ -166,7 +169,8 @@ static bool chunk_end(struct writer *w, struct json_writer *j, uint32_t choice, 
     return frame_end(w, j, out);
 }
 
-static bool put_call_end(struct writer *w, const struct ir_event *ev, struct choice *c, struct arena *scratch, struct buf *out) {
+static bool put_call_end(struct writer *w, const struct ir_event *ev, struct choice *c, struct arena *scratch,
+                         struct buf *out) {
     struct slice args;
     struct json_writer j;
     bool object = ir_args_object(scratch, buf_slice(&w->args), &args), ok = true;
@@ -298,7 +302,8 @@ bool gemini_write_error(const struct ir_fault *f, const struct dialect_brand *br
     if (f->status == 429 && f->retry_after_ms > 0) {
         jw_object(&j);
         common_word(&j, "@type", "type.googleapis.com/google.rpc.RetryInfo");
-        common_member(&j, "retryDelay", arena_printf(arena, "%llus", (unsigned long long)(f->retry_after_ms + 999) / 1000));
+        common_member(&j, "retryDelay",
+                      arena_printf(arena, "%llus", (unsigned long long)(f->retry_after_ms + 999) / 1000));
         jw_end_object(&j);
     }
     jw_end_array(&j);
@@ -311,7 +316,8 @@ bool gemini_fail(void *writer, const struct ir_fault *f, const struct dialect_br
                  struct buf *out) {
     struct writer *w = writer;
     frame_begin(w, out);
-    return gemini_write_error(f, brand, scratch, out) && buf_append_slice(out, w->array ? SLICE("]") : SLICE("\r\n\r\n"));
+    return gemini_write_error(f, brand, scratch, out) &&
+           buf_append_slice(out, w->array ? SLICE("]") : SLICE("\r\n\r\n"));
 }
 
 /* ---- whole ---- */

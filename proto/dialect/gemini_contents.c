@@ -1,8 +1,9 @@
 /* Reads contents and their parts.
  *
- * Calls often have no id: one is made, and a response without id answers the oldest open call of its name. A response is an object:
- * {"output": …} and {"error": …} are read as what they say, any other as its JSON text. A thoughtSignature is what this gateway put
- * there: a carrier. Files by the provider's own URI are refused. */
+ * Calls often have no id: one is made, and a response without id answers the oldest open call of its name. A response
+ * is an object:
+ * {"output": …} and {"error": …} are read as what they say, any other as its JSON text. A thoughtSignature is what
+ * this gateway put there: a carrier. Files by the provider's own URI are refused. */
 #include "proto/dialect/gemini.h"
 
 enum { MAX_OPEN = 1024 };
@@ -143,7 +144,9 @@ static bool read_response(struct state *s, const struct json *j, int t, struct i
     p->name = name;
     p->id = close_call(s, id, name);
     p->is_error = alone && error >= 0;
-    text->text = json_is(j, said, JSON_STRING) ? json_str(j, said, s->r->arena) : said >= 0 ? json_span(j, said) : SLICE("");
+    text->text = json_is(j, said, JSON_STRING) ? json_str(j, said, s->r->arena)
+                 : said >= 0                   ? json_span(j, said)
+                                               : SLICE("");
     return read_parts(s, j, gemini_get(j, t, "parts"), &p->parts, f);
 }
 
@@ -213,7 +216,8 @@ bool gemini_read_contents(const struct json *j, int t, struct ir_request *r, str
         return common_wrong(r, f, SLICE("contents"), "a list of at least one content");
     for (int c = json_first(j, t); c >= 0; c = json_next(j, t, c), s.content++) {
         int role = gemini_get(j, c, "role");
-        bool model = json_str_is(j, role, "model"), user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
+        bool model = json_str_is(j, role, "model"),
+             user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
         if (!model && !user && !json_str_is(j, role, "function") && !json_str_is(j, role, "tool"))
             return common_wrong(r, f, arena_printf(r->arena, "contents[%u].role", s.content), "user or model");
         struct ir_turn *turn = ir_add_turn(r, model ? IR_ASSISTANT : IR_USER);

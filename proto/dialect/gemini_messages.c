@@ -1,8 +1,8 @@
 /* Writes the contents of a generateContent request.
  *
- * Neighbours of one role are one content, and the responses to a turn's calls stand in one content in the order of the calls. From
- * generation 3 on the first call of each step needs a thoughtSignature: where the history has none of this provider's own, the
- * value that its documentation gives for such histories stands in. */
+ * Neighbours of one role are one content, and the responses to a turn's calls stand in one content in the order of
+ * the calls. From generation 3 on the first call of each step needs a thoughtSignature: where the history has none of
+ * this provider's own, the value that its documentation gives for such histories stands in. */
 #include "proto/dialect/gemini.h"
 
 static const char no_signature[] = "skip_thought_signature_validator";
@@ -27,7 +27,8 @@ static const char *type_of_url(const struct ir_part *p) {
     return p->kind == IR_FILE ? "application/pdf" : p->kind == IR_VIDEO ? "video/mp4" : "image/jpeg";
 }
 
-static bool write_media(struct json_writer *w, const struct ir_request *r, const struct ir_part *p, struct ir_fault *f) {
+static bool write_media(struct json_writer *w, const struct ir_request *r, const struct ir_part *p,
+                        struct ir_fault *f) {
     bool web = slice_starts(p->url, SLICE("https://")) || slice_starts(p->url, SLICE("http://"));
     if (p->text.len > 0) {
         write_text(w, p->text);
@@ -60,12 +61,13 @@ static bool own_id(struct slice id) {
            !slice_starts(id, SLICE("chatcmpl-"));
 }
 
-/* The response object: the text where it is an object already (unless it would be read as a reference), else wrapped. */
+/* The response object: the text where it is an object already (unless it would be read as a reference), else wrapped.
+ */
 static void write_response(struct json_writer *w, struct ir_request *r, const struct ir_part *p) {
     struct slice text = ir_join_text(r->arena, p->parts, "\n");
     struct json j;
-    bool object = !p->is_error && text.len > 1 && json_parse(&j, r->arena, text.ptr, text.len) && json_is(&j, 0, JSON_OBJECT) &&
-                  !memmem(text.ptr, text.len, "\"$ref\"", 6);
+    bool object = !p->is_error && text.len > 1 && json_parse(&j, r->arena, text.ptr, text.len) &&
+                  json_is(&j, 0, JSON_OBJECT) && !memmem(text.ptr, text.len, "\"$ref\"", 6);
     jw_key(w, "response");
     if (object) {
         jw_raw(w, json_span(&j, 0));
@@ -95,8 +97,8 @@ static const struct ir_part *result_of(const struct ir_turn *user, struct slice 
     return NULL;
 }
 
-static bool write_user(struct json_writer *w, struct ir_request *r, const struct ir_turn *user, const struct ir_turn *model,
-                       struct ir_fault *f) {
+static bool write_user(struct json_writer *w, struct ir_request *r, const struct ir_turn *user,
+                       const struct ir_turn *model, struct ir_fault *f) {
     for (const struct ir_part *c = model ? model->parts : NULL; c; c = c->next) {
         const struct ir_part *p = c->kind == IR_CALL ? result_of(user, c->id) : NULL;
         if (p)
@@ -116,7 +118,8 @@ static bool write_call(struct json_writer *w, struct ir_request *r, const struct
                        bool first, struct ir_fault *f) {
     struct slice args;
     bool fits = ir_blob_fits(&p->blob, IR_GEMINI, t->origin) && p->blob.data.len > 0;
-    bool old = t->model.len > 0 && (memmem(t->model.ptr, t->model.len, "gemini-1", 8) || memmem(t->model.ptr, t->model.len, "gemini-2", 8));
+    bool old = t->model.len > 0 && (memmem(t->model.ptr, t->model.len, "gemini-1", 8) ||
+                                    memmem(t->model.ptr, t->model.len, "gemini-2", 8));
     if (!ir_call_object(r, p, &args, f))
         return false;
     jw_object(w);
@@ -136,8 +139,8 @@ static bool write_call(struct json_writer *w, struct ir_request *r, const struct
     return true;
 }
 
-static bool write_model(struct json_writer *w, struct ir_request *r, const struct ir_target *t, const struct ir_turn *turn,
-                        struct ir_fault *f) {
+static bool write_model(struct json_writer *w, struct ir_request *r, const struct ir_target *t,
+                        const struct ir_turn *turn, struct ir_fault *f) {
     bool first = true;
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
         if (p->kind == IR_CALL) {

@@ -1,5 +1,6 @@
-/* Arguments of a call that come piece by piece: {jsonPath:"$.a.b[0]", stringValue|numberValue|boolValue|nullValue}. Pieces of text
- * for one path are joined. The pieces of one call may take max_bytes together; then gemini_partial_add says false. */
+/* Arguments of a call that come piece by piece: {jsonPath:"$.a.b[0]", stringValue|numberValue|boolValue|nullValue}.
+ * Pieces of text for one path are joined. The pieces of one call may take max_bytes together; then gemini_partial_add
+ * says false. */
 #include "proto/dialect/gemini.h"
 
 enum { MAX_DEPTH = 32, MAX_INDEX = 4096 };
@@ -99,6 +100,10 @@ static struct node *walk(struct gemini_partial *p, struct slice path) {
 static bool add_text(struct gemini_partial *p, struct node *n, struct slice s) {
     if (!charge(p, s.len))
         return false;
+    if (n->kind != NODE_STRING) { /* a value that was a number is now a text: the text alone stands */
+        n->text = SLICE_NONE;
+        n->cap = 0;
+    }
     n->kind = NODE_STRING;
     if (n->text.len + s.len > n->cap) {
         size_t cap = (n->text.len + s.len) * 2 + 64;
@@ -134,6 +139,7 @@ bool gemini_partial_add(struct gemini_partial *p, const struct json *j, int list
         for (int i = 0; i < 2 && value < 0; i++)
             value = gemini_get(j, t, values[i]);
         n->kind = NODE_RAW;
+        n->cap = 0; /* the text is not ours to write into */
         n->text = value >= 0 ? arena_copy(p->arena, json_raw(j, value)) : SLICE("null");
         if (!charge(p, n->text.len))
             return false;

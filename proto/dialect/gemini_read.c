@@ -1,4 +1,5 @@
-/* Reads a generateContent request: its members, tools and settings. The model and whether to stream come with the path. */
+/* Reads a generateContent request: its members, tools and settings. The model and whether to stream come with the
+ * path. */
 #include "proto/dialect/gemini.h"
 
 static bool number(const struct json *j, int key, struct slice *at, struct ir_request *r, struct ir_fault *f) {
@@ -64,7 +65,8 @@ static bool read_config(const struct json *j, int key, struct ir_request *r, str
         return common_strings(j, t, r, &r->stop) ||
                common_wrong(r, f, SLICE("generationConfig.stopSequences"), "a list of strings");
     if (gemini_is(j, key, "responseLogprobs"))
-        return json_bool(j, t, &r->logprobs);
+        return json_bool(j, t, &r->logprobs) ||
+               common_wrong(r, f, SLICE("generationConfig.responseLogprobs"), "true or false");
     if (gemini_is(j, key, "thinkingConfig"))
         return read_thinking(j, t, r);
     if (gemini_is(j, key, "responseModalities")) {
@@ -111,7 +113,8 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
     for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++)
         for (int k = json_is(j, i, JSON_OBJECT) ? json_first(j, i) : -1; k >= 0; k = json_next(j, i, k)) {
             if (gemini_is(j, k, "functionDeclarations")) {
-                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0; d = json_next(j, k + 1, d))
+                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0;
+                     d = json_next(j, k + 1, d))
                     if (!read_function(j, d, index, r, f))
                         return false;
                 continue;
@@ -143,10 +146,12 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r) {
 bool gemini_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                          struct ir_fault *f) {
     bool contents = false, ok = true;
+    int root = path->counting ? gemini_get(j, 0, "generateContentRequest") : -1; /* counting takes either form */
+    root = json_is(j, root, JSON_OBJECT) ? root : 0;
     r->model = path->model;
     r->stream = path->stream;
     r->as_array = path->stream && !path->sse;
-    for (int key = json_first(j, 0); key >= 0 && ok; key = json_next(j, 0, key)) {
+    for (int key = json_first(j, root); key >= 0 && ok; key = json_next(j, root, key)) {
         int t = key + 1;
         if (json_is(j, t, JSON_NULL) || gemini_is(j, key, "model"))
             continue;

@@ -1,7 +1,8 @@
-/* Schemas. Gemini's `parameters` and `responseSchema` take a subset of OpenAPI 3.0 and answer 400 to every other word, so what is written
- * is an allow-list: $ref is replaced by what it names (recursion is cut with a plain object), const becomes an enum of one, oneOf and
- * allOf become anyOf and their first branch's members, [T,"null"] becomes nullable, enums become strings, required names that
- * have no property vanish. What is read is the other way: types in small letters, nullable as a type of two. */
+/* Schemas. Gemini's `parameters` and `responseSchema` take a subset of OpenAPI 3.0 and answer 400 to every other
+ * word, so what is written is an allow-list: $ref is replaced by what it names (recursion is cut with a plain
+ * object), const becomes an enum of one, oneOf and allOf become anyOf and their first branch's members, [T,"null"]
+ * becomes nullable, enums become strings, required names that have no property vanish. What is read is the other way:
+ * types in small letters, nullable as a type of two. */
 #include "proto/dialect/gemini.h"
 
 enum { MAX_DEPTH = 24, MAX_NODES = 20000 };
@@ -117,7 +118,8 @@ static int resolve(const struct copy *c, struct slice ref) {
             continue;
         struct slice name = slice_from(ref, n);
         int defs = json_get(c->j, 0, places[i]);
-        for (int k = json_is(c->j, defs, JSON_OBJECT) ? json_first(c->j, defs) : -1; k >= 0; k = json_next(c->j, defs, k))
+        for (int k = json_is(c->j, defs, JSON_OBJECT) ? json_first(c->j, defs) : -1; k >= 0;
+             k = json_next(c->j, defs, k))
             if (slice_eq(json_str(c->j, k, c->arena), name))
                 return k + 1;
     }
@@ -126,8 +128,9 @@ static int resolve(const struct copy *c, struct slice ref) {
 
 /* Words that go over as they are. */
 static bool kept(const struct json *j, int key) {
-    static const char *const words[] = { "title", "description", "minItems", "maxItems", "minimum", "maximum", "minLength",
-                                         "maxLength", "minProperties", "maxProperties", "pattern" };
+    static const char *const words[] = { "title",         "description",   "minItems",  "maxItems",
+                                         "minimum",       "maximum",       "minLength", "maxLength",
+                                         "minProperties", "maxProperties", "pattern" };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (json_str_is(j, key, words[i]))
             return true;
@@ -135,7 +138,8 @@ static bool kept(const struct json *j, int key) {
 }
 
 static void write_format(struct copy *c, int t, struct slice type) {
-    static const char *const strings[] = { "date-time", "enum" }, *const numbers[] = { "float", "double", "int32", "int64" };
+    static const char *const strings[] = { "date-time", "enum" }, *const numbers[] = { "float", "double", "int32",
+                                                                                       "int64" };
     bool string = slice_is(type, "string");
     for (size_t i = 0; i < (string ? 2 : 4); i++)
         if (json_str_is(c->j, t, string ? strings[i] : numbers[i])) {
@@ -179,7 +183,8 @@ static void write_object_words(struct copy *c, int t, int depth) {
         jw_end_object(&c->w);
     }
     bool open = false;
-    for (int i = json_is(j, required, JSON_ARRAY) ? json_first(j, required) : -1; i >= 0; i = json_next(j, required, i)) {
+    for (int i = json_is(j, required, JSON_ARRAY) ? json_first(j, required) : -1; i >= 0;
+         i = json_next(j, required, i)) {
         struct slice name = json_str(j, i, c->arena);
         if (c->nodes++ >= MAX_NODES || !has_property(c, properties, name))
             continue;
@@ -248,7 +253,8 @@ static struct slice type_of(const struct copy *c, int t, bool *nullable) {
         return lower(c->arena, json_str(j, type, c->arena));
     if (json_get(j, t, "items") >= 0)
         return SLICE("array");
-    return json_get(j, t, "properties") >= 0 || json_get(j, t, "additionalProperties") >= 0 ? SLICE("object") : SLICE("");
+    return json_get(j, t, "properties") >= 0 || json_get(j, t, "additionalProperties") >= 0 ? SLICE("object")
+                                                                                            : SLICE("");
 }
 
 static void write_words(struct copy *c, int t, int depth, bool nullable, int text) {
@@ -272,8 +278,9 @@ static void write_words(struct copy *c, int t, int depth, bool nullable, int tex
         } else if (json_str_is(j, k, "enum") || json_str_is(j, k, "const")) {
             write_enum(c, k + 1, json_is(j, k + 1, JSON_ARRAY) && json_str_is(j, k, "enum"));
         } else if (!json_str_is(j, k, "type") && !json_str_is(j, k, "properties") && !json_str_is(j, k, "required") &&
-                   !json_str_is(j, k, "items") && !json_str_is(j, k, "additionalProperties") && !json_str_is(j, k, "$schema") &&
-                   !json_str_is(j, k, "$defs") && !json_str_is(j, k, "definitions") && !json_str_is(j, k, "default")) {
+                   !json_str_is(j, k, "items") && !json_str_is(j, k, "additionalProperties") &&
+                   !json_str_is(j, k, "$schema") && !json_str_is(j, k, "$defs") &&
+                   !json_str_is(j, k, "definitions") && !json_str_is(j, k, "default")) {
             c->bent = true;
         }
     }

@@ -1,8 +1,9 @@
 /* Reads answers of generateContent, streamed (each chunk a whole response with what is new) and whole.
  *
- * A call comes whole in one part, or in pieces (partialArgs, willContinue) until a part without willContinue or the end. There is no
- * finish word for calls. usageMetadata is a running total: the last one with counts stands, whole. content, parts and candidates
- * may each be missing; a blocked prompt has no candidate at all. A stream without any finishReason was cut. */
+ * A call comes whole in one part, or in pieces (partialArgs, willContinue) until a part without willContinue or the
+ * end. There is no finish word for calls. usageMetadata is a running total: the last one with counts stands, whole.
+ * content, parts and candidates may each be missing; a blocked prompt has no candidate at all. A stream without any
+ * finishReason was cut. */
 #include "proto/dialect/gemini.h"
 
 struct choice {
@@ -52,14 +53,16 @@ static uint64_t or_zero(uint64_t n) {
     return n == IR_ABSENT ? 0 : n;
 }
 
-/* promptTokenCount holds the cached part but not what the provider's own tools fed back; candidatesTokenCount not the thoughts. */
+/* promptTokenCount holds the cached part but not what the provider's own tools fed back; candidatesTokenCount not the
+ * thoughts. */
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u) {
     if (!json_is(j, t, JSON_OBJECT))
         return false;
     uint64_t prompt = common_count(j, t, "promptTokenCount"), total = common_count(j, t, "totalTokenCount");
     if (prompt == IR_ABSENT && total == IR_ABSENT)
         return false;
-    uint64_t tool = or_zero(common_count(j, t, "toolUsePromptTokenCount")), thoughts = or_zero(common_count(j, t, "thoughtsTokenCount"));
+    uint64_t tool = or_zero(common_count(j, t, "toolUsePromptTokenCount")),
+             thoughts = or_zero(common_count(j, t, "thoughtsTokenCount"));
     uint64_t visible = common_count(j, t, "candidatesTokenCount");
     if (visible == IR_ABSENT)
         visible = or_zero(common_count(j, t, "responseTokenCount"));
@@ -130,7 +133,8 @@ static bool read_call(struct reader *r, uint32_t at, const struct json *j, int t
     }
     if (!c->call)
         return true; /* the closing part of a call that is closed */
-    if (json_is(j, args, JSON_OBJECT) && json_size(j, args) > 0 && !c->partial && !give(r, at, IR_EV_ARGS, json_raw(j, args)))
+    if (json_is(j, args, JSON_OBJECT) && json_size(j, args) > 0 && !c->partial &&
+        !give(r, at, IR_EV_ARGS, json_raw(j, args)))
         return false;
     if (json_is(j, pieces, JSON_ARRAY)) {
         if (!c->partial)
@@ -156,7 +160,8 @@ static bool read_part(struct reader *r, uint32_t at, const struct json *j, int t
     }
     if (thought) {
         r->choices[at].reasoning = r->choices[at].reasoning || text.len > 0 || signature.len > 0;
-        return end_call(r, at) && give(r, at, IR_EV_REASONING, text) && (signature.len == 0 || end_reasoning(r, at, signature));
+        return end_call(r, at) && give(r, at, IR_EV_REASONING, text) &&
+               (signature.len == 0 || end_reasoning(r, at, signature));
     }
     if (text.len == 0)
         return true;
@@ -166,12 +171,22 @@ static bool read_part(struct reader *r, uint32_t at, const struct json *j, int t
 /* ---- candidates ---- */
 
 static enum ir_stop stop_of(struct slice word) {
-    static const struct { const char *word; enum ir_stop stop; } words[] = {
-        { "STOP", IR_STOP_END }, { "MAX_TOKENS", IR_STOP_LIMIT }, { "SAFETY", IR_STOP_FILTER }, { "RECITATION", IR_STOP_FILTER },
-        { "LANGUAGE", IR_STOP_FILTER }, { "BLOCKLIST", IR_STOP_FILTER }, { "PROHIBITED_CONTENT", IR_STOP_FILTER },
-        { "SPII", IR_STOP_FILTER }, { "IMAGE_SAFETY", IR_STOP_FILTER }, { "IMAGE_PROHIBITED_CONTENT", IR_STOP_FILTER },
-        { "IMAGE_RECITATION", IR_STOP_FILTER }, { "MODEL_ARMOR", IR_STOP_FILTER },
-        { "MALFORMED_FUNCTION_CALL", IR_STOP_MODEL_ERROR }, { "UNEXPECTED_TOOL_CALL", IR_STOP_MODEL_ERROR },
+    static const struct { const char *word; enum ir_stop stop;
+    } words[] = {
+        { "STOP", IR_STOP_END },
+        { "MAX_TOKENS", IR_STOP_LIMIT },
+        { "SAFETY", IR_STOP_FILTER },
+        { "RECITATION", IR_STOP_FILTER },
+        { "LANGUAGE", IR_STOP_FILTER },
+        { "BLOCKLIST", IR_STOP_FILTER },
+        { "PROHIBITED_CONTENT", IR_STOP_FILTER },
+        { "SPII", IR_STOP_FILTER },
+        { "IMAGE_SAFETY", IR_STOP_FILTER },
+        { "IMAGE_PROHIBITED_CONTENT", IR_STOP_FILTER },
+        { "IMAGE_RECITATION", IR_STOP_FILTER },
+        { "MODEL_ARMOR", IR_STOP_FILTER },
+        { "MALFORMED_FUNCTION_CALL", IR_STOP_MODEL_ERROR },
+        { "UNEXPECTED_TOOL_CALL", IR_STOP_MODEL_ERROR },
         { "TOO_MANY_TOOL_CALLS", IR_STOP_MODEL_ERROR },
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -187,7 +202,9 @@ static bool read_grounding(struct reader *r, uint32_t at, const struct json *j, 
         r->searches = json_size(j, queries);
     for (int c = json_is(j, chunks, JSON_ARRAY) ? json_first(j, chunks) : -1; c >= 0; c = json_next(j, chunks, c)) {
         int web = gemini_get(j, c, "web");
-        struct ir_event ev = { .kind = IR_EV_CITATION, .choice = at, .id = str(r, j, web, "uri"), .name = str(r, j, web, "title") };
+        struct ir_event ev = {
+            .kind = IR_EV_CITATION, .choice = at, .id = str(r, j, web, "uri"), .name = str(r, j, web, "title")
+        };
         if (ev.id.len > 0 && !ir_put(r->sink, &ev))
             return false;
     }
@@ -229,7 +246,9 @@ static enum dialect_result read_chunk(struct reader *r, const struct json *j, in
     }
     gemini_read_usage(j, gemini_get(j, t, "usageMetadata"), &r->usage);
     if (!r->started && (candidates >= 0 || feedback >= 0)) {
-        struct ir_event ev = { .kind = IR_EV_START, .id = str(r, j, t, "responseId"), .name = str(r, j, t, "modelVersion"),
+        struct ir_event ev = { .kind = IR_EV_START,
+                               .id = str(r, j, t, "responseId"),
+                               .name = str(r, j, t, "modelVersion"),
                                .usage = &r->usage };
         r->started = true;
         if (!ir_put(r->sink, &ev))
@@ -242,7 +261,8 @@ static enum dialect_result read_chunk(struct reader *r, const struct json *j, in
         r->choices[0].stop = IR_STOP_FILTER;
         r->choices[0].said = arena_copy(r->s.arena, str(r, j, feedback, "blockReasonMessage"));
     }
-    for (int c = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; c >= 0; c = json_next(j, candidates, c))
+    for (int c = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; c >= 0;
+         c = json_next(j, candidates, c))
         if (!read_candidate(r, j, c))
             return DIALECT_FULL;
     return DIALECT_OK;
@@ -294,7 +314,9 @@ enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_si
     if (r->usage.seen && !ir_put(sink, &usage))
         return DIALECT_FULL;
     for (uint32_t i = 0; i < r->count; i++) {
-        struct ir_event finish = { .kind = IR_EV_FINISH, .choice = i, .stop = r->choices[i].stop, .stop_text = r->choices[i].said };
+        struct ir_event finish = {
+            .kind = IR_EV_FINISH, .choice = i, .stop = r->choices[i].stop, .stop_text = r->choices[i].said
+        };
         if (!end_reasoning(r, i, SLICE_NONE) || !end_call(r, i) || !ir_put(sink, &finish))
             return DIALECT_FULL;
     }

@@ -1,7 +1,7 @@
 /* Writes a generateContent request: its settings and tools; contents are written by gemini_messages.c.
  *
- * Models differ by generation, read from their names: 3 and later take a thinking level, 2.5 a budget, earlier ones neither; up
- * to 2.5 JSON mode and functions exclude each other, so the schema becomes an instruction there. */
+ * Models differ by generation, read from their names: 3 and later take a thinking level, 2.5 a budget, earlier ones
+ * neither; up to 2.5 JSON mode and functions exclude each other, so the schema becomes an instruction there. */
 #include "proto/dialect/gemini.h"
 
 static bool has(struct slice s, const char *word) {
@@ -36,7 +36,8 @@ static void write_system(struct json_writer *w, const struct ir_request *r, bool
             jw_object(w);
             jw_key(w, "text");
             jw_str_begin(w);
-            jw_str_part(w, SLICE("When you answer without calling a function, answer with one valid JSON object and nothing else."));
+            jw_str_part(w, SLICE("When you answer without calling a function, answer with one valid JSON object and "
+                                 "nothing else."));
             if (r->schema.len > 0) {
                 jw_str_part(w, SLICE(" It must satisfy this JSON Schema: "));
                 jw_str_part(w, r->schema);
@@ -52,7 +53,8 @@ static void write_system(struct json_writer *w, const struct ir_request *r, bool
     }
 }
 
-static void write_function(struct json_writer *w, struct ir_request *r, const struct ir_tool *tool, struct ir_dropped *d) {
+static void write_function(struct json_writer *w, struct ir_request *r, const struct ir_tool *tool,
+                           struct ir_dropped *d) {
     bool bent = false;
     struct slice schema = tool->kind == IR_CUSTOM ? slice_str(common_custom_schema) : tool->schema;
     jw_object(w);
@@ -123,9 +125,12 @@ static uint64_t budget_of(enum ir_effort e, const struct ir_target *t) {
     return t->budget_count > 0 ? ir_budget_of(e, t) : bands[e];
 }
 
-static void write_thinking(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d) {
+static void write_thinking(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
+                           struct ir_dropped *d) {
     int gen = generation(t->model);
-    enum ir_effort e = r->effort != IR_EFFORT_UNSET ? r->effort : r->has_budget ? ir_effort_of(r->budget) : IR_EFFORT_UNSET;
+    enum ir_effort e = r->effort != IR_EFFORT_UNSET ? r->effort
+                       : r->has_budget              ? ir_effort_of(r->budget)
+                                                    : IR_EFFORT_UNSET;
     bool wished = e != IR_EFFORT_UNSET || r->adaptive, think = e != IR_EFFORT_NONE;
     bool show = think && (r->thoughts == IR_YES || (wished && r->thoughts == IR_UNSET));
     if (!wished && !show)
@@ -146,7 +151,9 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
         if (e == IR_EFFORT_UNSET)
             jw_i64(w, -1);
         else
-            jw_u64(w, r->has_budget && r->effort == IR_EFFORT_UNSET ? (uint64_t)r->budget : !think ? pro ? 128 : 0 : budget_of(e, t));
+            jw_u64(w, r->has_budget && r->effort == IR_EFFORT_UNSET ? (uint64_t)r->budget
+                      : !think                                      ? pro ? 128 : 0
+                                                                    : budget_of(e, t));
     } else if (gen > 25 && e != IR_EFFORT_UNSET) {
         bool two = has(t->model, "gemini-3-pro"); /* knows LOW and HIGH alone */
         common_word(w, "thinkingLevel", e <= IR_EFFORT_MINIMAL ? two ? "LOW" : "MINIMAL" : e == IR_EFFORT_LOW ? "LOW" :
@@ -155,7 +162,8 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
     jw_end_object(w);
 }
 
-static void write_format(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d) {
+static void write_format(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
+                         struct ir_dropped *d) {
     bool bent = false;
     common_word(w, "responseMimeType", "application/json");
     if (r->format != IR_FORMAT_SCHEMA)
@@ -171,8 +179,8 @@ static void write_format(struct json_writer *w, const struct ir_request *r, cons
     ir_drop_if(d, r, bent, "format");
 }
 
-static void write_config(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
-                         bool json_by_words) {
+static void write_config(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
+                         struct ir_dropped *d, bool json_by_words) {
     uint64_t limit;
     jw_key(w, "generationConfig");
     jw_object(w);

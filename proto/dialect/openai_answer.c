@@ -1,9 +1,10 @@
 /* Writes answers of Chat Completions: chunks as events come, and whole bodies from a folded answer.
  *
- * The finish chunk of each choice waits for the end, because the last one may bear the usage: where the client asked for
- * include_usage it stands in a chunk of its own with no choices, else on the last chunk that has a finish_reason. Nothing else
- * waits. Reasoning goes out as reasoning_content; what a provider wants back goes in reasoning_details (OpenRouter's form) and in
- * a call's extra_content.google.thought_signature (Google's own form), as carriers that clients return untouched. */
+ * The finish chunk of each choice waits for the end, because the last one may bear the usage: where the client asked
+ * for include_usage it stands in a chunk of its own with no choices, else on the last chunk that has a finish_reason.
+ * Nothing else waits. Reasoning goes out as reasoning_content; what a provider wants back goes in reasoning_details
+ * (OpenRouter's form) and in a call's extra_content.google.thought_signature (Google's own form), as carriers that
+ * clients return untouched. */
 #include "proto/dialect/openai.h"
 
 struct choice { enum ir_stop stop; bool begun, finished; uint32_t calls, blocks; size_t characters; /* of content */ };
@@ -110,7 +111,8 @@ static bool chunk_end(struct json_writer *j, const struct writer *w, const char 
     return common_event_end(out, j);
 }
 
-static void write_detail(struct json_writer *j, struct arena *arena, const struct ir_blob *blob, bool text, struct slice said, uint32_t index) {
+static void write_detail(struct json_writer *j, struct arena *arena, const struct ir_blob *blob, bool text,
+                         struct slice said, uint32_t index) {
     jw_object(j);
     common_word(j, "type", text ? "reasoning.text" : "reasoning.encrypted");
     if (text)
@@ -168,7 +170,10 @@ static void write_image(struct json_writer *j, struct slice type, struct slice d
 /* One of the list members of a delta, with what is inside it. */
 static void write_listed(struct json_writer *j, const struct ir_event *ev, struct choice *c, struct arena *scratch) {
     bool calls = ev->kind == IR_EV_CALL || ev->kind == IR_EV_ARGS;
-    jw_key(j, calls ? "tool_calls" : ev->kind == IR_EV_CITATION ? "annotations" : ev->kind == IR_EV_IMAGE ? "images" : "reasoning_details");
+    jw_key(j, calls                        ? "tool_calls"
+              : ev->kind == IR_EV_CITATION ? "annotations"
+              : ev->kind == IR_EV_IMAGE    ? "images"
+                                           : "reasoning_details");
     jw_array(j);
     if (calls) {
         jw_object(j);
@@ -197,7 +202,8 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
     if (ev->choice >= w->count)
         return true;
     struct choice *c = &w->choices[ev->choice];
-    bool signs = ev->kind == IR_EV_REASONING_END && ev->blob.kind != IR_BLOB_NONE && (ev->blob.data.len > 0 || ev->bound);
+    bool signs = ev->kind == IR_EV_REASONING_END && ev->blob.kind != IR_BLOB_NONE &&
+                 (ev->blob.data.len > 0 || ev->bound);
     switch (ev->kind) {
     case IR_EV_START:
         if (ev->created_s > 0)
@@ -209,7 +215,11 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
         for (size_t i = 0; i < ev->text.len && ev->kind == IR_EV_TEXT; i++)
             c->characters += ((unsigned char)ev->text.ptr[i] & 0xc0) != 0x80;
         chunk_begin(&j, w, ev->choice, out);
-        common_member(&j, ev->kind == IR_EV_TEXT ? "content" : ev->kind == IR_EV_REFUSAL ? "refusal" : "reasoning_content", ev->text);
+        common_member(&j,
+                      ev->kind == IR_EV_TEXT      ? "content"
+                      : ev->kind == IR_EV_REFUSAL ? "refusal"
+                                                  : "reasoning_content",
+                      ev->text);
         if (ev->bound)
             write_listed(&j, ev, c, scratch);
         return chunk_end(&j, w, NULL, out);
@@ -234,7 +244,8 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
     }
 }
 
-bool openai_finish(void *writer, const struct ir_usage *u, const struct ir_cost *cost, struct arena *scratch, struct buf *out) {
+bool openai_finish(void *writer, const struct ir_usage *u, const struct ir_cost *cost, struct arena *scratch,
+                   struct buf *out) {
     struct writer *w = writer;
     struct json_writer j;
     bool asked = w->s.request && w->s.request->wants_usage, ok = true;
@@ -271,7 +282,8 @@ bool openai_finish(void *writer, const struct ir_usage *u, const struct ir_cost 
     return buf_append(out, "data: [DONE]\n\n", 14) && ok;
 }
 
-bool openai_fail(void *writer, const struct ir_fault *f, const struct dialect_brand *brand, struct arena *scratch, struct buf *out) {
+bool openai_fail(void *writer, const struct ir_fault *f, const struct dialect_brand *brand, struct arena *scratch,
+                 struct buf *out) {
     (void)writer;
     common_event_begin(out, NULL);
     return dialect_write_openai_error(f, brand, scratch, out) && buf_append(out, "\n\n", 2);
@@ -298,11 +310,13 @@ static struct slice joined(const struct ir_block *blocks, enum ir_block_kind kin
 }
 
 /* The list that a message has of one kind of block; nothing where there is none. */
-static void write_blocks(struct json_writer *j, const struct ir_block *blocks, enum ir_block_kind kind, struct arena *arena) {
+static void write_blocks(struct json_writer *j, const struct ir_block *blocks, enum ir_block_kind kind,
+                         struct arena *arena) {
     static const char *const names[] = { "annotations", "", "reasoning_details", "tool_calls", "images" };
     uint32_t index = 0;
     for (const struct ir_block *b = blocks; b; b = b->next) {
-        if (b->kind != kind || (kind == IR_BLOCK_TEXT && !b->citations) || (kind == IR_BLOCK_REASONING && b->blob.data.len == 0))
+        if (b->kind != kind || (kind == IR_BLOCK_TEXT && !b->citations) ||
+            (kind == IR_BLOCK_REASONING && b->blob.data.len == 0))
             continue;
         if (index++ == 0) {
             jw_key(j, names[kind]);
@@ -327,7 +341,8 @@ static void write_blocks(struct json_writer *j, const struct ir_block *blocks, e
 
 static void write_choice(struct json_writer *j, const struct ir_answer *a, uint32_t i) {
     const struct ir_choice_answer *c = &a->choices[i];
-    struct slice text = joined(c->blocks, IR_BLOCK_TEXT, a->arena), reasoning = joined(c->blocks, IR_BLOCK_REASONING, a->arena);
+    struct slice text = joined(c->blocks, IR_BLOCK_TEXT, a->arena),
+                 reasoning = joined(c->blocks, IR_BLOCK_REASONING, a->arena);
     struct slice refusal = joined(c->blocks, IR_BLOCK_REFUSAL, a->arena);
     if (c->stop == IR_STOP_REFUSAL && refusal.len == 0)
         refusal = c->stop_text;

@@ -1,27 +1,58 @@
 /* Reads a Chat Completions request.
  *
- * What is not understood in a message's content is refused by name, because leaving it out would change the answer; top-level
- * members that are not known are kept as extras, which only tune. Legacy functions and function_call are read as tools. */
+ * What is not understood in a message's content is refused by name, because leaving it out would change the answer;
+ * top-level members that are not known are kept as extras, which only tune. Legacy functions and function_call are
+ * read as tools. */
 #include "proto/dialect/openai.h"
 
 #define AT(member) offsetof(struct ir_request, member)
-enum { MESSAGES, TOOLS, TOOL_CHOICE, PARALLEL, FORMAT, EFFORT, STOP, STREAM_OPTIONS, MODALITIES, FUNCTIONS, FUNCTION_CALL, REASONING,
-       THINKING, IGNORED };
+enum {
+    MESSAGES,
+    TOOLS,
+    TOOL_CHOICE,
+    PARALLEL,
+    FORMAT,
+    EFFORT,
+    STOP,
+    STREAM_OPTIONS,
+    MODALITIES,
+    FUNCTIONS,
+    FUNCTION_CALL,
+    REASONING,
+    THINKING,
+    IGNORED
+};
 static const struct field fields[] = {
-    [MESSAGES] = { "messages", FIELD_KNOWN, 0 }, [TOOLS] = { "tools", FIELD_KNOWN, 0 },
-    [TOOL_CHOICE] = { "tool_choice", FIELD_KNOWN, 0 }, [PARALLEL] = { "parallel_tool_calls", FIELD_KNOWN, 0 },
-    [FORMAT] = { "response_format", FIELD_KNOWN, 0 }, [EFFORT] = { "reasoning_effort", FIELD_KNOWN, 0 },
-    [STOP] = { "stop", FIELD_KNOWN, 0 }, [STREAM_OPTIONS] = { "stream_options", FIELD_KNOWN, 0 },
-    [MODALITIES] = { "modalities", FIELD_KNOWN, 0 }, [FUNCTIONS] = { "functions", FIELD_KNOWN, 0 },
-    [FUNCTION_CALL] = { "function_call", FIELD_KNOWN, 0 }, [REASONING] = { "reasoning", FIELD_KNOWN, 0 },
-    [THINKING] = { "thinking", FIELD_KNOWN, 0 }, [IGNORED] = { "audio", FIELD_KNOWN, 0 },
-    { "model", FIELD_STRING, AT(model) }, { "stream", FIELD_BOOL, AT(stream) }, { "n", FIELD_COUNT, AT(n) },
-    { "max_completion_tokens", FIELD_LIMIT, 0 }, { "max_tokens", FIELD_LIMIT, 0 },
-    { "temperature", FIELD_NUMBER, AT(temperature) }, { "top_p", FIELD_NUMBER, AT(top_p) }, { "top_k", FIELD_NUMBER, AT(top_k) },
-    { "seed", FIELD_NUMBER, AT(seed) }, { "presence_penalty", FIELD_NUMBER, AT(presence_penalty) },
-    { "frequency_penalty", FIELD_NUMBER, AT(frequency_penalty) }, { "logprobs", FIELD_BOOL, AT(logprobs) },
-    { "top_logprobs", FIELD_NUMBER, AT(top_logprobs) }, { "user", FIELD_STRING, AT(user) },
-    { "safety_identifier", FIELD_STRING, AT(user) }, { "service_tier", FIELD_STRING, AT(service_tier) },
+    [MESSAGES] = { "messages", FIELD_KNOWN, 0 },
+    [TOOLS] = { "tools", FIELD_KNOWN, 0 },
+    [TOOL_CHOICE] = { "tool_choice", FIELD_KNOWN, 0 },
+    [PARALLEL] = { "parallel_tool_calls", FIELD_KNOWN, 0 },
+    [FORMAT] = { "response_format", FIELD_KNOWN, 0 },
+    [EFFORT] = { "reasoning_effort", FIELD_KNOWN, 0 },
+    [STOP] = { "stop", FIELD_KNOWN, 0 },
+    [STREAM_OPTIONS] = { "stream_options", FIELD_KNOWN, 0 },
+    [MODALITIES] = { "modalities", FIELD_KNOWN, 0 },
+    [FUNCTIONS] = { "functions", FIELD_KNOWN, 0 },
+    [FUNCTION_CALL] = { "function_call", FIELD_KNOWN, 0 },
+    [REASONING] = { "reasoning", FIELD_KNOWN, 0 },
+    [THINKING] = { "thinking", FIELD_KNOWN, 0 },
+    [IGNORED] = { "audio", FIELD_KNOWN, 0 },
+    { "model", FIELD_STRING, AT(model) },
+    { "stream", FIELD_BOOL, AT(stream) },
+    { "n", FIELD_COUNT, AT(n) },
+    { "max_completion_tokens", FIELD_LIMIT, 0 },
+    { "max_tokens", FIELD_LIMIT, 0 },
+    { "temperature", FIELD_NUMBER, AT(temperature) },
+    { "top_p", FIELD_NUMBER, AT(top_p) },
+    { "top_k", FIELD_NUMBER, AT(top_k) },
+    { "seed", FIELD_NUMBER, AT(seed) },
+    { "presence_penalty", FIELD_NUMBER, AT(presence_penalty) },
+    { "frequency_penalty", FIELD_NUMBER, AT(frequency_penalty) },
+    { "logprobs", FIELD_BOOL, AT(logprobs) },
+    { "top_logprobs", FIELD_NUMBER, AT(top_logprobs) },
+    { "user", FIELD_STRING, AT(user) },
+    { "safety_identifier", FIELD_STRING, AT(user) },
+    { "service_tier", FIELD_STRING, AT(service_tier) },
     { "prompt_cache_key", FIELD_STRING, AT(cache_key) },
 };
 
@@ -32,8 +63,8 @@ static struct slice place(struct ir_request *r, uint32_t message, int part, cons
     return arena_printf(r->arena, "messages[%u].content[%d]%s%s", message, part, *member ? "." : "", member);
 }
 
-static bool read_media(const struct json *j, int t, struct slice type, struct ir_request *r, struct ir_part **list, struct slice where,
-                       struct ir_fault *f) {
+static bool read_media(const struct json *j, int t, struct slice type, struct ir_request *r, struct ir_part **list,
+                       struct slice where, struct ir_fault *f) {
     struct arena *a = r->arena;
     int body = json_get(j, t, slice_is(type, "image_url") ? "image_url" : slice_is(type, "video_url") ? "video_url" :
                               slice_is(type, "input_audio") ? "input_audio" : "file");
@@ -60,7 +91,8 @@ static bool read_media(const struct json *j, int t, struct slice type, struct ir
     }
     struct slice data = json_str(j, json_get(j, body, "file_data"), a);
     if (json_is(j, json_get(j, body, "file_id"), JSON_STRING))
-        return ir_refuse(f, "unsupported_parameter", where, SLICE("A file id of another provider cannot be used with this model."));
+        return ir_refuse(f, "unsupported_parameter", where,
+                         SLICE("A file id of another provider cannot be used with this model."));
     if (!data.ptr)
         return common_wrong(r, f, where, "a file with file_data");
     if ((p = ir_add_part(r, list, IR_FILE))) {
@@ -73,9 +105,12 @@ static bool read_media(const struct json *j, int t, struct slice type, struct ir
     return true;
 }
 
-static bool read_part(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct slice where, struct ir_fault *f) {
-    struct slice type = json_str(j, json_get(j, t, "type"), r->arena), text = json_str(j, json_get(j, t, "text"), r->arena);
-    if (slice_is(type, "text") || slice_is(type, "input_text") || slice_is(type, "output_text") || slice_is(type, "refusal")) {
+static bool read_part(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct slice where,
+                      struct ir_fault *f) {
+    struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
+                 text = json_str(j, json_get(j, t, "text"), r->arena);
+    if (slice_is(type, "text") || slice_is(type, "input_text") || slice_is(type, "output_text") ||
+        slice_is(type, "refusal")) {
         bool refusal = slice_is(type, "refusal");
         if (refusal)
             text = json_str(j, json_get(j, t, "refusal"), r->arena);
@@ -90,14 +125,17 @@ static bool read_part(const struct json *j, int t, struct ir_request *r, struct 
         }
         return true;
     }
-    if (slice_is(type, "image_url") || slice_is(type, "video_url") || slice_is(type, "input_audio") || slice_is(type, "file"))
+    if (slice_is(type, "image_url") || slice_is(type, "video_url") || slice_is(type, "input_audio") ||
+        slice_is(type, "file"))
         return read_media(j, t, type, r, list, where, f);
     if (slice_is(type, "thinking") || slice_is(type, "reasoning"))
         return true; /* a compatible server's own reasoning: no other provider takes it */
-    return ir_refuse(f, "invalid_value", where, arena_printf(r->arena, "Unknown content part type: %.*s.", SLICE_ARG(type)));
+    return ir_refuse(f, "invalid_value", where,
+                     arena_printf(r->arena, "Unknown content part type: %.*s.", SLICE_ARG(type)));
 }
 
-static bool read_content(const struct json *j, int t, struct ir_request *r, struct ir_part **list, uint32_t at, struct ir_fault *f) {
+static bool read_content(const struct json *j, int t, struct ir_request *r, struct ir_part **list, uint32_t at,
+                         struct ir_fault *f) {
     if (t < 0 || json_is(j, t, JSON_NULL))
         return true;
     if (json_is(j, t, JSON_STRING)) {
@@ -120,15 +158,18 @@ static struct slice signature_of(const struct json *j, int call, struct arena *a
     return json_str(j, json_get(j, json_get(j, extra, "google"), "thought_signature"), a);
 }
 
-static bool read_calls(const struct json *j, int calls, struct ir_request *r, struct ir_turn *turn, uint32_t at, struct ir_fault *f) {
+static bool read_calls(const struct json *j, int calls, struct ir_request *r, struct ir_turn *turn, uint32_t at,
+                       struct ir_fault *f) {
     if (!json_is(j, calls, JSON_ARRAY))
         return true;
     for (int c = json_first(j, calls); c >= 0; c = json_next(j, calls, c)) {
         int custom = json_get(j, c, "custom"), body = custom >= 0 ? custom : json_get(j, c, "function");
         int args = json_get(j, body, custom >= 0 ? "input" : "arguments");
-        struct slice name = json_str(j, json_get(j, body, "name"), r->arena), id = json_str(j, json_get(j, c, "id"), r->arena);
+        struct slice name = json_str(j, json_get(j, body, "name"), r->arena),
+                     id = json_str(j, json_get(j, c, "id"), r->arena);
         if (!name.ptr || !id.ptr)
-            return common_wrong(r, f, place(r, at, -1, "tool_calls"), "a list of calls with id, function.name and arguments");
+            return common_wrong(r, f, place(r, at, -1, "tool_calls"),
+                                "a list of calls with id, function.name and arguments");
         struct ir_part *p = ir_add_part(r, &turn->parts, IR_CALL);
         struct slice signature = signature_of(j, c, r->arena);
         if (!p)
@@ -143,14 +184,16 @@ static bool read_calls(const struct json *j, int calls, struct ir_request *r, st
     return true;
 }
 
-/* Reasoning that the client returns: details (texts of one index joined until their signature comes), else the plain text. */
+/* Reasoning that the client returns: details (texts of one index joined until their signature comes), else the plain
+ * text. */
 static void read_reasoning(const struct json *j, int m, struct ir_request *r, struct ir_turn *turn) {
     int details = json_get(j, m, "reasoning_details");
     struct ir_part *open = NULL;
     bool texts = false;
     if (json_is(j, details, JSON_ARRAY))
         for (int t = json_first(j, details); t >= 0; t = json_next(j, details, t)) {
-            struct slice text = json_str(j, json_get(j, t, "text"), r->arena), data = json_str(j, json_get(j, t, "data"), r->arena);
+            struct slice text = json_str(j, json_get(j, t, "text"), r->arena),
+                         data = json_str(j, json_get(j, t, "data"), r->arena);
             struct slice signature = json_str(j, json_get(j, t, "signature"), r->arena);
             if (data.ptr) {
                 open = ir_add_part(r, &turn->parts, IR_REASONING);
@@ -163,7 +206,9 @@ static void read_reasoning(const struct json *j, int m, struct ir_request *r, st
                 return;
             texts = texts || text.len > 0;
             if (text.len > 0)
-                open->text = open->text.len == 0 ? text : arena_printf(r->arena, "%.*s%.*s", SLICE_ARG(open->text), SLICE_ARG(text));
+                open->text = open->text.len == 0
+                                 ? text
+                                 : arena_printf(r->arena, "%.*s%.*s", SLICE_ARG(open->text), SLICE_ARG(text));
             if (signature.len > 0) {
                 open->blob = ir_blob_of(signature, IR_BLOB_SIGNATURE, IR_OPENAI);
                 open = NULL;
@@ -176,7 +221,8 @@ static void read_reasoning(const struct json *j, int m, struct ir_request *r, st
         open->text = json_str(j, plain, r->arena);
 }
 
-static bool read_assistant(const struct json *j, int m, struct ir_request *r, struct ir_turn *turn, uint32_t at, struct ir_fault *f) {
+static bool read_assistant(const struct json *j, int m, struct ir_request *r, struct ir_turn *turn, uint32_t at,
+                           struct ir_fault *f) {
     struct slice refusal = json_str(j, json_get(j, m, "refusal"), r->arena);
     int legacy = json_get(j, m, "function_call");
     struct ir_part *p;
@@ -195,7 +241,8 @@ static bool read_assistant(const struct json *j, int m, struct ir_request *r, st
 
 static bool read_message(const struct json *j, int m, struct ir_request *r, uint32_t at, struct ir_fault *f) {
     int role = json_get(j, m, "role"), content = json_get(j, m, "content");
-    bool system = json_str_is(j, role, "system") || json_str_is(j, role, "developer"), assistant = json_str_is(j, role, "assistant");
+    bool system = json_str_is(j, role, "system") || json_str_is(j, role, "developer"),
+         assistant = json_str_is(j, role, "assistant");
     bool tool = json_str_is(j, role, "tool"), function = json_str_is(j, role, "function");
     if (!system && !assistant && !tool && !function && !json_str_is(j, role, "user"))
         return common_wrong(r, f, place(r, at, -1, "role"), "one of system, developer, user, assistant, tool");
@@ -210,7 +257,8 @@ static bool read_message(const struct json *j, int m, struct ir_request *r, uint
     if (function)
         id = arena_printf(r->arena, "call_%.*s", SLICE_ARG(json_str(j, json_get(j, m, "name"), r->arena)));
     if (!id.ptr)
-        return ir_refuse(f, "missing_field", place(r, at, -1, "tool_call_id"), SLICE("A tool message needs the id of its call."));
+        return ir_refuse(f, "missing_field", place(r, at, -1, "tool_call_id"),
+                         SLICE("A tool message needs the id of its call."));
     struct ir_part *p = ir_add_part(r, &turn->parts, IR_RESULT);
     if (!p)
         return true;
@@ -219,7 +267,8 @@ static bool read_message(const struct json *j, int m, struct ir_request *r, uint
 }
 
 static bool read_tool(const struct json *j, int t, int body, struct ir_request *r, uint32_t index, struct ir_fault *f) {
-    struct slice type = json_str(j, json_get(j, t, "type"), r->arena), name = json_str(j, json_get(j, body, "name"), r->arena);
+    struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
+                 name = json_str(j, json_get(j, body, "name"), r->arena);
     bool custom = slice_is(type, "custom"), hosted = body < 0 && type.len > 0 && !slice_is(type, "function");
     if (!name.ptr && !hosted)
         return common_wrong(r, f, arena_printf(r->arena, "tools[%u]", index), "a tool with a name");
@@ -250,8 +299,12 @@ static bool read_tools(const struct json *j, int t, bool legacy, struct ir_reque
 }
 
 static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
-    static const struct { const char *word; enum ir_choice choice; } words[] = {
-        { "auto", IR_CHOICE_AUTO }, { "none", IR_CHOICE_NONE }, { "required", IR_CHOICE_REQUIRED }, { "any", IR_CHOICE_REQUIRED },
+    static const struct { const char *word; enum ir_choice choice;
+    } words[] = {
+        { "auto", IR_CHOICE_AUTO },
+        { "none", IR_CHOICE_NONE },
+        { "required", IR_CHOICE_REQUIRED },
+        { "any", IR_CHOICE_REQUIRED },
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (json_str_is(j, t, words[i].word)) {
@@ -264,7 +317,8 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r, struc
         r->choice_required = json_str_is(j, json_get(j, allowed, "mode"), "required");
         for (int i = json_first(j, list); i >= 0; i = json_next(j, list, i)) {
             int body = json_get(j, i, "custom");
-            ir_add_text(r, &r->choice_names, json_str(j, json_get(j, body >= 0 ? body : json_get(j, i, "function"), "name"), r->arena));
+            ir_add_text(r, &r->choice_names,
+                        json_str(j, json_get(j, body >= 0 ? body : json_get(j, i, "function"), "name"), r->arena));
         }
         return true;
     }
@@ -328,7 +382,9 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
         if (json_str_is(j, json_get(j, t, "type"), "disabled"))
             r->effort = IR_EFFORT_NONE;
         return true;
-    case STOP: return common_strings(j, t, r, &r->stop) || common_wrong(r, f, SLICE("stop"), "a string or a list of strings");
+    case STOP:
+        return common_strings(j, t, r, &r->stop) ||
+               common_wrong(r, f, SLICE("stop"), "a string or a list of strings");
     case STREAM_OPTIONS: json_bool(j, json_get(j, t, "include_usage"), &r->wants_usage); return true;
     case MODALITIES:
         for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
@@ -340,7 +396,8 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
     }
 }
 
-bool openai_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r, struct ir_fault *f) {
+bool openai_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
+                         struct ir_fault *f) {
     (void)path;
     bool seen[IGNORED + 1] = { false };
     for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {

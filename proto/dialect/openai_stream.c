@@ -1,11 +1,14 @@
-/* Reads answers of Chat Completions, streamed and whole (a message is one delta), from OpenAI and some thirty compatible servers.
+/* Reads answers of Chat Completions, streamed and whole (a message is one delta), from OpenAI and some thirty
+ * compatible servers.
  *
- * What they do differently, and is taken: calls without index, that start at 1, share an index with new ids, come whole in one
- * chunk, repeat id and name, or give arguments as an object; calls that interleave; content as parts; reasoning under two names;
- * usage on any chunk, in a choice, or under x_groq; choices that are empty; no [DONE]; errors as events or inside a 200.
+ * What they do differently, and is taken: calls without index, that start at 1, share an index with new ids, come
+ * whole in one chunk, repeat id and name, or give arguments as an object; calls that interleave; content as parts;
+ * reasoning under two names; usage on any chunk, in a choice, or under x_groq; choices that are empty; no [DONE];
+ * errors as events or inside a 200.
  *
- * The neutral form wants one block after the other. A call whose arguments form a whole JSON value is complete when the next
- * begins; while it is not, what comes for others is held (bounded by max_held a call), so nothing waits in the common case. */
+ * The neutral form wants one block after the other. A call whose arguments form a whole JSON value is complete when
+ * the next begins; while it is not, what comes for others is held (bounded by max_held a call), so nothing waits in
+ * the common case. */
 #include "proto/dialect/openai.h"
 
 /* Follows JSON text just far enough to know whether one value is complete. */
@@ -151,7 +154,8 @@ static struct call *call_at(struct reader *r, struct choice *c, uint32_t index, 
         if ((*at)->index == index)
             found = *at; /* the last one of that index */
     bool again = found && ((id.len > 0 && found->id.len > 0 && !slice_eq(id, found->id)) ||
-                           (id.len == 0 && name.len > 0 && found->id.len == 0 && found->name.len > 0 && found->end.any && whole_value(found)));
+                           (id.len == 0 && name.len > 0 && found->id.len == 0 && found->name.len > 0 &&
+                            found->end.any && whole_value(found)));
     if (found && !again) {
         if (found->id.len == 0 && id.len > 0)
             found->id = arena_copy(r->s.arena, id);
@@ -172,7 +176,9 @@ static struct call *call_at(struct reader *r, struct choice *c, uint32_t index, 
 }
 
 static bool end_reasoning(struct reader *r, struct choice *c) {
-    struct ir_event ev = { .kind = IR_EV_REASONING_END, .choice = c->index, .blob = { IR_BLOB_SIGNATURE, IR_OPENAI, 0, SLICE("") } };
+    struct ir_event ev = { .kind = IR_EV_REASONING_END,
+                           .choice = c->index,
+                           .blob = { IR_BLOB_SIGNATURE, IR_OPENAI, 0, SLICE("") } };
     if (!c->reasoning)
         return true;
     c->reasoning = false;
@@ -185,7 +191,8 @@ static bool read_call(struct reader *r, struct choice *c, const struct json *j, 
     uint64_t index;
     if (!json_u64(j, json_get(j, t, "index"), &index) || index > UINT32_MAX)
         index = place;
-    struct slice id = json_str(j, json_get(j, t, "id"), r->scratch), name = json_str(j, json_get(j, body, "name"), r->scratch);
+    struct slice id = json_str(j, json_get(j, t, "id"), r->scratch),
+                 name = json_str(j, json_get(j, body, "name"), r->scratch);
     struct call *k = call_at(r, c, (uint32_t)index, id, name);
     if (!k || !end_reasoning(r, c))
         return false;
@@ -244,7 +251,9 @@ static bool read_extras(struct reader *r, struct choice *c, const struct json *j
     if (json_is(j, list, JSON_ARRAY))
         for (int t = json_first(j, list); t >= 0; t = json_next(j, list, t)) {
             int body = json_get(j, t, "url_citation");
-            struct ir_event ev = { .kind = IR_EV_CITATION, .choice = c->index, .id = json_str(j, json_get(j, body, "url"), r->scratch),
+            struct ir_event ev = { .kind = IR_EV_CITATION,
+                                   .choice = c->index,
+                                   .id = json_str(j, json_get(j, body, "url"), r->scratch),
                                    .name = json_str(j, json_get(j, body, "title"), r->scratch) };
             if (ev.id.len > 0 && !ir_put(r->sink, &ev))
                 return false;
@@ -254,7 +263,8 @@ static bool read_extras(struct reader *r, struct choice *c, const struct json *j
         for (int t = json_first(j, list); t >= 0; t = json_next(j, list, t)) {
             struct ir_event ev = { .kind = IR_EV_IMAGE, .choice = c->index };
             struct slice url = json_str(j, json_get(j, json_get(j, t, "image_url"), "url"), r->scratch);
-            if (ir_data_url(r->scratch, url, &ev.media_type, &ev.data) && (!end_reasoning(r, c) || !ir_put(r->sink, &ev)))
+            if (ir_data_url(r->scratch, url, &ev.media_type, &ev.data) &&
+                (!end_reasoning(r, c) || !ir_put(r->sink, &ev)))
                 return false;
         }
     return true;
@@ -266,9 +276,11 @@ static bool read_delta(struct reader *r, struct choice *c, const struct json *j,
         reasoning = json_get(j, d, "reasoning");
     if (!text_event(r, c, IR_EV_REASONING, json_str(j, reasoning, r->scratch)))
         return false;
-    if (json_is(j, content, JSON_ARRAY) ? !read_parts(r, c, j, content) : !text_event(r, c, IR_EV_TEXT, json_str(j, content, r->scratch)))
+    if (json_is(j, content, JSON_ARRAY) ? !read_parts(r, c, j, content)
+                                        : !text_event(r, c, IR_EV_TEXT, json_str(j, content, r->scratch)))
         return false;
-    if (!text_event(r, c, IR_EV_REFUSAL, json_str(j, json_get(j, d, "refusal"), r->scratch)) || !read_extras(r, c, j, d))
+    if (!text_event(r, c, IR_EV_REFUSAL, json_str(j, json_get(j, d, "refusal"), r->scratch)) ||
+        !read_extras(r, c, j, d))
         return false;
     int calls = json_get(j, d, "tool_calls"), legacy = json_get(j, d, "function_call");
     uint32_t place = 0;
@@ -279,7 +291,8 @@ static bool read_delta(struct reader *r, struct choice *c, const struct json *j,
     if (json_is(j, legacy, JSON_OBJECT)) {
         struct call *k = call_at(r, c, 0, SLICE_NONE, json_str(j, json_get(j, legacy, "name"), r->scratch));
         struct slice args = json_str(j, json_get(j, legacy, "arguments"), r->scratch);
-        if (!k || (!k->given && k->name.len > 0 && !open_call(r, c, k)) || (k->given && args.len > 0 && !give(r, c, IR_EV_ARGS, args)))
+        if (!k || (!k->given && k->name.len > 0 && !open_call(r, c, k)) ||
+            (k->given && args.len > 0 && !give(r, c, IR_EV_ARGS, args)))
             return false;
     }
     return true;
@@ -349,7 +362,8 @@ static enum dialect_result read_object(struct reader *r, const struct json *j, b
     return DIALECT_OK;
 }
 
-enum dialect_result openai_event(void *reader, const struct sse_event *ev, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f) {
+enum dialect_result openai_event(void *reader, const struct sse_event *ev, struct arena *scratch,
+                                 struct ir_sink *sink, struct ir_fault *f) {
     struct reader *r = reader;
     struct json j;
     r->sink = sink;
@@ -367,7 +381,8 @@ enum dialect_result openai_event(void *reader, const struct sse_event *ev, struc
     return read_object(r, &j, false, f);
 }
 
-enum dialect_result openai_whole(void *reader, const struct json *j, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f) {
+enum dialect_result openai_whole(void *reader, const struct json *j, struct arena *scratch, struct ir_sink *sink,
+                                 struct ir_fault *f) {
     struct reader *r = reader;
     r->sink = sink;
     r->scratch = scratch;

@@ -1,5 +1,6 @@
-/* OpenAI's usage object and its vendors' oddities → meters. Every part is inside its whole (prompt_tokens holds cached, written and
- * audio tokens; completion_tokens holds reasoning), but for what is said below. The last object counts, whole. */
+/* OpenAI's usage object and its vendors' oddities → meters. Every part is inside its whole (prompt_tokens holds
+ * cached, written and audio tokens; completion_tokens holds reasoning), but for what is said below. The last object
+ * counts, whole. */
 #include "proto/dialect/openai.h"
 
 /* A part of a whole, from a details object, where it is above zero. */
@@ -31,8 +32,8 @@ bool openai_read_usage(const struct json *j, int t, struct ir_usage *u) {
     detail(j, out, "image_tokens", &c.image_out);
     uint64_t sum = (c.input == IR_ABSENT ? 0 : c.input) + (c.output == IR_ABSENT ? 0 : c.output);
     if (total != IR_ABSENT && total > sum) {
-        /* xAI leaves reasoning out of completion_tokens, Google's compatible endpoint hides thoughts; both bill them as output.
-         * Mistral counts audio input in the total alone. */
+        /* xAI leaves reasoning out of completion_tokens, Google's compatible endpoint hides thoughts; both bill them
+         * as output. Mistral counts audio input in the total alone. */
         uint64_t hidden = total - sum;
         if (json_is(j, json_get(j, t, "prompt_audio_seconds"), JSON_NUMBER)) {
             c.input = (c.input == IR_ABSENT ? 0 : c.input) + hidden;

@@ -1,8 +1,8 @@
 /* Writes a Chat Completions request for a model behind OpenAI or a compatible server.
  *
- * What changes the meaning and has no place here is refused (media that chat cannot carry, more than four stop strings); what
- * tunes is dropped and reported. Members that only OpenAI itself knows go to models of OpenAI's names alone, because compatible
- * servers answer 400 to what they do not know. */
+ * What changes the meaning and has no place here is refused (media that chat cannot carry, more than four stop
+ * strings); what tunes is dropped and reported. Members that only OpenAI itself knows go to models of OpenAI's names
+ * alone, because compatible servers answer 400 to what they do not know. */
 #include "proto/dialect/openai.h"
 
 static bool of_openai(struct slice model) {
@@ -84,7 +84,8 @@ static bool plain_text(const struct ir_part *p) {
 }
 
 /* `content` of a user's message: a string where it is one text, which every server takes; else parts. */
-static bool write_content(struct json_writer *w, const struct ir_request *r, const struct ir_part *p, struct ir_fault *f) {
+static bool write_content(struct json_writer *w, const struct ir_request *r, const struct ir_part *p,
+                          struct ir_fault *f) {
     jw_key(w, "content");
     while (p && p->kind == IR_RESULT)
         p = p->next;
@@ -122,7 +123,8 @@ static void write_result(struct json_writer *w, const struct ir_request *r, cons
 }
 
 /* Pictures and files of results, each behind a line that names the call, then the turn's own parts. */
-static bool write_user_with_rest(struct json_writer *w, const struct ir_request *r, const struct ir_turn *t, struct ir_fault *f) {
+static bool write_user_with_rest(struct json_writer *w, const struct ir_request *r, const struct ir_turn *t,
+                                 struct ir_fault *f) {
     message_begin(w, "user");
     jw_key(w, "content");
     jw_array(w);
@@ -161,7 +163,8 @@ static bool write_user(struct json_writer *w, const struct ir_request *r, const 
     return true;
 }
 
-static void write_call(struct json_writer *w, struct ir_request *r, const struct ir_target *t, const struct ir_part *p) {
+static void write_call(struct json_writer *w, struct ir_request *r, const struct ir_target *t,
+                       const struct ir_part *p) {
     struct slice args = p->text;
     struct ir_fault unused;
     if (p->custom)
@@ -186,7 +189,8 @@ static void write_call(struct json_writer *w, struct ir_request *r, const struct
     jw_end_object(w);
 }
 
-/* Reasoning goes back only to the server whose own it is (DeepSeek's thinking mode demands it); OpenAI knows no such member. */
+/* Reasoning goes back only to the server whose own it is (DeepSeek's thinking mode demands it); OpenAI knows no such
+ * member. */
 static void write_reasoning(struct json_writer *w, const struct ir_turn *turn, const struct ir_target *t) {
     bool open = false;
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
@@ -203,7 +207,8 @@ static void write_reasoning(struct json_writer *w, const struct ir_turn *turn, c
         jw_str_end(w);
 }
 
-static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn, const struct ir_target *t) {
+static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
+                            const struct ir_target *t) {
     bool calls = false, text = false;
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
         calls = calls || p->kind == IR_CALL;
@@ -324,11 +329,14 @@ static void write_format(struct json_writer *w, const struct ir_request *r) {
     jw_end_object(w);
 }
 
-static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d) {
+static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
+                           struct ir_dropped *d) {
     uint64_t limit;
     bool own = of_openai(t->model);
     if (ir_limit(r, t, &limit)) {
-        jw_key_slice(w, t->limit_field.len > 0 ? t->limit_field : own ? SLICE("max_completion_tokens") : SLICE("max_tokens"));
+        jw_key_slice(w, t->limit_field.len > 0 ? t->limit_field
+                        : own                  ? SLICE("max_completion_tokens")
+                                               : SLICE("max_tokens"));
         jw_u64(w, limit);
     }
     common_number(w, r, t, d, "temperature", "temperature", r->temperature);
@@ -339,7 +347,9 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
     ir_drop_if(d, r, r->top_k.len > 0, "top_k");
     if (r->n > 1)
         common_count_member(w, "n", r->n);
-    enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort : r->has_budget ? ir_effort_of(r->budget) : IR_EFFORT_UNSET;
+    enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort
+                            : r->has_budget              ? ir_effort_of(r->budget)
+                                                         : IR_EFFORT_UNSET;
     bool wished = effort != IR_EFFORT_UNSET || r->adaptive;
     if (wished && (t->no_reasoning || ir_stripped(t, "reasoning_effort")))
         ir_drop_if(d, r, effort != IR_EFFORT_NONE, "effort");
@@ -356,8 +366,10 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
     write_format(w, r);
 }
 
-bool openai_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out, struct ir_fault *f) {
-    static const char *const carried[] = { "logit_bias", "metadata", "verbosity", "store", "prompt_cache_options", NULL };
+bool openai_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
+                          struct ir_fault *f) {
+    static const char *const carried[] = { "logit_bias",           "metadata", "verbosity", "store",
+                                           "prompt_cache_options", NULL };
     struct json_writer w;
     uint32_t stops = 0;
     *f = (struct ir_fault){ 0 };

@@ -1,7 +1,8 @@
 /* Writes answers of the Responses API: numbered events with every .added and .done, and whole objects.
  *
- * The grammar repeats each item whole when it is done and all of them in the terminal event, so the answer is folded while it
- * streams: the memory of such a stream is its text, bounded by the exchange's arena. There is always one terminal event. */
+ * The grammar repeats each item whole when it is done and all of them in the terminal event, so the answer is folded
+ * while it streams: the memory of such a stream is its text, bounded by the exchange's arena. There is always one
+ * terminal event. */
 #include "proto/dialect/responses.h"
 
 struct writer {
@@ -82,7 +83,11 @@ static bool write_done(struct writer *w, struct buf *out) {
     begin_in_item(w, &j, out, custom ? "response.custom_tool_call_input.done" : names[b->kind].done);
     if (b->kind == IR_BLOCK_CALL && !custom)
         responses_write_name(&j, b->name);
-    common_member(&j, custom ? "input" : b->kind == IR_BLOCK_CALL ? "arguments" : b->kind == IR_BLOCK_REFUSAL ? "refusal" : "text",
+    common_member(&j,
+                  custom                        ? "input"
+                  : b->kind == IR_BLOCK_CALL    ? "arguments"
+                  : b->kind == IR_BLOCK_REFUSAL ? "refusal"
+                                                : "text",
                   b->kind == IR_BLOCK_CALL && !custom && b->text.len == 0 ? SLICE("{}") : b->text);
     if (b->kind == IR_BLOCK_TEXT) {
         jw_key(&j, "logprobs");
@@ -144,7 +149,8 @@ static bool write_citation(struct writer *w, struct buf *out) {
 }
 
 static bool write_response(struct writer *w, struct buf *out, const char *type, enum responses_status status,
-                           const struct ir_usage *u, const struct ir_cost *cost, const struct ir_fault *f, struct arena *scratch) {
+                           const struct ir_usage *u, const struct ir_cost *cost, const struct ir_fault *f,
+                           struct arena *scratch) {
     const struct responses_object o = { &w->s, &w->answer, status, u, cost, f };
     struct json_writer j;
     begin(w, &j, out, type);
@@ -161,7 +167,8 @@ bool responses_put(void *writer, const struct ir_event *ev, struct arena *scratc
         return write_response(w, out, "response.created", RESPONSES_IN_PROGRESS, NULL, NULL, NULL, scratch) &&
                write_response(w, out, "response.in_progress", RESPONSES_IN_PROGRESS, NULL, NULL, NULL, scratch);
     struct ir_block *last = w->answer.count > 0 ? w->answer.choices[0].last : NULL;
-    if (last && last != w->open && !(ev->kind == IR_EV_FINISH || ev->kind == IR_EV_CALL_END || ev->kind == IR_EV_CITATION)) {
+    if (last && last != w->open &&
+        !(ev->kind == IR_EV_FINISH || ev->kind == IR_EV_CALL_END || ev->kind == IR_EV_CITATION)) {
         if (last->closed && ev->kind != IR_EV_REASONING_END && ev->kind != IR_EV_IMAGE)
             return true;
         if (ev->kind == IR_EV_REASONING_END && ev->blob.kind == IR_BLOB_NONE)
@@ -177,7 +184,10 @@ bool responses_put(void *writer, const struct ir_event *ev, struct arena *scratc
     switch (ev->kind) {
     case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING: case IR_EV_ARGS: return write_delta(w, ev, out);
     case IR_EV_CITATION: return w->open->kind != IR_BLOCK_TEXT || write_citation(w, out);
-    case IR_EV_REASONING_END: case IR_EV_CALL_END: case IR_EV_IMAGE: case IR_EV_FINISH: return close_item(w, scratch, out);
+    case IR_EV_REASONING_END:
+    case IR_EV_CALL_END:
+    case IR_EV_IMAGE:
+    case IR_EV_FINISH: return close_item(w, scratch, out);
     default: return true;
     }
 }

@@ -1,8 +1,8 @@
-/* Reads the items of `input`. Each becomes a turn of its own; settling joins those of one role, so a run of function calls and the
- * message before it are one assistant turn.
+/* Reads the items of `input`. Each becomes a turn of its own; settling joins those of one role, so a run of function
+ * calls and the message before it are one assistant turn.
  *
- * What the provider's own tools did (web_search_call and its like) is left out and reported; what only the provider can resolve
- * (item_reference, compaction, file ids) is refused. */
+ * What the provider's own tools did (web_search_call and its like) is left out and reported; what only the provider
+ * can resolve (item_reference, compaction, file ids) is refused. */
 #include "proto/dialect/responses.h"
 
 static struct slice str(const struct json *j, int obj, const char *name, struct ir_request *r) {
@@ -98,7 +98,8 @@ static bool read_message(const struct json *j, int t, uint32_t index, struct ir_
     return !turn || read_content(j, json_get(j, t, "content"), r, &turn->parts, index, f);
 }
 
-static bool read_call(const struct json *j, int t, bool custom, uint32_t index, struct ir_request *r, struct ir_fault *f) {
+static bool read_call(const struct json *j, int t, bool custom, uint32_t index, struct ir_request *r,
+                      struct ir_fault *f) {
     struct slice id = str(j, t, "call_id", r), name = responses_full_name(j, t, r->arena);
     if (!id.ptr || !name.ptr)
         return common_wrong(r, f, where(r, index, ""), "a call with call_id, name and arguments");

@@ -1,4 +1,5 @@
-/* The objects of a Responses answer: items, parts, and the response itself with every member that strict clients expect. */
+/* The objects of a Responses answer: items, parts, and the response itself with every member that strict clients
+ * expect. */
 #include "proto/dialect/responses.h"
 
 void responses_write_name(struct json_writer *w, struct slice name) {
@@ -84,7 +85,10 @@ void responses_write_item(struct json_writer *w, const struct dialect_writer_set
     } else if (b->kind == IR_BLOCK_CALL) {
         common_member(w, "call_id", b->id);
         responses_write_name(w, b->name);
-        common_member(w, custom ? "input" : "arguments", !done ? SLICE("") : b->text.len > 0 || custom ? b->text : SLICE("{}"));
+        common_member(w, custom ? "input" : "arguments",
+                      !done                       ? SLICE("")
+                      : b->text.len > 0 || custom ? b->text
+                                                  : SLICE("{}"));
     } else {
         common_member(w, "result", done ? b->text : SLICE_NONE);
     }
@@ -117,11 +121,21 @@ static const struct ir_choice_answer *first_choice(const struct ir_answer *a) {
 
 /* Members that repeat the request, or the API's defaults. */
 static void write_echo(struct json_writer *w, const struct ir_request *r) {
-    static const struct { const char *name, *otherwise; } members[] = {
-        { "instructions", "null" }, { "max_output_tokens", "null" }, { "metadata", "{}" }, { "parallel_tool_calls", "true" },
-        { "reasoning", "{\"effort\":null,\"summary\":null}" }, { "temperature", "null" },
-        { "text", "{\"format\":{\"type\":\"text\"}}" }, { "tool_choice", "\"auto\"" }, { "tools", "[]" },
-        { "top_p", "null" }, { "truncation", "\"disabled\"" }, { "user", "null" }, { "prompt_cache_key", "null" },
+    static const struct { const char *name, *otherwise;
+    } members[] = {
+        { "instructions", "null" },
+        { "max_output_tokens", "null" },
+        { "metadata", "{}" },
+        { "parallel_tool_calls", "true" },
+        { "reasoning", "{\"effort\":null,\"summary\":null}" },
+        { "temperature", "null" },
+        { "text", "{\"format\":{\"type\":\"text\"}}" },
+        { "tool_choice", "\"auto\"" },
+        { "tools", "[]" },
+        { "top_p", "null" },
+        { "truncation", "\"disabled\"" },
+        { "user", "null" },
+        { "prompt_cache_key", "null" },
         { "safety_identifier", "null" },
     };
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
@@ -136,10 +150,14 @@ static void write_echo(struct json_writer *w, const struct ir_request *r) {
 
 static void write_status(struct json_writer *w, const struct responses_object *o) {
     enum ir_stop stop = first_choice(o->answer)->stop;
-    bool filter = stop == IR_STOP_FILTER || stop == IR_STOP_REFUSAL, limit = stop == IR_STOP_LIMIT || stop == IR_STOP_CONTEXT;
+    bool filter = stop == IR_STOP_FILTER || stop == IR_STOP_REFUSAL,
+         limit = stop == IR_STOP_LIMIT || stop == IR_STOP_CONTEXT;
     bool incomplete = o->status == RESPONSES_ENDED && (filter || limit);
-    common_word(w, "status", o->status == RESPONSES_IN_PROGRESS ? "in_progress" : o->status == RESPONSES_FAILED ? "failed" :
-                             incomplete ? "incomplete" : "completed");
+    common_word(w, "status",
+                o->status == RESPONSES_IN_PROGRESS ? "in_progress"
+                : o->status == RESPONSES_FAILED    ? "failed"
+                : incomplete                       ? "incomplete"
+                                                   : "completed");
     jw_key(w, "error");
     if (o->status == RESPONSES_FAILED) {
         struct slice code = dialect_code(o->fault);

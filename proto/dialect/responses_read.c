@@ -1,12 +1,28 @@
 /* Reads a Responses request: its members and tools; the items of `input` are in responses_items.c.
  *
- * What needs state at the provider (previous_response_id, conversation, prompt, background) is refused. What only tunes or belongs to
- * an agent's own bookkeeping is kept as an extra. Members that answers repeat are kept raw beside. */
+ * What needs state at the provider (previous_response_id, conversation, prompt, background) is refused. What only
+ * tunes or belongs to an agent's own bookkeeping is kept as an extra. Members that answers repeat are kept raw
+ * beside. */
 #include "proto/dialect/responses.h"
 
 #define AT(member) offsetof(struct ir_request, member)
-enum { INPUT, INSTRUCTIONS, TOOLS, TOOL_CHOICE, PARALLEL, TEXT, REASONING, PREVIOUS, CONVERSATION, PROMPT, BACKGROUND, INCLUDE,
-       STORE, STREAM_OPTIONS, KNOWN_COUNT };
+enum {
+    INPUT,
+    INSTRUCTIONS,
+    TOOLS,
+    TOOL_CHOICE,
+    PARALLEL,
+    TEXT,
+    REASONING,
+    PREVIOUS,
+    CONVERSATION,
+    PROMPT,
+    BACKGROUND,
+    INCLUDE,
+    STORE,
+    STREAM_OPTIONS,
+    KNOWN_COUNT
+};
 static const struct field fields[] = {
     [INPUT] = { "input", FIELD_KNOWN, 0 }, [INSTRUCTIONS] = { "instructions", FIELD_KNOWN, 0 },
     [TOOLS] = { "tools", FIELD_KNOWN, 0 }, [TOOL_CHOICE] = { "tool_choice", FIELD_KNOWN, 0 },
@@ -28,7 +44,8 @@ static const char *const echoed[] = {
 };
 
 struct slice responses_full_name(const struct json *j, int t, struct arena *arena) {
-    struct slice name = json_str(j, json_get(j, t, "name"), arena), space = json_str(j, json_get(j, t, "namespace"), arena);
+    struct slice name = json_str(j, json_get(j, t, "name"), arena),
+                 space = json_str(j, json_get(j, t, "namespace"), arena);
     return name.ptr && space.len > 0 ? arena_printf(arena, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name)) : name;
 }
 
@@ -47,8 +64,9 @@ static bool read_tool(const struct json *j, int t, struct slice space, uint32_t 
         return true;
     int schema = json_get(j, t, "parameters"), format = json_get(j, t, "format");
     x->index = index;
-    x->name = !function && !custom ? type : space.len > 0 ? arena_printf(a, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name))
-                                                           : name;
+    x->name = !function && !custom ? type
+              : space.len > 0      ? arena_printf(a, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name))
+                                   : name;
     if (slice_starts(x->name, SLICE("web_search")) && x->kind == IR_HOSTED)
         x->name = SLICE("web_search"); /* web_search_preview and dated names */
     x->description = json_str(j, json_get(j, t, "description"), a);
@@ -73,7 +91,8 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r, struc
     if (json_is(j, t, JSON_STRING)) {
         r->choice = json_str_is(j, t, "auto") ? IR_CHOICE_AUTO : json_str_is(j, t, "none") ? IR_CHOICE_NONE :
                     json_str_is(j, t, "required") ? IR_CHOICE_REQUIRED : IR_CHOICE_UNSET;
-        return r->choice != IR_CHOICE_UNSET || common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
+        return r->choice != IR_CHOICE_UNSET ||
+               common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
     }
     if (json_str_is(j, type, "allowed_tools") && json_is(j, list, JSON_ARRAY)) {
         r->choice = IR_CHOICE_SUBSET;

@@ -1,7 +1,8 @@
 /* Reads answers of the Responses API, streamed and whole.
  *
- * Items come one after the other. What a server leaves out of the deltas is taken from the `.done` events, and from the terminal
- * event's output where no item event came at all. A stream without its terminal event is cut, whatever stood in it before. */
+ * Items come one after the other. What a server leaves out of the deltas is taken from the `.done` events, and from
+ * the terminal event's output where no item event came at all. A stream without its terminal event is cut, whatever
+ * stood in it before. */
 #include "proto/dialect/responses.h"
 
 enum item { ITEM_NONE, ITEM_MESSAGE, ITEM_CALL, ITEM_REASONING, ITEM_OTHER };
@@ -158,7 +159,8 @@ static bool start(struct reader *r, const struct json *j, int response) {
 }
 
 static enum dialect_result finish(struct reader *r, const struct json *j, int response, struct ir_fault *f) {
-    int status = json_get(j, response, "status"), output = json_get(j, response, "output"), error = json_get(j, response, "error");
+    int status = json_get(j, response, "status"), output = json_get(j, response, "output"),
+        error = json_get(j, response, "error");
     int reason = json_get(j, json_get(j, response, "incomplete_details"), "reason");
     if (json_is(j, error, JSON_OBJECT) || json_str_is(j, status, "failed") || json_str_is(j, status, "cancelled")) {
         responses_read_usage(j, json_get(j, response, "usage"), &r->usage);
@@ -216,7 +218,8 @@ static enum dialect_result read_event(struct reader *r, const struct json *j, st
         dialect_fault_of(j, 0, 200, r->scratch, f);
         return DIALECT_ERROR;
     }
-    if (slice_is(type, "response.completed") || slice_is(type, "response.incomplete") || slice_is(type, "response.failed"))
+    if (slice_is(type, "response.completed") || slice_is(type, "response.incomplete") ||
+        slice_is(type, "response.failed"))
         return finish(r, j, response, f);
     bool ok = true;
     if (slice_is(type, "response.created") || slice_is(type, "response.in_progress"))
@@ -265,7 +268,8 @@ enum dialect_result responses_end(void *reader, struct arena *scratch, struct ir
     r->scratch = scratch;
     if (!r->ended)
         return DIALECT_BAD;
-    struct ir_event usage = { .kind = IR_EV_USAGE, .usage = &r->usage }, end = { .kind = IR_EV_FINISH, .stop = r->stop };
+    struct ir_event usage = { .kind = IR_EV_USAGE, .usage = &r->usage },
+                    end = { .kind = IR_EV_FINISH, .stop = r->stop };
     r->usage.searches = r->searches;
     return (!r->usage.seen || ir_put(sink, &usage)) && ir_put(sink, &end) ? DIALECT_OK : DIALECT_FULL;
 }

@@ -1,5 +1,6 @@
-/* Writes a Responses request, always stateless: store is false and nothing refers to an earlier answer. Reasoning that this very
- * upstream made goes back encrypted, before what it led to; ids of items are left out, only call ids are kept. */
+/* Writes a Responses request, always stateless: store is false and nothing refers to an earlier answer. Reasoning
+ * that this very upstream made goes back encrypted, before what it led to; ids of items are left out, only call ids
+ * are kept. */
 #include "proto/dialect/responses.h"
 
 static bool refuse_media(const struct ir_request *r, struct ir_fault *f, const char *what) {
@@ -57,7 +58,8 @@ static bool write_part(struct json_writer *w, const struct ir_request *r, const 
     }
 }
 
-static bool write_result(struct json_writer *w, const struct ir_request *r, const struct ir_part *p, struct ir_fault *f) {
+static bool write_result(struct json_writer *w, const struct ir_request *r, const struct ir_part *p,
+                         struct ir_fault *f) {
     bool media = false;
     for (const struct ir_part *q = p->parts; q; q = q->next)
         media = media || (q->kind != IR_TEXT && q->kind != IR_REFUSAL);
@@ -84,7 +86,8 @@ static bool write_result(struct json_writer *w, const struct ir_request *r, cons
     return true;
 }
 
-static bool write_user(struct json_writer *w, const struct ir_request *r, const struct ir_turn *turn, struct ir_fault *f) {
+static bool write_user(struct json_writer *w, const struct ir_request *r, const struct ir_turn *turn,
+                       struct ir_fault *f) {
     const struct ir_part *p = turn->parts;
     for (; p && p->kind == IR_RESULT; p = p->next)
         if (!write_result(w, r, p, f))
@@ -130,7 +133,8 @@ static void write_call(struct json_writer *w, struct ir_request *r, const struct
     jw_end_object(w);
 }
 
-static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn, const struct ir_target *t) {
+static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
+                            const struct ir_target *t) {
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
         if (p->kind == IR_REASONING)
             write_reasoning(w, p, t);
@@ -274,7 +278,9 @@ static bool reasons(const struct ir_target *t) {
 
 static void write_reasoning_wish(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
                                  struct ir_dropped *d) {
-    enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort : r->has_budget ? ir_effort_of(r->budget) : IR_EFFORT_UNSET;
+    enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort
+                            : r->has_budget              ? ir_effort_of(r->budget)
+                                                         : IR_EFFORT_UNSET;
     bool wished = effort != IR_EFFORT_UNSET || r->adaptive, think = effort != IR_EFFORT_NONE;
     bool show = think && (r->thoughts == IR_YES || (wished && r->from == IR_ANTHROPIC && r->thoughts != IR_NO));
     if (wished && (t->no_reasoning || ir_stripped(t, "reasoning"))) {
@@ -296,7 +302,8 @@ static void write_reasoning_wish(struct json_writer *w, const struct ir_request 
     }
 }
 
-static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d) {
+static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
+                           struct ir_dropped *d) {
     uint64_t limit;
     if (ir_limit(r, t, &limit))
         common_count_member(w, "max_output_tokens", limit < 16 ? 16 : limit); /* the API's own least */

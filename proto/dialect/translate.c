@@ -1,9 +1,12 @@
 /* Reader → repair → writer (or fold). What is repaired here, so that neither side has to:
  *
- * - START comes first and once, whatever the provider sends before it or again (a second message_start would kill the client);
+ * - START comes first and once, whatever the provider sends before it or again (a second message_start would kill the
+ * client);
  * - empty deltas vanish; events of choices that the client's dialect has no place for vanish;
- * - a call's id is made where there is none, or where the client's dialect would not take it; its name goes back to the client's;
- * - a tool that the client offered as free text and that went out as a function with one string comes back as free text;
+ * - a call's id is made where there is none, or where the client's dialect would not take it; its name goes back to
+ * the client's;
+ * - a tool that the client offered as free text and that went out as a function with one string comes back as free
+ * text;
  * - a schema that went out as a forced tool comes back as text;
  * - calls beat the finish word: a natural end after calls is IR_STOP_TOOLS;
  * - a call without arguments has {};
@@ -14,8 +17,8 @@
 
 #include <stdio.h>
 
-bool translate_read(const struct dialect *client, const struct json *j, const struct dialect_path *path, struct arena *arena,
-                    struct ir_request *r, struct ir_fault *f) {
+bool translate_read(const struct dialect *client, const struct json *j, const struct dialect_path *path,
+                    struct arena *arena, struct ir_request *r, struct ir_fault *f) {
     *r = (struct ir_request){ .arena = arena, .from = client->id, .n = 1 };
     if (!json_is(j, 0, JSON_OBJECT))
         return ir_refuse(f, "invalid_json", SLICE_NONE, SLICE("The body is not a JSON object."));
@@ -79,8 +82,8 @@ static bool start_call(struct translate *t, const struct ir_event *given) {
     if (tool)
         ev.name = tool->name;
     if (!id_fits(ev.id))
-        ev.id = arena_printf(t->scratch, "call_%.*s%u", (int)(t->writing.id.len < 24 ? t->writing.id.len : 24), t->writing.id.ptr,
-                             t->calls);
+        ev.id = arena_printf(t->scratch, "call_%.*s%u", (int)(t->writing.id.len < 24 ? t->writing.id.len : 24),
+                             t->writing.id.ptr, t->calls);
     if (ev.choice < sizeof t->saw_call)
         t->saw_call[ev.choice] = true;
     t->in_custom = tool && tool->kind == IR_CUSTOM && !ev.custom;
@@ -123,7 +126,9 @@ static bool end_call(struct translate *t, const struct ir_event *ev) {
         return true;
     }
     if (t->in_custom) {
-        struct ir_event args = { .kind = IR_EV_ARGS, .choice = ev->choice, .custom = true, .text = unwrap(t, buf_slice(&t->held)) };
+        struct ir_event args = {
+            .kind = IR_EV_ARGS, .choice = ev->choice, .custom = true, .text = unwrap(t, buf_slice(&t->held))
+        };
         t->in_custom = false;
         bool ok = args.text.len == 0 || give(t, &args);
         buf_release(&t->held);
@@ -140,7 +145,8 @@ static bool end_call(struct translate *t, const struct ir_event *ev) {
 static bool end_choice(struct translate *t, const struct ir_event *given) {
     struct ir_event ev = *given;
     bool calls = ev.choice < sizeof t->saw_call && t->saw_call[ev.choice];
-    if (ev.stop == IR_STOP_UNKNOWN || ev.stop == IR_STOP_END || ev.stop == IR_STOP_TOOLS || (ev.stop == IR_STOP_STRING && calls))
+    if (ev.stop == IR_STOP_UNKNOWN || ev.stop == IR_STOP_END || ev.stop == IR_STOP_TOOLS ||
+        (ev.stop == IR_STOP_STRING && calls))
         ev.stop = calls ? IR_STOP_TOOLS : IR_STOP_END;
     t->finished = true;
     t->model_error = t->model_error || ev.stop == IR_STOP_MODEL_ERROR;
@@ -177,8 +183,9 @@ static bool repair(void *arg, const struct ir_event *given) {
 
 /* ---- what the relay calls ---- */
 
-bool translate_open(struct translate *t, const struct dialect *client, const struct dialect *upstream, struct ir_request *request,
-                    const struct dialect_reader_settings *reading, const struct dialect_writer_settings *writing) {
+bool translate_open(struct translate *t, const struct dialect *client, const struct dialect *upstream,
+                    struct ir_request *request, const struct dialect_reader_settings *reading,
+                    const struct dialect_writer_settings *writing) {
     *t = (struct translate){ .client = client, .upstream = upstream, .request = request, .writing = *writing,
                              .stream = request->stream, .origin = reading->origin };
     t->writing.request = request;
@@ -213,7 +220,8 @@ static enum dialect_result settle_result(struct translate *t, enum dialect_resul
     return r;
 }
 
-enum dialect_result translate_event(struct translate *t, const struct sse_event *ev, struct arena *scratch, struct buf *out) {
+enum dialect_result translate_event(struct translate *t, const struct sse_event *ev, struct arena *scratch,
+                                    struct buf *out) {
     struct ir_sink sink = { repair, t };
     if (!ev->has_data)
         return DIALECT_OK;
@@ -237,8 +245,10 @@ enum dialect_result translate_end(struct translate *t, struct arena *scratch, st
     if (r == DIALECT_OK && !t->finished)
         r = DIALECT_BAD;
     if (r == DIALECT_OK && t->model_error) {
-        t->fault = (struct ir_fault){ .status = 502, .blame = IR_BLAME_UPSTREAM,
-                                      .message = SLICE("The model made a tool call that its provider could not read.") };
+        t->fault = (struct ir_fault){ .status = 502,
+                                      .blame = IR_BLAME_UPSTREAM,
+                                      .message = SLICE(
+                                          "The model made a tool call that its provider could not read.") };
         r = DIALECT_ERROR;
     }
     return settle_result(t, r);
@@ -256,8 +266,8 @@ bool translate_finish(struct translate *t, const struct ir_cost *cost, struct ar
     return ok;
 }
 
-bool translate_fail(struct translate *t, const struct ir_fault *f, const struct dialect_brand *brand, struct arena *scratch,
-                    struct buf *out) {
+bool translate_fail(struct translate *t, const struct ir_fault *f, const struct dialect_brand *brand,
+                    struct arena *scratch, struct buf *out) {
     return t->client->fail(t->writer, f, brand, scratch, out);
 }
 

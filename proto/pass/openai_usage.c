@@ -1,7 +1,8 @@
-/* prompt_tokens includes cached, cache-written and audio tokens; completion_tokens includes reasoning and audio: the meters are disjoint, so the
- * parts are taken out, clamped at zero (some vendors' parts exceed the whole). Where total_tokens exceeds prompt + completion the
- * difference is hidden output (xAI's reasoning, Gemini's thoughts through its compatible endpoint), but for Mistral's audio input, which
- * only the total and the details name. DeepSeek names cache hits beside the details. */
+/* prompt_tokens includes cached, cache-written and audio tokens; completion_tokens includes reasoning and audio: the
+ * meters are disjoint, so the parts are taken out, clamped at zero (some vendors' parts exceed the whole). Where
+ * total_tokens exceeds prompt + completion the difference is hidden output (xAI's reasoning, Gemini's thoughts through
+ * its compatible endpoint), but for Mistral's audio input, which only the total and the details name. DeepSeek names
+ * cache hits beside the details. */
 #include "proto/pass/openai_usage.h"
 
 #include <string.h>

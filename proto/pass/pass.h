@@ -1,6 +1,7 @@
-/* The pass path: a request whose client and upstream speak the same dialect is not rebuilt. One parse finds the few members that matter; the
- * body goes out as pieces of what came in with a few splices; the answer comes back likewise, tapped for usage. Unknown members survive
- * untouched. One module a dialect behind one small interface; the relay contains no `if` about a dialect. Pure: no I/O, no clock. */
+/* The pass path: a request whose client and upstream speak the same dialect is not rebuilt. One parse finds the few
+ * members that matter; the body goes out as pieces of what came in with a few splices; the answer comes back likewise,
+ * tapped for usage. Unknown members survive untouched. One module a dialect behind one small interface; the relay
+ * contains no `if` about a dialect. Pure: no I/O, no clock. */
 #ifndef TG_PASS_H
 #define TG_PASS_H
 
@@ -16,7 +17,11 @@ struct pieces {
     bool full;
     size_t bytes;
 };
-static inline void pieces_reset(struct pieces *p) { p->count = 0; p->bytes = 0; p->full = false; }
+static inline void pieces_reset(struct pieces *p) {
+    p->count = 0;
+    p->bytes = 0;
+    p->full = false;
+}
 static inline void pieces_add(struct pieces *p, struct slice s) {
     if (s.len == 0)
         return;
@@ -32,26 +37,27 @@ enum { PASS_DROPS = 16, PASS_SEALED = 16 };
 
 /* What a request asks, as far as a gateway must know. */
 struct pass_request {
-    struct slice model;      /* decoded; empty where the path names it */
+    struct slice model; /* decoded; empty where the path names it */
     bool stream;
-    bool wants_usage;        /* the client asked for the usage chunk of its own accord */
-    uint64_t n;              /* answers asked for, at least 1 */
+    bool wants_usage; /* the client asked for the usage chunk of its own accord */
+    uint64_t n;       /* answers asked for, at least 1 */
     bool has_limit;
-    uint64_t limit;          /* output tokens, as the client named it */
-    uint64_t reasoning;      /* part of the output that a reasoning budget takes; 0: none named */
-    uint64_t prompt_bytes;   /* of text: messages, tools, schemas */
+    uint64_t limit;        /* output tokens, as the client named it */
+    uint64_t reasoning;    /* part of the output that a reasoning budget takes; 0: none named */
+    uint64_t prompt_bytes; /* of text: messages, tools, schemas */
     uint32_t messages, tools;
-    uint32_t media;          /* images, audio, files whose bytes are in the body */
-    uint32_t references;     /* content the body only refers to: URLs, ids */
+    uint32_t media;      /* images, audio, files whose bytes are in the body */
+    uint32_t references; /* content the body only refers to: URLs, ids */
     /* refused: what is wrong and where */
-    const char *fault_code;  /* missing_field, invalid_value, unsupported_parameter; NULL: none */
+    const char *fault_code; /* missing_field, invalid_value, unsupported_parameter; NULL: none */
     const char *fault_param;
     const char *fault_text;
     /* hosted tools that the model does not allow and can do without: taken out by build and reported */
-    int drop[PASS_DROPS];    /* value tokens in their array */
+    int drop[PASS_DROPS]; /* value tokens in their array (Gemini: of members of a tool) */
     uint32_t drops;
     struct slice drop_names[PASS_DROPS];
-    /* ids of provider-side state that the client brings back sealed (previous_response_id, file ids, cachedContent): value tokens */
+    /* ids of provider-side state that the client brings back sealed (previous_response_id, file ids, cachedContent):
+     * value tokens */
     int sealed[PASS_SEALED];
     uint32_t sealed_count;
     /* the dialect's own notes for pass_build: token indices, -1 absent */
@@ -60,49 +66,49 @@ struct pass_request {
 
 /* How the body is changed on its way. */
 struct pass_edit {
-    struct slice model;          /* name to send; ptr NULL: leave it */
+    struct slice model; /* name to send; ptr NULL: leave it */
     bool set_limit;
-    uint64_t limit;              /* output limit to send when set_limit */
-    struct slice limit_field;    /* member to send a limit in; empty: as the client did, else the dialect's default */
-    const struct slice *strip;   /* top-level members to take out */
+    uint64_t limit;            /* output limit to send when set_limit */
+    struct slice limit_field;  /* member to send a limit in; empty: as the client did, else the dialect's default */
+    const struct slice *strip; /* top-level members to take out */
     uint32_t strip_count;
-    bool ask_usage;              /* make the upstream send usage at the end of a stream */
+    bool ask_usage;                  /* make the upstream send usage at the end of a stream */
     struct slice plain[PASS_SEALED]; /* of request.sealed[i]: the provider's own id, unsealed by the relay */
-    uint32_t stripped;           /* out: bit i: strip[i] was there */
+    uint32_t stripped;               /* out: bit i: strip[i] was there */
 };
 
 /* What a cost looks like in an answer. */
 struct pass_cost {
-    bool show;                   /* brand.usage_cost */
+    bool show; /* brand.usage_cost */
     int64_t usd_nano;
-    bool tokens;                 /* unit tokens: cost_tokens too */
+    bool tokens; /* unit tokens: cost_tokens too */
     int64_t cost_tokens;
 };
 
 /* The life of one answer. Embedded in the exchange. */
 struct pass_answer {
     /* set by the relay before the first byte */
-    struct slice id_prefix;      /* empty: ids stay */
+    struct slice id_prefix; /* empty: ids stay */
     bool wants_usage;
-    bool as_array;               /* Gemini without alt=sse: the stream is one JSON array */
+    bool as_array; /* Gemini without alt=sse: the stream is one JSON array */
     /* Seals an id that the provider hands out for later use (response ids, file ids); NULL: ids stay. */
     struct slice (*seal)(void *arg, struct slice id, struct arena *arena);
     void *arg;
-    /* Asked exactly once, when the figures are final (usage_seen tells whether the provider gave them) and before the bytes
-     * that show them go out: prices, settles, answers the cost. */
+    /* Asked exactly once, when the figures are final (usage_seen tells whether the provider gave them) and before the
+     * bytes that show them go out: prices, settles, answers the cost. */
     void (*on_usage)(void *arg, struct pass_answer *a, struct pass_cost *cost);
-    struct buf *held;            /* a chunk that waits for the figures; owned by the exchange */
+    struct buf *held; /* a chunk that waits for the figures; owned by the exchange */
     /* the tap */
     struct meters meters;
     bool usage_seen;
-    bool usage_final;            /* on_usage was called */
-    bool finished;               /* the answer said why it ended */
-    bool done;                   /* the stream's terminator came */
+    bool usage_final; /* on_usage was called */
+    bool finished;    /* the answer said why it ended */
+    bool done;        /* the stream's terminator came */
     bool usage_sent;
-    bool sep_usage_sent;         /* the chunk with empty choices went out */
-    uint64_t text_bytes;         /* of answer text that came so far */
+    uint64_t text_bytes; /* of answer text that came so far */
     uint64_t events;
-    char ident[320];             /* members id, created, model of the last chunk, raw, for chunks of our own */
+    uint64_t own[16]; /* the dialect's own notes */
+    char ident[320];  /* members id, created, model of the last chunk, raw, for chunks of our own */
     uint16_t ident_len;
     struct pass_cost cost;
 };
@@ -120,38 +126,50 @@ struct pass_fault {
 };
 
 struct pass {
-    /* Fills r from a parsed body; r->fault_code set when it must be refused. allow: price-changing members let through. */
-    void (*scan)(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow, uint32_t allow_count);
+    /* Fills r from a parsed body; r->fault_code set when it must be refused. allow: price-changing members let through.
+     */
+    void (*scan)(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
+                 uint32_t allow_count);
     /* The body with its edits, as pieces; new text from the arena. false: no memory. */
-    bool (*build)(const struct json *j, const struct pass_request *r, struct pass_edit *e, struct arena *arena, struct pieces *out);
+    bool (*build)(const struct json *j, const struct pass_request *r, struct pass_edit *e, struct arena *arena,
+                  struct pieces *out);
     /* A whole answer. out: the body to send. */
-    enum pass_result (*whole)(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out, struct pass_fault *fault);
+    enum pass_result (*whole)(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out,
+                              struct pass_fault *fault);
     /* One event of a stream; pieces lie in the event, the held buffer or the scratch arena. */
-    enum pass_result (*event)(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out, struct pass_fault *fault);
+    enum pass_result (*event)(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                              struct pieces *out, struct pass_fault *fault);
     /* The upstream ended properly. PASS_BAD: not at an end the dialect knows: the answer is cut. */
     enum pass_result (*end)(struct pass_answer *a, struct arena *scratch, struct pieces *out);
     /* Reads an error body of any shape providers use. */
     void (*error)(const struct json *j, struct arena *arena, struct pass_fault *fault);
-    /* An error after the first byte, in the dialect's grammar, and the stream's end. error: the body that the same error has as a whole answer. */
-    bool (*fail)(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error, struct arena *arena,
-                 struct pieces *out);
+    /* An error after the first byte, in the dialect's grammar, and the stream's end. error: the body that the same
+     * error has as a whole answer. */
+    bool (*fail)(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
+                 struct arena *arena, struct pieces *out);
     /* What a silent stream shows from time to time. */
     struct slice (*ping)(const struct pass_answer *a);
     /* Content-Type of a stream. */
     const char *(*content_type)(const struct pass_answer *a);
 };
 
+extern const struct pass pass_completions;
 extern const struct pass pass_openai_chat, pass_responses, pass_anthropic, pass_gemini;
 
 /* Shared helpers (pass.c). */
-struct splice { uint32_t at, len; struct slice with; };
-/* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts. */
+struct splice {
+    uint32_t at, len;
+    struct slice with;
+};
+/* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts; one that lies in another is left
+ * out. */
 void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces *out);
-/* Splices that take members (by their value tokens) out of an object with their commas; out has room for n. Returns how many. */
+/* Splices that take members (by their value tokens) out of an object, or values out of an array, with their commas; out
+ * has room for n. Returns how many. */
 uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out);
-/* `"cost_usd":…` (and cost_tokens), without a leading comma; empty when not shown. */
-struct slice pass_cost_members(const struct pass_cost *c, struct arena *arena);
 /* An error object of OpenAI's shape and its many cousins. */
 void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *fault);
+/* The same where it is a member of `root`, or root itself. */
+void pass_read_error_at(const struct json *j, int root, struct arena *arena, struct pass_fault *fault);
 
 #endif

@@ -75,7 +75,7 @@ static void act(void) {
 
 _Noreturn void worker_main(int range) {
     CHECK(money_attach(&money, &shm, (uint32_t)range) == 0);
-    for (uint32_t turns = 0;; turns++) {
+    for (;;) {
         money_top(&money, shm_clock_ns());
         uint64_t n = rnd() % 24;
         for (uint64_t i = 0; i < n; i++) act();

@@ -6,7 +6,7 @@
 #include "shm/recover.h"
 #include "shm/steps.h"
 
-enum { WORKERS = 4, ACCOUNTS = 6, KEYS = 12, SLOTS = 32, MAX_EXCHANGES = 1 << 22, SAMPLES = 1 << 15, START = 5000, KEY_LIMIT = 3000 };
+enum { WORKERS = 4, ACCOUNTS = 6, KEYS = 12, SLOTS = 32, MAX_EXCHANGES = 1 << 22, SAMPLES = 1 << 15, MAX_STEPS = 64, START = 5000, KEY_LIMIT = 3000 };
 enum sample { DRILL, DEATH, RESTART, SAMPLE_KINDS };
 
 struct world {
@@ -16,6 +16,8 @@ struct world {
     _Atomic int64_t credited[ACCOUNTS];         /* acknowledged to the customer, so never to be lost */
     /* orders */
     _Atomic int64_t die_after[WORKERS + 1];     /* steps to go; 0: none. WORKERS: the ledger */
+    _Atomic uint32_t die_at[WORKERS + 1];       /* only steps of this name count: its number + 1; 0: all do */
+    _Atomic uint32_t died_at[MAX_STEPS];
     _Atomic uint32_t kill_me[WORKERS];          /* the ledger found it hung */
     _Atomic uint32_t stop, finish;
     /* what was seen */

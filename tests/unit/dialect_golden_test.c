@@ -1,8 +1,9 @@
 /* Each reader against the neutral dump and each writer against its bytes, for the fixtures in tests/dialect.
  *
- * requests/NAME.DIALECT.json: NAME.DIALECT.dump is what is read, NAME.DIALECT.to.D what is sent to each dialect (or the refusal).
- * answers/NAME.DIALECT.(json|sse): .events is what is read, .as.D what a client of each dialect gets, streamed where it came so.
- * With GOLDEN=write the files are written instead: read the difference before keeping it. Run from the root of the tree. */
+ * requests/NAME.DIALECT.json: NAME.DIALECT.dump is what is read, NAME.DIALECT.to.D what is sent to each dialect (or
+ * the refusal). answers/NAME.DIALECT.(json|sse): .events is what is read, .as.D what a client of each dialect gets,
+ * streamed where it came so. With GOLDEN=write the files are written instead: read the difference before keeping it.
+ * Run from the root of the tree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -156,9 +157,11 @@ static void requests_read_and_written(void **state) {
     }
 }
 
-/* Lines that a round trip through the own dialect keeps: not what is a hint, and not what belongs to other providers. */
+/* Lines that a round trip through the own dialect keeps: not what is a hint, and not what belongs to other providers.
+ */
 static void keep_meaning(struct buf *out, struct slice dump) {
-    static const char *const left[] = { "extra ", "user ", "cache_key ", "service_tier ", "request ", "tool hosted ", "  reasoning " };
+    static const char *const left[] = { "extra ",   "user ",        "cache_key ",  "service_tier ",
+                                        "request ", "tool hosted ", "  reasoning " };
     while (dump.len > 0) {
         const char *nl = memchr(dump.ptr, '\n', dump.len);
         size_t n = nl ? (size_t)(nl - dump.ptr) + 1 : dump.len;
@@ -247,12 +250,18 @@ static void read_answer(const struct fixture *x, struct slice body, size_t split
     arena_reset(&scratch);
 }
 
-/* What a client of that dialect gets; `ask` was read from its own full request, without tools that would rename anything. */
+/* What a client of that dialect gets; `ask` was read from its own full request, without tools that would rename
+ * anything. */
 static void translate_answer(const struct fixture *x, const struct dialect *client, struct slice body, size_t split,
                              struct buf *out) {
     struct dialect_reader_settings rs = { .arena = &arena, .pages = &pages, .max_held = 1 << 20, .origin = 7 };
-    struct dialect_writer_settings ws = { .arena = &arena, .pages = &pages, .max_held = 1 << 20, .model = SLICE("asked"),
-                                          .id = SLICE("IdIdIdIdIdIdIdIdIdIdIdId"), .now_s = 1600000000, .input_estimate = 9 };
+    struct dialect_writer_settings ws = { .arena = &arena,
+                                          .pages = &pages,
+                                          .max_held = 1 << 20,
+                                          .model = SLICE("asked"),
+                                          .id = SLICE("IdIdIdIdIdIdIdIdIdIdIdId"),
+                                          .now_s = 1600000000,
+                                          .input_estimate = 9 };
     struct ir_request r = { .arena = &arena, .from = client->id, .n = strstr(x->path, "/two") ? 2 : 1, .stream = x->sse,
                             .wants_usage = true };
     struct ir_cost cost = { .show = true, .usd_nano = 1500000 };
@@ -347,7 +356,7 @@ static void answers_survive_their_own_reader(void **state) {
             struct slice body = read_file(all[i].path);
             translate_answer(&all[i], own.d, body, body.len, &first);
             struct slice once = arena_copy(&arena, buf_slice(&first));
-            snprintf(own.path, sizeof own.path, "%s", all[i].path);
+            memcpy(own.path, all[i].path, sizeof own.path);
             translate_answer(&own, own.d, once, once.len, &second);
             read_answer(&own, once, once.len, &text);
             if (!strstr(all[i].path, "error") && memmem(buf_ptr(&text), text.len, "\nok\n", 4) == NULL)

@@ -70,7 +70,8 @@ static void expect(const char *path, const char *value) {
 
 static void answers_the_last_user_message(void **state) {
     (void)state;
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"no\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"Hi \\u00e9\"}]}]}");
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"no\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\","
+        "\"text\":\"Hi \\u00e9\"}]}]}");
     assert_false(stream);
     expect("choices.0.message.content", "Echo: Hi \xc3\xa9");
     expect("choices.0.finish_reason", "stop");
@@ -91,7 +92,8 @@ static void honours_limit_stop_and_n(void **state) {
     expect("choices.2.index", "2");
     expect("choices.3", "(none)");
     expect("usage.completion_tokens", "6");
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"0123456789\"}],\"stop\":[\"9\",\"56\"],\"max_completion_tokens\":100}");
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"0123456789\"}],\"stop\":[\"9\",\"56\"],\"max_completion_"
+        "tokens\":100}");
     expect("choices.0.message.content", "Echo: 01234");
     expect("choices.0.finish_reason", "stop");
     ask("{\"messages\":[{\"role\":\"user\",\"content\":\"\xc3\xa9\xc3\xa9\xc3\xa9\"}],\"max_completion_tokens\":2}");
@@ -101,8 +103,11 @@ static void honours_limit_stop_and_n(void **state) {
     expect("object", "text_completion");
 }
 
-#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\"}},{\"type\":\"function\",\"function\":{\"name\":\"b\",\"parameters\":" \
-    "{\"type\":\"object\",\"required\":[\"q\",\"n\"],\"properties\":{\"q\":{\"enum\":[\"x\",\"y\"]},\"n\":{\"type\":\"integer\",\"minimum\":5},\"opt\":{\"type\":\"string\"}}}}}]"
+#define TOOLS                                                                                                        \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\"}},{\"type\":\"function\",\"function\":{"         \
+    "\"name\":\"b\",\"parameters\":"                                                                                 \
+    "{\"type\":\"object\",\"required\":[\"q\",\"n\"],\"properties\":{\"q\":{\"enum\":[\"x\",\"y\"]},\"n\":{"         \
+    "\"type\":\"integer\",\"minimum\":5},\"opt\":{\"type\":\"string\"}}}}}]"
 
 static void calls_tools(void **state) {
     (void)state;
@@ -111,11 +116,13 @@ static void calls_tools(void **state) {
     expect("choices.0.message.tool_calls.0.function.arguments", "{}");
     expect("choices.0.message.content", "null");
     expect("choices.0.finish_reason", "tool_calls");
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"go\"}],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"b\"}}," TOOLS "}");
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"go\"}],\"tool_choice\":{\"type\":\"function\",\"function\":{"
+        "\"name\":\"b\"}}," TOOLS "}");
     expect("choices.0.message.tool_calls.0.function.arguments", "{\"q\":\"x\",\"n\":5}");
     ask("{\"messages\":[{\"role\":\"user\",\"content\":\"go\"}],\"tool_choice\":\"none\"," TOOLS "}");
     expect("choices.0.message.content", "Echo: go");
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"go\"},{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"c\",\"function\":{\"name\":\"a\","
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"go\"},{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"c\","
+        "\"function\":{\"name\":\"a\","
         "\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"42 degrees\"}]," TOOLS "}");
     expect("choices.0.message.content", "The tool answered: 42 degrees");
     expect("choices.0.finish_reason", "stop");
@@ -123,9 +130,11 @@ static void calls_tools(void **state) {
 
 static void writes_json_where_asked(void **state) {
     (void)state;
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"a \\\"b\\\"\"}],\"response_format\":{\"type\":\"json_object\"}}");
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"a "
+        "\\\"b\\\"\"}],\"response_format\":{\"type\":\"json_object\"}}");
     expect("choices.0.message.content", "{\"echo\":\"a \\\"b\\\"\"}");
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"r\","
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"response_format\":{\"type\":\"json_schema\",\"json_"
+        "schema\":{\"name\":\"r\","
         "\"schema\":{\"type\":\"object\",\"required\":[\"ok\"],\"properties\":{\"ok\":{\"type\":\"boolean\"}}}}}}");
     expect("choices.0.message.content", "{\"ok\":true}");
 }
@@ -133,7 +142,8 @@ static void writes_json_where_asked(void **state) {
 /* Reads the stream back: content and arguments joined, and the number of chunks of each kind. */
 static void streams(void **state) {
     (void)state;
-    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"one two  three\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    ask("{\"messages\":[{\"role\":\"user\",\"content\":\"one two  "
+        "three\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     assert_true(stream);
     struct sse s;
     struct sse_event ev;
@@ -189,11 +199,14 @@ static void samples_satisfy_their_schema(void **state) {
     sample_is("{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":2}", "[1,1]");
     sample_is("{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", "[]");
     sample_is("{\"anyOf\":[{\"const\":3},{\"type\":\"string\"}]}", "3");
-    sample_is("{\"$defs\":{\"p\":{\"type\":\"object\",\"required\":[\"x\"],\"properties\":{\"x\":{\"type\":\"null\"}}}},"
-              "\"type\":\"object\",\"required\":[\"p\",\"free\"],\"properties\":{\"p\":{\"$ref\":\"#/$defs/p\"}}}",
-              "{\"p\":{\"x\":null},\"free\":\"echo\"}");
-    sample_is("{\"allOf\":[{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{\"a\":{\"enum\":[1]}}},{\"required\":[\"b\"],"
-              "\"properties\":{\"b\":{\"enum\":[2]}}}]}", "{\"a\":1,\"b\":2}");
+    sample_is(
+        "{\"$defs\":{\"p\":{\"type\":\"object\",\"required\":[\"x\"],\"properties\":{\"x\":{\"type\":\"null\"}}}},"
+        "\"type\":\"object\",\"required\":[\"p\",\"free\"],\"properties\":{\"p\":{\"$ref\":\"#/$defs/p\"}}}",
+        "{\"p\":{\"x\":null},\"free\":\"echo\"}");
+    sample_is("{\"allOf\":[{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{\"a\":{\"enum\":[1]}}},{"
+              "\"required\":[\"b\"],"
+              "\"properties\":{\"b\":{\"enum\":[2]}}}]}",
+              "{\"a\":1,\"b\":2}");
 }
 
 /* Schemas that would never end: the answer is bounded and still JSON. */

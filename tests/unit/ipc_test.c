@@ -65,7 +65,8 @@ static void small_frames_in_order(void **state) {
     close_pair(&p);
 }
 
-/* Payloads around the packet size and far beyond what the socket holds: the sender queues, both pump until all is there. */
+/* Payloads around the packet size and far beyond what the socket holds: the sender queues, both pump until all is
+ * there. */
 static void fragments(void **state) {
     (void)state;
     static const size_t sizes[] = { 1, IPC_CHUNK - 1, IPC_CHUNK, IPC_CHUNK + 1, 2 * IPC_CHUNK, 5000000 };

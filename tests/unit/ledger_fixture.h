@@ -1,5 +1,5 @@
-/* A ledger in this process, on a folder and a segment of its own, with this process as its master and its workers. Used by the tests and by
- * tools/bench; failures of the rig itself are assertions. */
+/* A ledger in this process, on a folder and a segment of its own, with this process as its master and its workers.
+ * Used by the tests and by tools/bench; failures of the rig itself are assertions. */
 #ifndef TG_TEST_LEDGER_FIXTURE_H
 #define TG_TEST_LEDGER_FIXTURE_H
 
@@ -116,7 +116,9 @@ static inline struct slice rig_at(struct rig *r, const struct json *j, const cha
         return SLICE("");
     return json_is(j, t, JSON_STRING) ? json_str(j, t, &r->arena) : json_span(j, t);
 }
-static inline int rig_array(const struct json *j, const char *name) { return json_get(j, json_get(j, 0, "result"), name); }
+static inline int rig_array(const struct json *j, const char *name) {
+    return json_get(j, json_get(j, 0, "result"), name);
+}
 
 static inline uint32_t rig_name_id(void *arg, enum name_kind kind, const char *name) {
     struct rig *r = arg;
@@ -134,7 +136,8 @@ static inline void rig_intern(void *arg, enum name_kind kind, const char *name) 
     static const char *const kinds[] = { "model", "upstream", "tier", "group" };
     struct rig *r = arg;
     char text[256];
-    int n = snprintf(text, sizeof text, "{\"cmd\":\"names.intern\",\"names\":[{\"kind\":\"%s\",\"name\":\"%s\"}]}", kinds[kind], name);
+    int n = snprintf(text, sizeof text, "{\"cmd\":\"names.intern\",\"names\":[{\"kind\":\"%s\",\"name\":\"%s\"}]}",
+                     kinds[kind], name);
     struct json j = rig_send(r, IPC_FROM_MASTER, slice_of(text, (size_t)n));
     uint64_t id = 0;
     CHECK(json_u64(&j, json_first(&j, rig_array(&j, "ids")), &id) && id > 0 && id < 64);
@@ -178,7 +181,8 @@ static inline bool rig_start(struct rig *r) {
         fprintf(stderr, "%s\n", err);
     CHECK(rc == 0);
     r->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    r->h = (struct ledger_heritage){ .shm = &r->shm, .state_dir = r->state, .channel_fd = fds[0], .wake_fd = r->wake_fd };
+    r->h =
+        (struct ledger_heritage){ .shm = &r->shm, .state_dir = r->state, .channel_fd = fds[0], .wake_fd = r->wake_fd };
     rc = ledger_pepper(r->state, r->h.pepper, err, sizeof err);
     if (rc)
         fprintf(stderr, "%s\n", err);
@@ -226,7 +230,9 @@ static inline void rig_stop(struct rig *r, bool clean) {
 }
 
 static inline void rig_remove(struct rig *r) {
-    static const char *const files[] = { "state/ledger.mdb", "state/ledger.mdb-lock", "state/pepper", "backup", "backup.tmp", "state", "" };
+    static const char *const files[] = {
+        "state/ledger.mdb", "state/ledger.mdb-lock", "state/pepper", "backup", "backup.tmp", "state", ""
+    };
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         char path[160];
         snprintf(path, sizeof path, "%s/%s", r->dir, files[i]);
@@ -260,7 +266,8 @@ static inline struct tenant rig_tenant(struct rig *r, const char *email, const c
     struct tenant t;
     struct json j = rig_call(r, "{'cmd':'account.create','email':'%s','credit':'%s'}", email, credit);
     snprintf(t.account_id, sizeof t.account_id, "%.*s", SLICE_ARG(rig_at(r, &j, "result.id")));
-    j = rig_call(r, limit ? "{'cmd':'key.create','account':'%s','limit':'%s'}" : "{'cmd':'key.create','account':'%s'}", t.account_id, limit);
+    j = rig_call(r, limit ? "{'cmd':'key.create','account':'%s','limit':'%s'}" : "{'cmd':'key.create','account':'%s'}",
+                 t.account_id, limit);
     snprintf(t.key_id, sizeof t.key_id, "%.*s", SLICE_ARG(rig_at(r, &j, "result.id")));
     snprintf(t.secret, sizeof t.secret, "%.*s", SLICE_ARG(rig_at(r, &j, "result.key")));
     t.account = ledger_account_index(&r->l, (uint32_t)rig_id(slice_str(t.account_id)));
@@ -270,8 +277,14 @@ static inline struct tenant rig_tenant(struct rig *r, const char *email, const c
 }
 
 static inline struct shm_usage rig_usage(struct rig *r, const struct tenant *t, const char *model) {
-    struct shm_usage u = { .account = t->account, .key = t->key, .account_id = r->l.accounts[t->account].id, .key_id = r->l.keys[t->key].id,
-                           .capped = r->l.keys[t->key].capped, .upstream_id = 1, .ratio_millionths = RATIO_ONE, .started_at_ms = ledger_wall_ms() };
+    struct shm_usage u = { .account = t->account,
+                           .key = t->key,
+                           .account_id = r->l.accounts[t->account].id,
+                           .key_id = r->l.keys[t->key].id,
+                           .capped = r->l.keys[t->key].capped,
+                           .upstream_id = 1,
+                           .ratio_millionths = RATIO_ONE,
+                           .started_at_ms = ledger_wall_ms() };
     u.model_id = rig_name_id(r, NAME_MODEL, strncmp(model, "fam/", 4) == 0 ? "fam/*" : model);
     u.model_len = (uint16_t)strlen(model);
     memcpy(u.model, model, u.model_len);
@@ -290,12 +303,18 @@ static inline struct shm_slot *rig_admit(struct rig *r, uint32_t worker, const s
     return NULL;
 }
 static inline struct shm_record rig_record(int64_t charge) {
-    struct shm_record rec = { .charge = charge, .cost_usd_nano = charge, .status = 200, .ttfb_ms = 5, .duration_ms = 9, .ended_at_ms = ledger_wall_ms() };
+    struct shm_record rec = { .charge = charge,
+                              .cost_usd_nano = charge,
+                              .status = 200,
+                              .ttfb_ms = 5,
+                              .duration_ms = 9,
+                              .ended_at_ms = ledger_wall_ms() };
     rec.meters.n[METER_INPUT] = 10;
     rec.meters.n[METER_OUTPUT] = 20;
     return rec;
 }
-static inline bool rig_charge(struct rig *r, uint32_t worker, const struct tenant *t, const char *model, int64_t charge) {
+static inline bool rig_charge(struct rig *r, uint32_t worker, const struct tenant *t, const char *model,
+                              int64_t charge) {
     struct shm_usage u = rig_usage(r, t, model);
     struct shm_slot *slot = rig_admit(r, worker, &u, charge);
     if (!slot)
@@ -304,7 +323,9 @@ static inline bool rig_charge(struct rig *r, uint32_t worker, const struct tenan
     money_settle(&r->worker[worker], slot, &rec);
     return true;
 }
-static inline int64_t rig_available(struct rig *r, const struct tenant *t) { return atomic_load(&r->shm.account_words[t->account].available); }
+static inline int64_t rig_available(struct rig *r, const struct tenant *t) {
+    return atomic_load(&r->shm.account_words[t->account].available);
+}
 
 /* The number of differences that an audit finds. */
 static inline uint64_t rig_audit(struct rig *r) {

@@ -1,5 +1,5 @@
-/* The ledger in process: every call, group commits, restarts at bad moments, forged records, a full disk, audits that must find what is
- * wrong, backups that must be whole. */
+/* The ledger in process: every call, group commits, restarts at bad moments, forged records, a full disk, audits that
+ * must find what is wrong, backups that must be whole. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,9 +8,12 @@
 #include <sys/wait.h>
 #include "tests/unit/ledger_fixture.h"
 
-#define IS(j, path, want_) do { \
-    struct slice is_ = rig_at(r, &(j), path); \
-    if (!slice_is(is_, want_)) fail_msg("%s is \"%.*s\", not \"%s\" in %.*s", path, SLICE_ARG(is_), want_, (int)(j).len, (j).text); } while (0)
+#define IS(j, path, want_)                                                                                             \
+    do {                                                                                                               \
+        struct slice is_ = rig_at(r, &(j), path);                                                                      \
+        if (!slice_is(is_, want_))                                                                                     \
+            fail_msg("%s is \"%.*s\", not \"%s\" in %.*s", path, SLICE_ARG(is_), want_, (int)(j).len, (j).text);       \
+    } while (0)
 #define REFUSED(j, code) IS(j, "error.code", code)
 
 static int setup(void **state) {
@@ -39,7 +42,8 @@ static int64_t nano(const char *text) {
 
 static void accounts(void **state) {
     struct rig *r = *state;
-    struct json j = rig_call(r, "{'cmd':'account.create','email':' Some.One@Example.COM ','tier':'free','group':'resale','credit':'5.25'}");
+    struct json j = rig_call(
+        r, "{'cmd':'account.create','email':' Some.One@Example.COM ','tier':'free','group':'resale','credit':'5.25'}");
     IS(j, "result.id", "acct_00000001");
     IS(j, "result.email", "some.one@example.com");
     IS(j, "result.tier", "free");
@@ -103,7 +107,8 @@ static void account_table_full(void **state) {
 static void credits(void **state) {
     struct rig *r = *state;
     struct tenant t = rig_tenant(r, "a@a.a", "0", NULL), u = rig_tenant(r, "b@b.b", "0", NULL);
-    struct json j = rig_call(r, "{'cmd':'credit','account':'a@a.a','amount':'12.345678901','reason':'invoice 7','idempotency_key':'i-1'}");
+    struct json j = rig_call(
+        r, "{'cmd':'credit','account':'a@a.a','amount':'12.345678901','reason':'invoice 7','idempotency_key':'i-1'}");
     IS(j, "result.account", t.account_id);
     IS(j, "result.amount", "12.345678901");
     IS(j, "result.balance", "12.345678901");
@@ -131,7 +136,10 @@ static void credits(void **state) {
     IS(j, "result.balance", "-0.954321099");
     IS(j, "result.held", "0");
     IS(j, "result.available", "-0.954321099");
-    static const char *const bad[] = { "'1e3'", "'1.0000000001'", "'-5'", "'abc'", "''", "'0x10'", "'1,5'", "'99999999999999999999'", "'0'", "0", "-1", "true", "[]", "{}" };
+    static const char *const bad[] = {
+        "'1e3'", "'1.0000000001'", "'-5'", "'abc'", "''", "'0x10'", "'1,5'", "'99999999999999999999'", "'0'", "0",
+        "-1",    "true",           "[]",   "{}"
+    };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         j = rig_call(r, "{'cmd':'credit','account':'a@a.a','amount':%s}", bad[i]);
         REFUSED(j, "invalid_value");
@@ -150,7 +158,8 @@ static void credits(void **state) {
 static void keys(void **state) {
     struct rig *r = *state;
     rig_call(r, "{'cmd':'account.create','email':'a@a.a','credit':'10'}");
-    struct json j = rig_call(r, "{'cmd':'key.create','account':'a@a.a','name':'prod','models':'gpt-*, mini','limit':'2.5','expires':'2099-01-01','rpm':7,'tpm':'900','concurrency':3}");
+    struct json j = rig_call(r, "{'cmd':'key.create','account':'a@a.a','name':'prod','models':'gpt-*, "
+                                "mini','limit':'2.5','expires':'2099-01-01','rpm':7,'tpm':'900','concurrency':3}");
     IS(j, "result.id", "key_00000001");
     IS(j, "result.models", "[\"gpt-*\",\"mini\"]");
     IS(j, "result.limit", "2.5");
@@ -177,7 +186,8 @@ static void keys(void **state) {
     j = rig_call(r, "{'cmd':'key.show','key':'%s'}", text);
     IS(j, "result.id", "key_00000001");
     IS(j, "result.key", "");
-    j = rig_call(r, "{'cmd':'key.set','key':'key_00000001','models':'*','limit':'4','rpm':'none','name':'later','expires':'never'}");
+    j = rig_call(r, "{'cmd':'key.set','key':'key_00000001','models':'*','limit':'4','rpm':'none','name':'later','"
+                    "expires':'never'}");
     IS(j, "result.name", "later");
     IS(j, "result.models", "null");
     IS(j, "result.expires_at", "null");
@@ -205,7 +215,8 @@ static void keys(void **state) {
 static void key_import(void **state) {
     struct rig *r = *state;
     rig_call(r, "{'cmd':'account.create','email':'a@a.a'}");
-    struct json j = rig_call(r, "{'cmd':'key.import','account':'a@a.a','keys':['old-gateway-key-1234567890','tk_another_one_000000','old-gateway-key-1234567890','short','with space in it']}");
+    struct json j = rig_call(r, "{'cmd':'key.import','account':'a@a.a','keys':['old-gateway-key-1234567890','tk_"
+                                "another_one_000000','old-gateway-key-1234567890','short','with space in it']}");
     IS(j, "result.imported", "2");
     IS(j, "result.skipped", "3");
     j = rig_call(r, "{'cmd':'key.import','account':'a@a.a','keys':['tk_another_one_000000']}");
@@ -218,7 +229,8 @@ static void key_import(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
-/* The table is full of keys: one revoked long ago makes room, and is unknown from then on; one revoked just now does not. */
+/* The table is full of keys: one revoked long ago makes room, and is unknown from then on; one revoked just now does
+ * not. */
 static void key_table_full(void **state) {
     struct rig *r = *state;
     struct json j;
@@ -374,7 +386,8 @@ static void charges_and_usage(void **state) {
         assert_int_equal(json_size(&j, rig_array(&j, "usage")), 0);
         j = rig_call(r, "{'cmd':'usage','account':'a@a.a','since':'2999-01-01'}");
         assert_int_equal(json_size(&j, rig_array(&j, "usage")), 0);
-        static const char *const filters[] = { "", ",'since':'1h'", ",'since':'2020-01-01'", ",'until':'2999-01-01'", ",'since':'400d'" };
+        static const char *const filters[] = { "", ",'since':'1h'", ",'since':'2020-01-01'", ",'until':'2999-01-01'",
+                                               ",'since':'400d'" };
         for (size_t f = 0; f < ARRAY_LEN(filters); f++) {
             j = rig_call(r, "{'cmd':'usage','by':'account'%s}", filters[f]);
             IS(j, "result.usage.0.account", t.account_id);
@@ -403,7 +416,8 @@ static void charges_and_usage(void **state) {
     REFUSED(j, "invalid_value");
 }
 
-/* Restarts that lose nothing: with records in the rings, with commits that no checkpoint followed, with and without the segment. */
+/* Restarts that lose nothing: with records in the rings, with commits that no checkpoint followed, with and without
+ * the segment. */
 static void restarts(void **state) {
     struct rig *r = *state;
     struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
@@ -416,7 +430,8 @@ static void restarts(void **state) {
         money_settle(&r->worker[i % 2], slot, &rec);
         spent += i;
         bool new_segment = i % 5 == 0;
-        if (i % 3 == 0 || new_segment) rig_commit(r); /* without its segment a ledger only knows what it has committed */
+        if (i % 3 == 0 || new_segment)
+            rig_commit(r); /* without its segment a ledger only knows what it has committed */
         if (i % 4 == 0 || new_segment) {
             restart(r, i % 8 == 0, new_segment);
             t.account = ledger_account_index(&r->l, 1);
@@ -467,7 +482,7 @@ static void places_stay(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
-/* ---- records that no honest worker writes ---------------------------------------------------------------------------------------------- */
+/* ---- records that no honest worker writes ------------------------------------------------------------------------ */
 
 /* Pushes a record as it stands (checksum made if `sum`), and takes its charge from the words as a worker would have. */
 static void push_forged(struct rig *r, struct shm_record *rec, bool sum, bool take) {
@@ -574,7 +589,7 @@ static void forced_below_zero(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
-/* ---- a disk that does not take it -------------------------------------------------------------------------------------------------------- */
+/* ---- a disk that does not take it -------------------------------------------------------------------------------- */
 
 static void full_disk(void **state) {
     struct rig *r = *state;
@@ -677,7 +692,7 @@ static void killed_while_committing(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
-/* ---- audits and backups ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- audits and backups ------------------------------------------------------------------------------------------ */
 
 static enum store_err spoil_balance(struct store *s, void *arg) {
     struct id_key key = key32(1);
@@ -711,7 +726,8 @@ static enum store_err spoil_usage(struct store *s, void *arg) {
 
 static void audit_finds_it(void **state) {
     struct rig *r = *state;
-    static enum store_err (*const spoil[])(struct store *, void *) = { spoil_balance, spoil_spent, spoil_daily, spoil_entry, spoil_usage };
+    static enum store_err (*const spoil[])(struct store *, void *) = { spoil_balance, spoil_spent, spoil_daily,
+                                                                       spoil_entry, spoil_usage };
     for (size_t i = 0; i < ARRAY_LEN(spoil); i++) {
         struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
         assert_true(rig_charge(r, 0, &t, "mini", 100));
@@ -783,7 +799,8 @@ static void starts_that_are_refused(void **state) {
     struct rig *r = *state;
     static const char tokens[] =
         "listen 127.0.0.1:1; control c; state_dir s; billing { unit tokens; } upstream echo { dialect echo; }\n"
-        "model gpt-4o { route echo; price input 2.75 output 11; tokens input 1 output 2; max_output 100; context 1000; }\n";
+        "model gpt-4o { route echo; price input 2.75 output 11; tokens input 1 output 2; max_output 100; context 1000; "
+        "}\n";
     rig_tenant(r, "a@a.a", "1", NULL);
     rig_tenant(r, "b@b.b", "1", NULL);
     rig_stop(r, true);
@@ -814,8 +831,10 @@ static void tokens_unit(void **state) {
     rig_stop(r, true);
     rig_remove(r);
     rig_init(r);
-    r->conf_text = "listen 127.0.0.1:1; control c; state_dir s; billing { unit tokens; } upstream echo { dialect echo; }\n"
-                   "model gpt-4o { route echo; price input 2.75 output 11; tokens input 1 output 2; max_output 100; context 1000; }\n";
+    r->conf_text =
+        "listen 127.0.0.1:1; control c; state_dir s; billing { unit tokens; } upstream echo { dialect echo; }\n"
+        "model gpt-4o { route echo; price input 2.75 output 11; tokens input 1 output 2; max_output 100; context 1000; "
+        "}\n";
     assert_true(rig_start(r));
     struct tenant t = rig_tenant(r, "a@a.a", "1000000", NULL);
     struct json j = rig_call(r, "{'cmd':'credit','account':'a@a.a','amount':'0.5'}");
@@ -828,14 +847,18 @@ static void tokens_unit(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
-/* ---- who may say what -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- who may say what -------------------------------------------------------------------------------------------- */
 
 static void origins(void **state) {
     struct rig *r = *state;
-    static const char *const cmds[] = { "account.create", "account.list", "key.create", "credit", "balance", "usage", "audit", "backup", "names.intern", "ledger.status" };
+    static const char *const cmds[] = {
+        "account.create", "account.list", "key.create", "credit",       "balance",
+        "usage",          "audit",        "backup",     "names.intern", "ledger.status"
+    };
     for (size_t i = 0; i < ARRAY_LEN(cmds); i++) {
         char text[100];
-        int n = snprintf(text, sizeof text, "{\"cmd\":\"%s\",\"account\":\"a@a.a\",\"email\":\"a@a.a\",\"origin\":0}", cmds[i]);
+        int n = snprintf(text, sizeof text, "{\"cmd\":\"%s\",\"account\":\"a@a.a\",\"email\":\"a@a.a\",\"origin\":0}",
+                         cmds[i]);
         struct json j = rig_send(r, IPC_FROM_WORKER + 1, slice_of(text, (size_t)n));
         REFUSED(j, "forbidden");
     }
@@ -855,13 +878,17 @@ static void origins(void **state) {
 
 static void names_are_for_ever(void **state) {
     struct rig *r = *state;
-    struct json j = rig_send(r, IPC_FROM_MASTER, SLICE("{\"cmd\":\"names.intern\",\"names\":[{\"kind\":0,\"name\":\"mini\"},{\"kind\":\"model\",\"name\":\"new one\"},"
-                                                       "{\"kind\":\"tier\",\"name\":\"new one\"}]}"));
+    struct json j = rig_send(r, IPC_FROM_MASTER,
+                             SLICE("{\"cmd\":\"names.intern\",\"names\":[{\"kind\":0,\"name\":\"mini\"},{\"kind\":"
+                                   "\"model\",\"name\":\"new one\"},"
+                                   "{\"kind\":\"tier\",\"name\":\"new one\"}]}"));
     char ids[64];
     snprintf(ids, sizeof ids, "%.*s", SLICE_ARG(rig_at(r, &j, "result.ids")));
     restart(r, false, true);
-    j = rig_send(r, IPC_FROM_MASTER, SLICE("{\"cmd\":\"names.intern\",\"names\":[{\"kind\":0,\"name\":\"mini\"},{\"kind\":\"model\",\"name\":\"new one\"},"
-                                           "{\"kind\":\"tier\",\"name\":\"new one\"}]}"));
+    j = rig_send(r, IPC_FROM_MASTER,
+                 SLICE("{\"cmd\":\"names.intern\",\"names\":[{\"kind\":0,\"name\":\"mini\"},{\"kind\":\"model\","
+                       "\"name\":\"new one\"},"
+                       "{\"kind\":\"tier\",\"name\":\"new one\"}]}"));
     IS(j, "result.ids", ids);
     j = rig_send(r, IPC_FROM_MASTER, SLICE("{\"cmd\":\"names.intern\",\"names\":[{\"kind\":9,\"name\":\"x\"}]}"));
     REFUSED(j, "invalid_value");
@@ -869,17 +896,33 @@ static void names_are_for_ever(void **state) {
 
 static void times_and_ids(void **state) {
     (void)state;
-    static const struct { const char *text; int64_t ms; } good[] = {
-        { "1970-01-01", 0 }, { "2026-01-31T12:00:00Z", 1769860800000 }, { "2026-01-31T12:00:00.25+02:00", 1769853600250 },
-        { "2024-02-29", 1709164800000 }, { "30s", 1000000000000 - 30000 }, { "2w", 1000000000000 - 14 * 86400000ll },
+    static const struct { const char *text; int64_t ms;
+    } good[] = {
+        { "1970-01-01", 0 },
+        { "2026-01-31T12:00:00Z", 1769860800000 },
+        { "2026-01-31T12:00:00.25+02:00", 1769853600250 },
+        { "2024-02-29", 1709164800000 },
+        { "30s", 1000000000000 - 30000 },
+        { "2w", 1000000000000 - 14 * 86400000ll },
     };
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         int64_t ms;
         assert_true(time_parse(slice_str(good[i].text), 1000000000000, &ms));
         assert_int_equal(ms, good[i].ms);
     }
-    static const char *const bad[] = { "", "d", "30", "30x", "2026", "2026-13-01", "2026-02-30", "2026-01-01T", "2026-01-01T25:00:00Z",
-                                       "2026-01-01T00:00:00", "2026-01-01T00:00:00Zx", "-3d", "99999999999d" };
+    static const char *const bad[] = { "",
+                                       "d",
+                                       "30",
+                                       "30x",
+                                       "2026",
+                                       "2026-13-01",
+                                       "2026-02-30",
+                                       "2026-01-01T",
+                                       "2026-01-01T25:00:00Z",
+                                       "2026-01-01T00:00:00",
+                                       "2026-01-01T00:00:00Zx",
+                                       "-3d",
+                                       "99999999999d" };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         int64_t ms;
         if (time_parse(slice_str(bad[i]), 0, &ms)) fail_msg("%s is taken for a time", bad[i]);
@@ -890,7 +933,8 @@ static void times_and_ids(void **state) {
         id_format(id, "x_", v, 8);
         assert_true(id_parse(slice_str(id), "x_", &back) && back == v);
     }
-    assert_false(id_parse(SLICE("x_"), "x_", &back) || id_parse(SLICE("x_A"), "x_", &back) || id_parse(SLICE("x_zzzzzzzzzzzzz"), "x_", &back));
+    assert_false(id_parse(SLICE("x_"), "x_", &back) || id_parse(SLICE("x_A"), "x_", &back) ||
+                 id_parse(SLICE("x_zzzzzzzzzzzzz"), "x_", &back));
     struct slice begin, end;
     key_shown(SLICE("sk-abcdefghijklmnopqrstuvwxyz012345"), SLICE("sk-"), &begin, &end);
     assert_true(slice_is(begin, "sk-abcd") && slice_is(end, "2345"));
@@ -922,10 +966,29 @@ static void pepper(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(accounts), TEST(account_table_full), TEST(credits), TEST(keys), TEST(key_import), TEST(key_table_full), TEST(key_limits),
-        TEST(caps), TEST(charges_and_usage), TEST(restarts), TEST(places_stay), TEST(forged_records), TEST(forced_below_zero),
-        TEST(full_disk), TEST(failed_disk), TEST(killed_while_committing), TEST(audit_finds_it), TEST(backup_and_restore),
-        TEST(starts_that_are_refused), TEST(tokens_unit), TEST(origins), TEST(names_are_for_ever), TEST(pepper),
+        TEST(accounts),
+        TEST(account_table_full),
+        TEST(credits),
+        TEST(keys),
+        TEST(key_import),
+        TEST(key_table_full),
+        TEST(key_limits),
+        TEST(caps),
+        TEST(charges_and_usage),
+        TEST(restarts),
+        TEST(places_stay),
+        TEST(forged_records),
+        TEST(forced_below_zero),
+        TEST(full_disk),
+        TEST(failed_disk),
+        TEST(killed_while_committing),
+        TEST(audit_finds_it),
+        TEST(backup_and_restore),
+        TEST(starts_that_are_refused),
+        TEST(tokens_unit),
+        TEST(origins),
+        TEST(names_are_for_ever),
+        TEST(pepper),
         cmocka_unit_test(times_and_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* What the ledger costs: CPU a record in group commits of 100 and 1,000, for one account and for many; a start with many keys; an audit and
- * reports over many records.  usage: ledger_bench [KEYS [RECORDS]]   (1,000,000 each; KEYS 0 leaves the start-up part out) */
+/* What the ledger costs: CPU a record in group commits of 100 and 1,000, for one account and for many; a start with
+ * many keys; an audit and reports over many records. usage: ledger_bench [KEYS [RECORDS]] (1,000,000 each; KEYS 0
+ * leaves the start-up part out) */
 #include <time.h>
 #include "tests/unit/ledger_fixture.h"
 
@@ -47,15 +48,18 @@ static void commits(struct rig *r, uint32_t batch, uint32_t tenants, uint32_t re
         CHECK(drain_commit(&r->l) == STORE_OK);
         cpu += cpu_us() - c;
         wall += wall_s() - w;
-        if (r->l.checkpoint_ns == 1 || (n + batch) % 100000 < batch) { /* at 20,000 records a second: every five seconds */
+        if (r->l.checkpoint_ns == 1 ||
+            (n + batch) % 100000 < batch) { /* at 20,000 records a second: every five seconds */
             c = cpu_us();
             CHECK(drain_checkpoint(&r->l) == STORE_OK);
             checkpoint += cpu_us() - c;
             checkpoints++;
         }
     }
-    printf("groups of %4u, %5u accounts: %.2f us CPU a record (and %.2f for %u checkpoints), %.0f us a commit, %.0f records/s\n", batch, tenants,
-           cpu / records, checkpoint / records, checkpoints, wall * 1e6 * batch / records, records / wall);
+    printf("groups of %4u, %5u accounts: %.2f us CPU a record (and %.2f for %u checkpoints), %.0f us a commit, %.0f "
+           "records/s\n",
+           batch, tenants, cpu / records, checkpoint / records, checkpoints, wall * 1e6 * batch / records,
+           records / wall);
 }
 
 static void timed_call(struct rig *r, const char *what, const char *call) {
@@ -110,7 +114,8 @@ int main(int argc, char **argv) {
     uint32_t records = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000000;
     rig_init(&r);
     r.map_bytes = (size_t)16 << 30;
-    r.sizes = (struct shm_sizes){ .max_accounts = 20000, .max_keys = keys + 20000, .max_active = 4096, .max_ranges = 4 };
+    r.sizes =
+        (struct shm_sizes){ .max_accounts = 20000, .max_keys = keys + 20000, .max_active = 4096, .max_ranges = 4 };
     CHECK(rig_start(&r));
     make_tenants(&r, 2000);
     commits(&r, 10, 1, records / 20);
@@ -118,7 +123,8 @@ int main(int argc, char **argv) {
     commits(&r, 1000, 1, records / 4);
     commits(&r, 100, 2000, records / 4);
     commits(&r, 1000, 2000, records / 5);
-    printf("%llu records, database %.1f MB\n", (unsigned long long)r.l.next_usage - 1, (double)store_file_bytes(&r.l.store) / 1e6);
+    printf("%llu records, database %.1f MB\n", (unsigned long long)r.l.next_usage - 1,
+           (double)store_file_bytes(&r.l.store) / 1e6);
     reports(&r);
     if (keys)
         start_up(&r, keys);

@@ -1,0 +1,237 @@
+/* Collecting the splices of a text. A list that is full stays full: the caller asks once, when the pieces are made. */
+#include "proto/pass/edits.h"
+
+#include <stdio.h>
+
+#include "proto/pass/scan.h"
+
+void edits_begin(struct edits *e, const struct json *j, struct arena *arena) {
+    e->j = j;
+    e->arena = arena;
+    e->n = 0;
+    e->full = false;
+}
+
+static void add(struct edits *e, uint32_t at, uint32_t len, struct slice with) {
+    if (e->n == EDITS_MAX)
+        e->full = true;
+    else
+        e->at[e->n++] = (struct splice){ at, len, with };
+}
+
+void edits_insert(struct edits *e, uint32_t at, struct slice with) { add(e, at, 0, with); }
+
+void edits_set(struct edits *e, int value, struct slice with) {
+    struct slice span = json_span(e->j, value);
+    add(e, (uint32_t)(span.ptr - e->j->text), (uint32_t)span.len, with);
+}
+
+void edits_set_string(struct edits *e, int value, struct slice text) {
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, e->arena->pages, 8 * text.len + PAGE_BYTES);
+    jw_init(&w, &b);
+    jw_str(&w, text);
+    if (w.failed)
+        e->full = true;
+    else
+        edits_set(e, value, arena_copy(e->arena, buf_slice(&b)));
+    buf_release(&b);
+}
+
+void edits_set_number(struct edits *e, int value, uint64_t number) {
+    edits_set(e, value, arena_printf(e->arena, "%llu", (unsigned long long)number));
+}
+
+void edits_cut(struct edits *e, int container, const int *values, uint32_t n) {
+    if (n > EDITS_MAX - e->n)
+        e->full = true;
+    else
+        e->n += pass_cut_members(e->j, container, values, n, e->at + e->n);
+}
+
+/* How many of an object's members the splices so far take out: a cut begins at a key or at the end of what is before
+ * it. */
+static bool leaves_some(const struct edits *e, int object) {
+    for (int k = json_first(e->j, object); k >= 0; k = json_next(e->j, object, k)) {
+        uint32_t at = e->j->tok[k].start;
+        bool gone = false;
+        for (uint32_t i = 0; i < e->n && !gone; i++)
+            gone = e->at[i].len > 0 && e->at[i].at <= at && at < e->at[i].at + e->at[i].len;
+        if (!gone)
+            return true;
+    }
+    return false;
+}
+
+void edits_prepend(struct edits *e, int object, struct slice member) {
+    edits_insert(e, e->j->tok[object].start + 1,
+                 leaves_some(e, object) ? arena_printf(e->arena, "%.*s,", SLICE_ARG(member)) : member);
+}
+
+void edits_append(struct edits *e, int object, struct slice member) {
+    edits_insert(e, e->j->tok[object].end - 1,
+                 leaves_some(e, object) ? arena_printf(e->arena, ",%.*s", SLICE_ARG(member)) : member);
+}
+
+void edits_strip(struct edits *e, int object, struct pass_edit *pe, const int *keep, uint32_t keeps, bool snake) {
+    int cut[EDITS_STRIP];
+    uint32_t cuts = 0;
+    if (!json_is(e->j, object, JSON_OBJECT) || pe->strip_count == 0)
+        return;
+    for (int k = json_first(e->j, object); k >= 0; k = json_next(e->j, object, k)) {
+        struct slice name = e->j->tok[k].escaped ? json_str(e->j, k, e->arena) : json_raw(e->j, k);
+        bool kept = false;
+        for (uint32_t i = 0; i < keeps; i++)
+            kept |= keep[i] == k + 1;
+        for (uint32_t i = 0; i < pe->strip_count && i < EDITS_STRIP && !kept; i++) {
+            if (!(snake ? scan_same_word(name, pe->strip[i]) : slice_eq(name, pe->strip[i])))
+                continue;
+            if (cuts == EDITS_STRIP)
+                e->full = true; /* the same member over and over */
+            else
+                cut[cuts++] = k + 1;
+            pe->stripped |= 1u << i;
+            break;
+        }
+    }
+    edits_cut(e, object, cut, cuts);
+}
+
+void edits_drop(struct edits *e, int array, const struct pass_request *r) {
+    int cut[PASS_DROPS];
+    uint32_t cuts = 0;
+    bool object = json_is(e->j, array, JSON_OBJECT);
+    if (r->drops == 0)
+        return;
+    for (int t = json_first(e->j, array); t >= 0; t = json_next(e->j, array, t))
+        for (uint32_t i = 0; i < r->drops; i++)
+            if (r->drop[i] == (object ? t + 1 : t) && cuts < PASS_DROPS)
+                cut[cuts++] = r->drop[i];
+    edits_cut(e, array, cut, cuts);
+}
+
+void edits_unseal(struct edits *e, const struct pass_request *r, const struct pass_edit *pe) {
+    for (uint32_t i = 0; i < r->sealed_count; i++)
+        if (pe->plain[i].ptr != NULL)
+            edits_set_string(e, r->sealed[i], pe->plain[i]);
+}
+
+struct slice edits_cost_members(const struct pass_cost *c, bool camel, struct arena *arena) {
+    char text[96];
+    size_t n = 0;
+    if (!c->show)
+        return SLICE("");
+    n += (size_t)snprintf(text, sizeof text, camel ? "\"costUsd\":" : "\"cost_usd\":");
+    n += fixed_format(text + n, c->usd_nano, 9);
+    if (c->tokens) {
+        n += (size_t)snprintf(text + n, sizeof text - n, camel ? ",\"costTokens\":" : ",\"cost_tokens\":");
+        n += fixed_format(text + n, c->cost_tokens, 0);
+    }
+    return arena_copy(arena, slice_of(text, n));
+}
+
+void edits_cost(struct edits *e, const struct pass_cost *c, int usage, bool camel) {
+    struct slice cost = edits_cost_members(c, camel, e->arena);
+    int cut[4];
+    uint32_t cuts = 0;
+    if (cost.len == 0)
+        return;
+    for (int k = json_first(e->j, usage); k >= 0 && cuts < 4; k = json_next(e->j, usage, k)) {
+        struct slice name =
+            json_raw(e->j, k); /* a gateway behind us may have written the same member: ours stands alone */
+        if (slice_is(name, camel ? "costUsd" : "cost_usd") || slice_is(name, camel ? "costTokens" : "cost_tokens"))
+            cut[cuts++] = k + 1;
+    }
+    edits_cut(e, usage, cut, cuts);
+    edits_append(e, usage, cost);
+}
+
+void edits_seal(struct edits *e, const struct pass_answer *a, int value) {
+    if (a->seal == NULL || !json_is(e->j, value, JSON_STRING) || json_str_len(e->j, value) == 0)
+        return;
+    struct slice sealed = a->seal(a->arg, json_str(e->j, value, e->arena), e->arena);
+    if (sealed.ptr == NULL)
+        e->full = true; /* rather no answer than another's id */
+    else
+        edits_set_string(e, value, sealed);
+}
+
+void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, const char *name) {
+    if (a->seal == NULL)
+        return;
+    if (json_is(e->j, value, JSON_ARRAY)) {
+        for (int t = json_first(e->j, value); t >= 0; t = json_next(e->j, value, t))
+            edits_seal_all(e, a, t, name);
+    } else if (json_is(e->j, value, JSON_OBJECT)) {
+        for (int k = json_first(e->j, value); k >= 0; k = json_next(e->j, value, k)) {
+            if (json_str_is(e->j, k, name))
+                edits_seal(e, a, k + 1);
+            edits_seal_all(e, a, k + 1, name);
+        }
+    }
+}
+
+bool edits_put(struct edits *e, struct pieces *out) {
+    pass_splice(slice_of(e->j->text, e->j->len), e->at, e->n, out);
+    return !e->full && !e->arena->overflow && !out->full;
+}
+
+/* Data that came in several lines is joined by LF, which in JSON can only stand between tokens. */
+struct slice edits_line(struct edits *e) {
+    size_t bytes = e->j->len, at = 0;
+    struct pieces *p = arena_alloc(e->arena, sizeof *p);
+    if (p == NULL)
+        return SLICE_NONE;
+    pieces_reset(p);
+    for (uint32_t i = 0; i < e->n; i++)
+        bytes += e->at[i].with.len;
+    char *text = arena_alloc(e->arena, bytes + 1);
+    if (text == NULL || !edits_put(e, p))
+        return SLICE_NONE;
+    for (uint32_t i = 0; i < p->count; at += p->at[i].len, i++)
+        memcpy(text + at, p->at[i].ptr, p->at[i].len);
+    for (char *c = text; c < text + at; c++)
+        if (*c == '\n' || *c == '\r')
+            *c = ' ';
+    return slice_of(text, at);
+}
+
+bool edits_put_event(struct edits *e, const struct sse_event *ev, struct slice name, struct pieces *out) {
+    bool named = ev->name.len > 0 || name.len == 0;
+    if (e->n == 0 && !e->full && named && ev->raw.len > 0) {
+        pieces_add(out, ev->raw);
+        return !out->full;
+    }
+    const char *end = ev->data.ptr + ev->data.len;
+    bool ok, inside = ev->raw.len > 0 && ev->data.ptr >= ev->raw.ptr && end <= ev->raw.ptr + ev->raw.len;
+    if (!named)
+        pieces_add(out, arena_printf(e->arena, "event: %.*s\n", SLICE_ARG(name)));
+    else if (!inside && ev->name.len > 0)
+        pieces_add(out, arena_printf(e->arena, "event: %.*s\n", SLICE_ARG(ev->name)));
+    if (inside) {
+        pieces_add(out, slice_of(ev->raw.ptr, (size_t)(ev->data.ptr - ev->raw.ptr)));
+        ok = edits_put(e, out);
+        pieces_add(out, slice_of(end, (size_t)(ev->raw.ptr + ev->raw.len - end)));
+    } else {
+        struct slice line = edits_line(e);
+        ok = line.ptr != NULL;
+        pieces_add(out, SLICE("data: "));
+        pieces_add(out, line);
+        pieces_add(out, SLICE("\n\n"));
+    }
+    return ok && !out->full && !e->arena->overflow;
+}
+
+bool edits_parse_event(struct json *j, struct json_tok *tape, const struct sse_event *ev, struct arena *scratch) {
+    return (json_parse_into(j, tape, EDITS_TAPE, ev->data.ptr, ev->data.len) ||
+            (j->err == JSON_TOO_MANY && json_parse(j, scratch, ev->data.ptr, ev->data.len))) &&
+           json_is(j, 0, JSON_OBJECT);
+}
+
+void edits_settle(struct pass_answer *a) {
+    if (a->usage_final)
+        return;
+    a->usage_final = true;
+    a->on_usage(a->arg, a, &a->cost);
+}

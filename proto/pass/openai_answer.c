@@ -1,0 +1,314 @@
+/* Chat Completions, the answer: usage is found wherever the vendors put it (a last chunk without choices, the finish
+ * chunk, every chunk), cost is spliced into it, and where the client did not ask for the extra chunk the figures ride
+ * on the chunk that bears the (last) finish_reason, which alone waits for them. */
+#include "proto/pass/edits.h"
+#include "proto/pass/openai.h"
+#include "proto/pass/openai_usage.h"
+
+/* What one chunk, or a whole answer, holds. Token indices, -1 absent. */
+struct chunk {
+    int id, created, model, choices, usage, error;
+    bool finish;     /* some choice says why it ended */
+    bool no_choices; /* choices is there and empty */
+    uint64_t text_bytes;
+};
+
+/* Text the model made, wherever vendors put it: every string in a delta or message but its role, ids and types. */
+static uint64_t generated_bytes(const struct json *j, int v) {
+    uint64_t bytes = 0;
+    if (json_is(j, v, JSON_STRING))
+        return json_str_len(j, v);
+    if (json_is(j, v, JSON_ARRAY)) {
+        for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
+            bytes += generated_bytes(j, t);
+    } else if (json_is(j, v, JSON_OBJECT)) {
+        for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
+            struct slice name = json_raw(j, k);
+            if (!slice_is(name, "role") && !slice_is(name, "id") && !slice_is(name, "type"))
+                bytes += generated_bytes(j, k + 1);
+        }
+    }
+    return bytes;
+}
+
+static void look_at_choices(const struct json *j, struct chunk *c) {
+    int first = json_first(j, c->choices);
+    c->no_choices = json_is(j, c->choices, JSON_ARRAY) && first < 0;
+    for (int t = first; t >= 0; t = json_next(j, c->choices, t)) {
+        if (!json_is(j, t, JSON_OBJECT))
+            continue;
+        for (int k = json_first(j, t); k >= 0; k = json_next(j, t, k)) {
+            struct slice name = json_raw(j, k);
+            if (slice_is(name, "delta") || slice_is(name, "message") || slice_is(name, "text"))
+                c->text_bytes += generated_bytes(j, k + 1);
+            else if (slice_is(name, "finish_reason"))
+                c->finish |= json_is(j, k + 1, JSON_STRING) && json_raw(j, k + 1).len > 0;
+        }
+    }
+}
+
+static void look_at(const struct json *j, struct chunk *c) {
+    *c = (struct chunk){ .id = -1, .created = -1, .model = -1, .choices = -1, .usage = -1, .error = -1 };
+    for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
+        struct slice name = json_raw(j, k);
+        switch (name.len) {
+        case 2:
+            if (slice_is(name, "id"))
+                c->id = k + 1;
+            break;
+        case 5:
+            if (slice_is(name, "model"))
+                c->model = k + 1;
+            else if (slice_is(name, "usage"))
+                c->usage = k + 1;
+            else if (slice_is(name, "error") && !json_is(j, k + 1, JSON_NULL) && !json_is(j, k + 1, JSON_FALSE))
+                c->error = k + 1;
+            break;
+        case 7:
+            if (slice_is(name, "created"))
+                c->created = k + 1;
+            else if (slice_is(name, "choices"))
+                c->choices = k + 1;
+            break;
+        default: break;
+        }
+    }
+    look_at_choices(j, c);
+}
+
+/* id_prefix replaces `chatcmpl-` and `cmpl-`, and nothing else. */
+static struct slice shown_id(const struct pass_answer *a, struct slice id, struct slice *prefix) {
+    size_t len = slice_starts(id, SLICE("chatcmpl-")) ? 9 : slice_starts(id, SLICE("cmpl-")) ? 5 : 0;
+    *prefix = a->id_prefix.len > 0 && len > 0 ? a->id_prefix : SLICE("");
+    return prefix->len > 0 ? slice_from(id, len) : id;
+}
+
+static void edit_id(struct edits *e, const struct pass_answer *a, int id) {
+    struct slice prefix;
+    if (!json_is(e->j, id, JSON_STRING))
+        return;
+    struct slice rest = shown_id(a, json_raw(e->j, id), &prefix);
+    if (prefix.len > 0)
+        edits_set(e, id, arena_printf(e->arena, "\"%.*s%.*s\"", SLICE_ARG(prefix), SLICE_ARG(rest)));
+}
+
+/* Spoken answers are kept by the provider under an id that a later request may name. */
+static void edit_audio(struct edits *e, const struct pass_answer *a, int choices) {
+    if (a->seal == NULL)
+        return;
+    for (int t = json_first(e->j, choices); t >= 0; t = json_next(e->j, choices, t)) {
+        edits_seal(e, a, json_get(e->j, json_get(e->j, json_get(e->j, t, "message"), "audio"), "id"));
+        edits_seal(e, a, json_get(e->j, json_get(e->j, json_get(e->j, t, "delta"), "audio"), "id"));
+    }
+}
+
+static void remember_ident(struct pass_answer *a, const struct json *j, const struct chunk *c, struct arena *scratch) {
+    if (a->ident_len > 0 || c->id < 0)
+        return;
+    struct slice prefix, id = shown_id(a, json_raw(j, c->id), &prefix);
+    struct slice created = c->created >= 0 ? json_span(j, c->created) : SLICE("0");
+    struct slice model = c->model >= 0 ? json_span(j, c->model) : SLICE("\"\"");
+    struct slice t = arena_printf(
+        scratch, "\"id\":\"%.*s%.*s\",\"object\":\"chat.completion.chunk\",\"created\":%.*s,\"model\":%.*s",
+        SLICE_ARG(prefix), SLICE_ARG(id), SLICE_ARG(created), SLICE_ARG(model));
+    if (t.ptr == NULL || t.len >= sizeof a->ident)
+        return;
+    memcpy(a->ident, t.ptr, t.len);
+    a->ident_len = (uint16_t)t.len;
+}
+
+static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
+    if (json_is(j, usage, JSON_OBJECT) && openai_usage_read(j, usage, &a->meters))
+        a->usage_seen = true;
+}
+
+/* The usage object as the provider gave it, with the cost; or from our meters where it gave none. */
+static struct slice usage_object(struct pass_answer *a, const struct json *j, int usage, struct arena *arena) {
+    if (json_is(j, usage, JSON_OBJECT) && json_first(j, usage) >= 0) {
+        struct edits e;
+        struct json part;
+        struct slice span = json_span(j, usage);
+        if (!json_parse(&part, arena, span.ptr, span.len))
+            return SLICE_NONE;
+        edits_begin(&e, &part, arena);
+        edits_cost(&e, &a->cost, 0, false);
+        return edits_line(&e);
+    }
+    struct slice cost = edits_cost_members(&a->cost, false, arena);
+    uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
+    return arena_printf(arena, "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu%s%.*s}",
+                        (unsigned long long)in, (unsigned long long)out, (unsigned long long)(in + out),
+                        cost.len > 0 ? "," : "", SLICE_ARG(cost));
+}
+
+/* The usage member of a chunk or answer: put in, or in the place of what is there. */
+static void edit_usage(struct edits *e, int there, struct slice object) {
+    if (object.ptr == NULL)
+        e->full = true;
+    else if (there >= 0)
+        edits_set(e, there, object);
+    else
+        edits_append(e, 0, arena_printf(e->arena, "\"usage\":%.*s", SLICE_ARG(object)));
+}
+
+enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out,
+                                 struct pass_fault *fault) {
+    struct chunk c;
+    if (!json_is(j, 0, JSON_OBJECT))
+        return PASS_BAD;
+    look_at(j, &c);
+    if (c.error >= 0) {
+        pass_read_error(j, arena, fault);
+        return PASS_ERROR;
+    }
+    if (!json_is(j, c.choices, JSON_ARRAY))
+        return PASS_BAD;
+    a->text_bytes = c.text_bytes;
+    a->finished = true;
+    take_usage(a, j, c.usage);
+    edits_settle(a);
+    struct edits e;
+    edits_begin(&e, j, arena);
+    edit_id(&e, a, c.id);
+    edit_audio(&e, a, c.choices);
+    if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen)
+        edits_cost(&e, &a->cost, c.usage, false);
+    else
+        edit_usage(&e, c.usage, usage_object(a, j, -1, arena));
+    a->usage_sent = true;
+    return edits_put(&e, out) ? PASS_OK : PASS_BAD;
+}
+
+/* Lets the waiting finish chunk go. last: with the figures, from the usage object at `usage` of a later chunk, else of
+ * its own. */
+static void flush_held(struct pass_answer *a, const struct json *usage_from, int usage, bool last,
+                       struct arena *scratch, struct pieces *out) {
+    if (a->held->len == 0)
+        return;
+    struct sse_event ev = { .data = arena_copy(scratch, buf_slice(a->held)) };
+    struct json j;
+    struct chunk c;
+    struct edits e;
+    buf_release(a->held);
+    if (ev.data.ptr == NULL || !json_parse(&j, scratch, ev.data.ptr, ev.data.len))
+        return; /* it parsed when it came: only memory can fail here, and the arena's overflow is seen by the caller */
+    look_at(&j, &c);
+    edits_begin(&e, &j, scratch);
+    edit_id(&e, a, c.id);
+    edit_audio(&e, a, c.choices);
+    if (last) {
+        bool later = usage_from != NULL && json_is(usage_from, usage, JSON_OBJECT);
+        edits_settle(a);
+        edit_usage(&e, c.usage,
+                   later ? usage_object(a, usage_from, usage, scratch) : usage_object(a, &j, c.usage, scratch));
+        a->usage_sent = true;
+    } else if (c.usage >= 0) {
+        edits_cut(&e, 0, &c.usage, 1);
+    }
+    edits_put_event(&e, &ev, SLICE(""), out);
+}
+
+/* The stream ends well: what waits goes out, the figures too, then the terminator. */
+static enum pass_result finish_stream(struct pass_answer *a, struct arena *scratch, struct pieces *out) {
+    if (a->done)
+        return PASS_OK;
+    a->done = true;
+    flush_held(a, NULL, -1, true, scratch, out);
+    edits_settle(a);
+    if (!a->usage_sent) { /* no chunk to put them on: one of our own, and with a choice where the client did not ask for
+                             one without */
+        struct slice usage = usage_object(a, NULL, -1, scratch);
+        const char *choices = a->wants_usage ? "" : "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}";
+        pieces_add(out, arena_printf(scratch, "data: {%.*s%s\"choices\":[%s],\"usage\":%.*s}\n\n", (int)a->ident_len,
+                                     a->ident, a->ident_len > 0 ? "," : "", choices, SLICE_ARG(usage)));
+        a->usage_sent = true;
+    }
+    pieces_add(out, SLICE("data: [DONE]\n\n"));
+    return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
+}
+
+/* The chunk without choices that only brings the figures. */
+static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const struct json *j, const struct chunk *c,
+                        struct arena *scratch, struct pieces *out) {
+    if (!a->wants_usage) {
+        if (a->held->len > 0)
+            flush_held(a, j, c->usage, true, scratch, out);
+        return;
+    }
+    struct edits e;
+    buf_release(a->held);
+    if (!a->finished) { /* the last figures count: they wait for others, or for the end */
+        scratch->overflow |= !buf_append_slice(a->held, ev->data);
+        return;
+    }
+    edits_begin(&e, j, scratch);
+    edit_id(&e, a, c->id);
+    edits_settle(a);
+    edits_cost(&e, &a->cost, c->usage, false);
+    a->usage_sent = true;
+    edits_put_event(&e, ev, SLICE(""), out);
+}
+
+enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                                 struct pieces *out, struct pass_fault *fault) {
+    if (!ev->has_data || a->done)
+        return PASS_OK; /* comments are not passed on: our own pings keep the line alive */
+    if (slice_is(slice_trim(ev->data), "[DONE]"))
+        return a->finished || a->events > 0 ? finish_stream(a, scratch, out) : PASS_BAD;
+    struct json_tok tape[EDITS_TAPE];
+    struct json j;
+    struct edits e;
+    if (!edits_parse_event(&j, tape, ev, scratch))
+        return PASS_BAD;
+    struct chunk c;
+    look_at(&j, &c);
+    if (c.error >= 0 || slice_is(ev->name, "error")) {
+        pass_read_error(&j, scratch, fault);
+        return PASS_ERROR;
+    }
+    a->events++;
+    a->text_bytes += c.text_bytes;
+    remember_ident(a, &j, &c, scratch);
+    take_usage(a, &j, c.usage);
+    if (c.finish && !a->wants_usage) {
+        flush_held(a, NULL, -1, false, scratch, out);
+        a->finished = true;
+        if (!buf_append_slice(a->held, ev->data))
+            return PASS_BAD;
+        return scratch->overflow ? PASS_BAD : PASS_OK;
+    }
+    a->finished |= c.finish;
+    if (c.no_choices && json_is(&j, c.usage, JSON_OBJECT)) {
+        usage_chunk(a, ev, &j, &c, scratch, out);
+        return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
+    }
+    edits_begin(&e, &j, scratch);
+    edit_id(&e, a, c.id);
+    edit_audio(&e, a, c.choices);
+    if (c.usage >= 0 && !a->wants_usage)
+        edits_cut(&e, 0, &c.usage, 1);
+    else if (c.usage >= 0 && c.finish && json_is(&j, c.usage, JSON_OBJECT))
+        edits_set(&e, c.usage, SLICE("null")); /* the figures come in the standard last chunk */
+    return edits_put_event(&e, ev, SLICE(""), out) ? PASS_OK : PASS_BAD;
+}
+
+enum pass_result pass_chat_end(struct pass_answer *a, struct arena *scratch, struct pieces *out) {
+    return a->finished || a->done ? finish_stream(a, scratch, out) : PASS_BAD;
+}
+
+bool pass_chat_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
+                    struct arena *arena, struct pieces *out) {
+    (void)a, (void)status, (void)code, (void)message;
+    pieces_add(out, arena_printf(arena, "data: %.*s\n\n", SLICE_ARG(error)));
+    return !arena->overflow && !out->full;
+}
+
+struct slice pass_chat_ping(const struct pass_answer *a) {
+    (void)a;
+    return SLICE(": ping\n\n");
+}
+
+const char *pass_chat_content_type(const struct pass_answer *a) {
+    (void)a;
+    return "text/event-stream; charset=utf-8";
+}

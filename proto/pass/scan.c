@@ -1,0 +1,173 @@
+/* Looking at a request: faults, members that must stand once, limits, counted text, hosted tools, ids of provider-side
+ * state. Nothing fails here but into r->fault_code; memory is taken only to decode what is escaped. */
+#include "proto/pass/scan.h"
+
+void scan_begin(struct scan *s) {
+    memset(s->r, 0, sizeof *s->r);
+    s->r->n = 1;
+    s->r->t_model = s->r->t_limit = s->r->t_limit2 = s->r->t_options = s->r->t_include_usage = -1;
+    s->seen = s->others = 0;
+}
+
+void scan_refuse(struct scan *s, const char *code, const char *param, const char *text) {
+    if (s->r->fault_code != NULL)
+        return;
+    s->r->fault_code = code;
+    s->r->fault_param = param;
+    s->r->fault_text = text;
+}
+
+bool scan_allows(const struct scan *s, const char *word) {
+    for (uint32_t i = 0; i < s->allow_count; i++)
+        if (slice_is(s->allow[i], word))
+            return true;
+    return false;
+}
+
+bool scan_is_camel(struct slice key, const char *name) {
+    size_t at = 0;
+    for (; *name != 0; name++, at++) {
+        bool upper = *name >= 'A' && *name <= 'Z';
+        if (at >= key.len)
+            return false;
+        if (upper && key.ptr[at] == '_') {
+            if (++at >= key.len || key.ptr[at] != *name - 'A' + 'a')
+                return false;
+        } else if (key.ptr[at] != *name) {
+            return false;
+        }
+    }
+    return at == key.len;
+}
+
+static char folded(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
+
+bool scan_same_word(struct slice a, struct slice b) {
+    size_t i = 0, k = 0;
+    for (;;) {
+        while (i < a.len && a.ptr[i] == '_')
+            i++;
+        while (k < b.len && b.ptr[k] == '_')
+            k++;
+        if (i == a.len || k == b.len)
+            return i == a.len && k == b.len;
+        if (folded(a.ptr[i++]) != folded(b.ptr[k++]))
+            return false;
+    }
+}
+
+int scan_which(struct scan *s, int key, const struct scan_member *table, uint32_t count, bool snake) {
+    struct slice name = s->j->tok[key].escaped ? json_str(s->j, key, s->arena) : json_raw(s->j, key);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!(snake ? scan_is_camel(name, table[i].name) : slice_is(name, table[i].name)))
+            continue;
+        if (s->seen & 1u << table[i].is)
+            scan_refuse(s, "invalid_value", table[i].name, "This member stands twice.");
+        s->seen |= 1u << table[i].is;
+        return table[i].is;
+    }
+    return 0;
+}
+
+void scan_model(struct scan *s, int v) {
+    if (v < 0)
+        scan_refuse(s, "missing_field", "model", "You must provide a model parameter.");
+    else if (!json_is(s->j, v, JSON_STRING) || (s->r->model = json_str(s->j, v, s->arena)).len == 0)
+        scan_refuse(s, "invalid_value", "model", "'model' must be a non-empty string.");
+}
+
+void scan_stream(struct scan *s, int v) {
+    if (!json_is(s->j, v, JSON_NULL) && !json_bool(s->j, v, &s->r->stream))
+        scan_refuse(s, "invalid_value", "stream", "'stream' must be true or false.");
+}
+
+void scan_limit(struct scan *s, int v, const char *param) {
+    uint64_t limit;
+    if (json_is(s->j, v, JSON_NULL))
+        return;
+    if (!json_u64(s->j, v, &limit) || limit == 0) {
+        scan_refuse(s, "invalid_value", param, "The output limit must be a positive integer.");
+        return;
+    }
+    if (!s->r->has_limit || limit < s->r->limit)
+        s->r->limit = limit;
+    s->r->has_limit = true;
+}
+
+/* A tape is flat: strings are found without descending. A key is a string whose value follows it, so an object's
+ * keys must be told from strings by their place. Depth is bounded by the parser. */
+uint64_t scan_strings(const struct json *j, int v) {
+    uint64_t bytes = 0;
+    if (json_is(j, v, JSON_STRING))
+        return json_str_len(j, v);
+    if (json_is(j, v, JSON_ARRAY))
+        for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
+            bytes += scan_strings(j, t);
+    else if (json_is(j, v, JSON_OBJECT))
+        for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k))
+            bytes += scan_strings(j, k + 1);
+    return bytes;
+}
+
+void scan_raw(struct scan *s, int v) {
+    if (v >= 0 && !json_is(s->j, v, JSON_NULL))
+        s->r->prompt_bytes += json_raw(s->j, v).len;
+}
+
+void scan_string(struct scan *s, int v) { s->r->prompt_bytes += json_str_len(s->j, v); }
+
+void scan_seal(struct scan *s, int v) {
+    if (!json_is(s->j, v, JSON_STRING))
+        return;
+    for (uint32_t i = 0; i < s->r->sealed_count; i++)
+        if (s->r->sealed[i] == v)
+            return;
+    if (s->r->sealed_count == PASS_SEALED)
+        scan_refuse(s, "invalid_value", NULL, "The request names too many stored objects.");
+    else
+        s->r->sealed[s->r->sealed_count++] = v;
+}
+
+/* Names go out in a header. */
+static bool plain_word(struct slice name) {
+    if (name.len == 0 || name.len > 64)
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+              c == '.'))
+            return false;
+    }
+    return true;
+}
+
+void scan_hosted(struct scan *s, int value, struct slice name) {
+    struct pass_request *r = s->r;
+    if (r->drops == PASS_DROPS) {
+        scan_refuse(s, "unsupported_parameter", "tools",
+                    "Too many hosted tools that are not available for this model.");
+        return;
+    }
+    r->drop_names[r->drops] = plain_word(name) ? name : SLICE("tool");
+    r->drop[r->drops++] = value;
+}
+
+bool scan_allows_tool(const struct scan *s, struct slice type) {
+    for (uint32_t i = 0; i < s->allow_count; i++)
+        if (s->allow[i].len > 0 && slice_starts(type, s->allow[i]) &&
+            (type.len == s->allow[i].len || type.ptr[s->allow[i].len] == '_'))
+            return true;
+    return false;
+}
+
+bool scan_is_dropped(const struct scan *s, struct slice name) {
+    for (uint32_t i = 0; i < s->r->drops; i++)
+        if (slice_eq(s->r->drop_names[i], name))
+            return true;
+    return false;
+}
+
+void scan_tools_end(struct scan *s, bool forced) {
+    if (s->r->drops > 0 && (s->others == 0 || forced))
+        scan_refuse(s, "unsupported_parameter", "tools", "This kind of hosted tool is not available for this model.");
+}

@@ -1,0 +1,57 @@
+/* What the modules do alike when they look at a request. Private to proto/pass. */
+#ifndef TG_PASS_SCAN_H
+#define TG_PASS_SCAN_H
+
+#include "proto/pass/pass.h"
+
+struct scan {
+    const struct json *j;
+    struct pass_request *r;
+    struct arena *arena;
+    const struct slice *allow; /* price-changing members and hosted tools that the model prices */
+    uint32_t allow_count;
+    uint32_t seen;   /* bit per member of the table that came already */
+    uint32_t others; /* tools that stay: functions, the client's own kinds, allowed hosted ones */
+};
+
+/* A table of members that a module reads; is ≥ 1, at most 31. proto3 names (Gemini) match in snake_case too. */
+struct scan_member {
+    const char *name;
+    int is;
+};
+
+void scan_begin(struct scan *s);
+/* The first fault counts. */
+void scan_refuse(struct scan *s, const char *code, const char *param, const char *text);
+/* Whether the model's configuration lets a word through. */
+bool scan_allows(const struct scan *s, const char *word);
+/* Which member a key is, 0 none of the table; a member that stands twice is refused (another reader might take the
+ * other one). */
+int scan_which(struct scan *s, int key, const struct scan_member *table, uint32_t count, bool snake);
+/* Whether a key, decoded, is that camelCase name or its snake_case spelling. */
+bool scan_is_camel(struct slice key, const char *name);
+/* Whether two names are the same but for underscores and case: what a configuration calls top_p is Gemini's topP. */
+bool scan_same_word(struct slice a, struct slice b);
+
+void scan_model(struct scan *s, int v); /* call once after the members: its presence and type */
+void scan_stream(struct scan *s, int v);
+void scan_limit(struct scan *s, int v, const char *param);
+/* Decoded bytes of every string in a value, member names left out. */
+uint64_t scan_strings(const struct json *j, int v);
+/* The raw text of a value counts: schemas, arguments, things we do not know. */
+void scan_raw(struct scan *s, int v);
+void scan_string(struct scan *s, int v);
+/* An id of provider-side state. */
+void scan_seal(struct scan *s, int v);
+
+/* A hosted tool that is not allowed: value is its token. It goes if the rest can do without (decided by
+ * scan_tools_end). */
+void scan_hosted(struct scan *s, int value, struct slice name);
+/* A word of `allow` covers a hosted tool's type where it is the type or its beginning up to a `_` (web_search:
+ * web_search_20250305). */
+bool scan_allows_tool(const struct scan *s, struct slice type);
+/* forced: the choice of tool asks for one that would go. */
+void scan_tools_end(struct scan *s, bool forced);
+bool scan_is_dropped(const struct scan *s, struct slice name);
+
+#endif
