@@ -371,7 +371,7 @@ static void put_main(struct build *b, struct snap *s) {
     s->access_log = put_text(b, m->access_log.path);
     s->error_log = put_text(b, m->error_log.path);
     s->log_level = m->error_log.level;
-    s->admin_token = put_text(b, m->admin_token.value);
+    s->admin_token = put_text(b, b->for_ledger ? m->admin_token.value : NULL);
     s->max_body = m->max_body;
     s->max_connections = (uint32_t)m->max_connections;
     s->max_active = (uint32_t)m->max_active;

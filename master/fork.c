@@ -79,11 +79,13 @@ pid_t spawn_fork(struct master *m, const int *keep, unsigned n, const char *titl
     return 0;
 }
 
-void spawn_drop(uid_t uid, gid_t gid) {
+void spawn_drop(const struct master *m) {
+    uid_t uid = m->uid;
+    gid_t gid = m->gid;
     if (!uid) return;
     struct passwd *pw = getpwuid(uid);
     if ((pw ? initgroups(pw->pw_name, gid) : setgroups(0, NULL)) != 0 || setgid(gid) != 0 || setuid(uid) != 0)
         _exit(71);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing the user clears it */
-    if (getppid() == 1) _exit(70);
+    if (getppid() != m->pid) _exit(70);
 }

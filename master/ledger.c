@@ -23,7 +23,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
-#include "master/ledger_int.h"
+#include "master/ledger_http.h"
 
 enum { GROUP_WAIT_MS = 4, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
 #define LINGER_NS 20000000u  /* after the last record: polls so long, then sleeps (and costs workers a wake) */
@@ -326,7 +326,8 @@ static void handle(struct ledger *l, const struct epoll_event *e) {
         ssize_t ignored = read(l->heritage->wake_fd, &n, sizeof n);
         (void)ignored;
     } else {
-        (void)reader_input(l, e->data.fd);
+        if (!reader_input(l, e->data.fd))
+            (void)password_input(l, e->data.fd);
     }
 }
 
@@ -344,7 +345,9 @@ bool ledger_turn(struct ledger *l, int max_wait_ms) {
         uint64_t left_ms = l->checkpoint_ns > now_ns ? (l->checkpoint_ns - now_ns) / 1000000 + 1 : 0;
         wait_ms = left_ms < (uint64_t)wait_ms ? (int)left_ms : wait_ms;
     }
-    watch(l, l->channel.fd, l->channel.out_first ? EPOLLIN | EPOLLOUT : EPOLLIN, false);
+    bool queued = l->channel.out_first != NULL;
+    if (queued != l->channel_full && watch(l, l->channel.fd, queued ? EPOLLIN | EPOLLOUT : EPOLLIN, false))
+        l->channel_full = queued;
     int n = epoll_wait(l->epfd, events, (int)ARRAY_LEN(events), wait_ms < max_wait_ms ? wait_ms : max_wait_ms);
     if (asleep)
         atomic_store(&l->shm->shared->ledger_asleep, 0);
@@ -358,6 +361,8 @@ bool ledger_turn(struct ledger *l, int max_wait_ms) {
  */
 static void finish(struct ledger *l) {
     readers_end(l);
+    passwords_end(l);
+    auth_end(l);
     if (!l->ready || l->exit_status != 0)
         return;
     enum store_err err = STORE_OK;

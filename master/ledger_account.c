@@ -86,6 +86,8 @@ struct creation {
     char email[STORE_EMAIL + 1];
     int64_t credit;
     int64_t now_ms;
+    struct slice reason, password_hash;
+    struct key_draft *first_key; /* NULL: none */
 };
 static enum store_err write_creation(struct store *s, void *arg) {
     struct creation *n = arg;
@@ -94,22 +96,37 @@ static enum store_err write_creation(struct store *s, void *arg) {
     memcpy(value, &n->row, sizeof n->row);
     memcpy(value + sizeof n->row, n->email, n->row.email_len);
     struct row_balance money = { .balance = n->credit, .last_entry = n->credit ? n->l->next_entry : 0 };
-    struct { struct row_entry row; char reason[7]; } entry = {
-        { .account_id = n->id, .kind = ENTRY_CREDIT, .amount = n->credit, .balance = n->credit, .time_ms = n->now_ms,
-          .usage_seen = n->l->next_usage, .reason_len = 7 }, "opening" };
+    struct row_entry row = { .account_id = n->id, .kind = ENTRY_CREDIT, .amount = n->credit, .balance = n->credit,
+                             .time_ms = n->now_ms, .usage_seen = n->l->next_usage,
+                             .reason_len = (uint16_t)n->reason.len };
+    char entry[sizeof row + 16];
+    CHECK(n->reason.len <= sizeof entry - sizeof row);
+    memcpy(entry, &row, sizeof row);
+    memcpy(entry + sizeof row, n->reason.ptr, n->reason.len);
     enum store_err err = store_append(s, DB_ACCOUNT, ID_SLICE(key), slice_of(value, sizeof n->row + n->row.email_len));
     if (err == STORE_OK)
         err = store_put(s, DB_EMAIL, slice_of(n->email, n->row.email_len), ROW_SLICE(n->id));
     if (err == STORE_OK)
         err = store_append(s, DB_BALANCE, ID_SLICE(key), ROW_SLICE(money));
     if (err == STORE_OK && n->credit)
-        err = store_append(s, DB_ENTRY, ID_SLICE(entry_key),
-                           slice_of((char *)&entry, sizeof entry.row + sizeof entry.reason));
+        err = store_append(s, DB_ENTRY, ID_SLICE(entry_key), slice_of(entry, sizeof row + n->reason.len));
+    if (err == STORE_OK && n->password_hash.len)
+        err = store_put(s, DB_LOGIN, ID_SLICE(key), n->password_hash);
+    if (err == STORE_OK && n->first_key)
+        err = key_first_write(s, n->l, n->first_key);
     return err;
 }
 
+static void give_back(struct ledger *l, uint32_t id, uint32_t index) {
+    l->accounts[index] = (struct account_mem){ 0 };
+    l->account_of[id] = NO_INDEX;
+    l->account_count--;
+    if (index < l->next_account_place)
+        l->next_account_place = index;
+}
+
 /* The new account gets a place first (a full table refuses), and gives it back if the commit fails. */
-static uint32_t commit_creation(struct call *c, struct creation *n) {
+static uint32_t commit_creation(struct call *c, struct creation *n, struct slice *secret) {
     struct ledger *l = c->l;
     n->id = l->next_account_id;
     uint32_t index = ledger_account_place(l, n->id);
@@ -117,16 +134,18 @@ static uint32_t commit_creation(struct call *c, struct creation *n) {
         call_refuse(c, "table_full", "there is no room for another account: raise max_accounts");
         return NO_INDEX;
     }
+    if (n->first_key && !key_first_begin(c, index, n->first_key, secret)) {
+        give_back(l, n->id, index);
+        return NO_INDEX;
+    }
     recover_name(l->shm, index, NO_INDEX);
     enum store_err err = store_write(&l->store, write_creation, n);
     struct account_mem *a = &l->accounts[index];
     if (err != STORE_OK) {
         recover_unname(l->shm);
-        *a = (struct account_mem){ 0 };
-        l->account_of[n->id] = NO_INDEX;
-        l->account_count--;
-        if (index < l->next_account_place)
-            l->next_account_place = index;
+        if (n->first_key)
+            key_first_undo(l, n->first_key);
+        give_back(l, n->id, index);
         call_store_failed(c, err);
         return NO_INDEX;
     }
@@ -141,13 +160,26 @@ static uint32_t commit_creation(struct call *c, struct creation *n) {
     recover_credit(l->shm, index, n->credit);
     ledger_account_publish(l, index);
     recover_unname(l->shm);
+    if (n->first_key)
+        key_first_done(l, n->first_key);
     return index;
+}
+
+bool account_open(struct call *c, struct account_opening *o) {
+    struct key_draft key;
+    struct creation n = { .l = c->l, .now_ms = ledger_wall_ms(), .credit = o->credit, .reason = SLICE("signup"),
+                          .password_hash = o->password_hash, .first_key = &key };
+    n.row = (struct row_account){ .status = ACCOUNT_ACTIVE, .created_at_s = n.now_ms / 1000, .tier_id = o->tier_id,
+                                  .group_id = o->group_id, .email_len = (uint32_t)strlen(o->email) };
+    memcpy(n.email, o->email, sizeof n.email);
+    o->index = commit_creation(c, &n, &o->secret);
+    return o->index != NO_INDEX;
 }
 
 void call_account_create(struct call *c) {
     struct ledger *l = c->l;
     struct slice email;
-    struct creation n = { .l = l, .now_ms = ledger_wall_ms() };
+    struct creation n = { .l = l, .now_ms = ledger_wall_ms(), .reason = SLICE("opening") };
     const struct snap *s = l->conf;
     n.row = (struct row_account){ .status = ACCOUNT_ACTIVE, .created_at_s = n.now_ms / 1000,
                                   .tier_id = SNAP_AT(s, s->tiers, struct snap_tier, s->default_tier)->id,
@@ -167,7 +199,7 @@ void call_account_create(struct call *c) {
         call_refuse(c, "exists", "there is an account with the email %s already", n.email);
         return;
     }
-    uint32_t index = commit_creation(c, &n);
+    uint32_t index = commit_creation(c, &n, NULL);
     if (index != NO_INDEX)
         show(c, index);
 }

@@ -3,7 +3,7 @@
  *
  * It runs in a forked reader on one snapshot of the database. While it does, the ledger cannot reuse pages that it
  * frees, so the file may grow by what is committed meanwhile; it is bounded by the time one pass over the usage
- * records takes. The words are compared in the ledger before the fork, in a pause of microseconds. */
+ * records takes. The words are compared in the ledger before the fork, in a short pause. */
 #include "master/ledger_audit.h"
 
 #include <stdio.h>

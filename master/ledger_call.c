@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include "master/ledger_int.h"
+#include "master/ledger_http.h"
 
 enum { OPERATOR = 1, MASTER = 2, WORKER = 4, EARLY = 8 /* served before the tables are loaded */ };
 enum { MAX_ARGUMENTS = 8 << 20, MAX_RESULT = IPC_MAX_PAYLOAD - 4096 };
@@ -27,6 +27,17 @@ static const struct command { const char *name; unsigned who; void (*fn)(struct 
     { "audit", OPERATOR, call_audit },                     { "backup", OPERATOR, call_backup },
     { "ledger.status", OPERATOR | MASTER, call_ledger_status },
     { "names.intern", MASTER | EARLY, call_names_intern },
+    /* What clients asked for over HTTP. The worker is believed nothing: each looks at the credential itself. */
+    { "http.register", WORKER, call_http_register },       { "http.login", WORKER, call_http_login },
+    { "http.keys", WORKER, call_http_keys },               { "http.key_create", WORKER, call_http_key_create },
+    { "http.key_revoke", WORKER, call_http_key_revoke },   { "http.balance", WORKER, call_http_balance },
+    { "http.usage", WORKER, call_http_usage },             { "http.cap", WORKER, call_http_cap },
+    { "http.cap_set", WORKER, call_http_cap_set },
+    { "http.admin_accounts", WORKER, call_http_admin },    { "http.admin_account_create", WORKER, call_http_admin },
+    { "http.admin_account", WORKER, call_http_admin },     { "http.admin_account_set", WORKER, call_http_admin },
+    { "http.admin_keys", WORKER, call_http_admin },        { "http.admin_key_create", WORKER, call_http_admin },
+    { "http.admin_key_set", WORKER, call_http_admin },     { "http.admin_key_revoke", WORKER, call_http_admin },
+    { "http.admin_credit", WORKER, call_http_admin },      { "http.admin_usage", WORKER, call_http_admin },
 };
 
 void call_refuse(struct call *c, const char *code, const char *fmt, ...) {
@@ -82,7 +93,8 @@ static unsigned bit_of(uint32_t origin) {
     return origin == IPC_FROM_CONTROL ? OPERATOR : origin == IPC_FROM_MASTER ? MASTER : WORKER;
 }
 
-static void run(struct call *c, struct slice text) {
+static void run(struct call *c, void *arg) {
+    struct slice text = *(struct slice *)arg;
     if (text.len > MAX_ARGUMENTS || !json_parse(&c->json, c->arena, text.ptr, text.len) ||
         !json_is(&c->json, 0, JSON_OBJECT)) {
         call_refuse(c, "invalid_json", "a call is one JSON object");
@@ -100,6 +112,10 @@ static void run(struct call *c, struct slice text) {
 }
 
 void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json) {
+    call_perform(l, id, origin, run, &json);
+}
+
+void call_perform(struct ledger *l, uint32_t id, uint32_t origin, void (*fn)(struct call *c, void *arg), void *arg) {
     struct arena arena;
     struct buf out;
     struct json_writer w;
@@ -109,7 +125,7 @@ void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json
     jw_init(&w, &out);
     jw_object(&w);
     jw_key(&w, "result");
-    run(&c, json);
+    fn(&c, arg);
     if (!c.refused && !c.later) {
         jw_end_object(&w);
         if (w.failed || arena.overflow)

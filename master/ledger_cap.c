@@ -65,26 +65,37 @@ static void cap_json(struct call *c, const struct cap *cap) {
 
 /* amount < 0 removes. The table first, as its room may be wanting; a crash before the commit leaves one cap too many
  * until the next start. */
-static void apply(struct call *c, struct cap *cap) {
+static bool put(struct call *c, struct cap *cap) {
     struct ledger *l = c->l;
     uint32_t who = cap->of_key ? cap->index | SHM_CAP_KEY : cap->index;
     int64_t was;
     bool had = shm_cap_find(l->shm, who, cap->model_id, &was);
     if (cap->amount >= 0 && !shm_cap_publish(l->shm, who, cap->model_id, cap->amount)) {
         call_refuse(c, "table_full", "there is no room for more caps: raise max_keys");
-        return;
+        return false;
     }
     enum store_err err = store_write(&l->store, write_cap, cap);
     if (err != STORE_OK) {
         shm_cap_publish(l->shm, who, cap->model_id, had ? was : -1);
         call_store_failed(c, err);
-        return;
+        return false;
     }
     if (cap->amount < 0)
         shm_cap_publish(l->shm, who, cap->model_id, -1);
     l->accounts[cap->account].caps += (cap->amount >= 0) - had;
     ledger_account_publish(l, cap->account);
-    cap_json(c, cap);
+    return true;
+}
+
+static void apply(struct call *c, struct cap *cap) {
+    if (put(c, cap))
+        cap_json(c, cap);
+}
+
+void cap_put_account(struct call *c, uint32_t account, uint32_t model_id, int64_t amount) {
+    struct cap cap = { .id = c->l->accounts[account].id, .index = account, .account = account, .model_id = model_id,
+                       .amount = amount };
+    (void)put(c, &cap);
 }
 
 void call_cap_set(struct call *c) {

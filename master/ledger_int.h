@@ -49,6 +49,8 @@ struct rollups { struct rollup *at; uint32_t mask, count; };
 
 struct group;  /* ledger_drain.c */
 struct reader; /* ledger_reader.c */
+struct passwords; /* ledger_password.c */
+struct auth;      /* ledger_auth.c */
 
 struct ledger {
     const struct ledger_heritage *heritage;
@@ -63,6 +65,7 @@ struct ledger {
     const struct snap *conf;        /* the newest IPC_LEDGER_CONF; NULL: not yet */
     size_t conf_bytes;
     bool ready, stop;
+    bool channel_full;              /* frames are queued: the loop waits for room too */
     int exit_status;                /* with stop */
     uint64_t ledger_id;
     uint32_t unit_tokens;
@@ -93,6 +96,8 @@ struct ledger {
 
     struct reader *readers;         /* running and waiting */
     uint32_t reader_count, reader_waiting;
+    struct passwords *passwords;    /* NULL: none was needed yet */
+    struct auth *auth;
     struct { uint64_t groups, records, quarantined, commit_failures, checkpoints; } count;
     uint64_t alerted_ns[4];         /* by kind: when it was last said */
     uint64_t readers_checked_ns;
@@ -163,10 +168,14 @@ struct call {
     struct json json;
     struct arena *arena;
     struct json_writer *w;   /* the result: one JSON value */
-    bool refused, later;     /* later: a reader will answer */
+    bool refused, later;     /* later: a reader or a password helper will answer */
+    uint8_t http;            /* enum http_shape of ledger_http.h: 0: not HTTP's */
+    bool numbers;            /* amounts as JSON numbers, not as texts */
     char code[48], message[400];
 };
 void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json);
+/* The same for work that was put off: fn writes the result of call `id`, or refuses it, and it is answered. */
+void call_perform(struct ledger *l, uint32_t id, uint32_t origin, void (*fn)(struct call *c, void *arg), void *arg);
 void call_refuse(struct call *c, const char *code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The write that the call needed failed: says so to the caller, and does what the failure asks for. */
 void call_store_failed(struct call *c, enum store_err err);
@@ -201,7 +210,41 @@ void call_credit(struct call *c);         void call_debit(struct call *c);      
 void call_usage(struct call *c);          void call_audit(struct call *c);         void call_backup(struct call *c);
 void call_names_intern(struct call *c);   void call_ledger_status(struct call *c);
 
+/* ledger_key.c, for others: a key's row and the texts behind it, as they are edited. */
+struct key_draft {
+    struct row_key row;
+    struct slice name, models, shown, last;
+    uint32_t id, index; /* index: NO_INDEX: it has no place */
+    struct shm_key shape;
+};
+bool key_draft_load(struct call *c, uint32_t id, struct key_draft *d); /* false: refused */
+/* The first key of an account that is being made: begin takes a place (false: refused), write belongs into the
+ * account's transaction; then done, or undo. *secret: the whole key. */
+bool key_first_begin(struct call *c, uint32_t account, struct key_draft *d, struct slice *secret);
+enum store_err key_first_write(struct store *s, struct ledger *l, struct key_draft *d);
+void key_first_done(struct ledger *l, struct key_draft *d);
+void key_first_undo(struct ledger *l, struct key_draft *d);
+/* Commits and publishes it; nothing is written to the call. Once more changes nothing. */
+void key_put_revoked(struct call *c, struct key_draft *d);
+/* What its owner sees: the key masked, or whole where secret is given. */
+void key_write_own(struct call *c, const struct key_draft *d, struct slice secret);
+/* Writes {"keys":[…]} of one account, from the key behind `after` on. */
+void key_list_own(struct call *c, uint32_t account_id, uint32_t after, uint32_t limit);
+
+/* ledger_cap.c, for others: an account's cap, amount < 0 removes it; nothing is written to the call. */
+void cap_put_account(struct call *c, uint32_t account, uint32_t model_id, int64_t amount);
+
 /* ledger_account.c, for others */
+/* An account that signs up: the account, its opening credit, its password and its first key are one transaction. */
+struct account_opening {
+    char email[STORE_EMAIL + 1]; /* normalised, not taken */
+    uint32_t tier_id, group_id;
+    int64_t credit;
+    struct slice password_hash;
+    uint32_t index;              /* out */
+    struct slice secret;         /* out: the whole key, in the call's arena */
+};
+bool account_open(struct call *c, struct account_opening *o); /* false: refused */
 bool account_row(struct ledger *l, uint32_t index, struct row_account *row, struct slice *email); /* within a read */
 /* Changes a committed balance by an entry and moves the word; *entry_id gets its number. Within no transaction. */
 struct money_move {

@@ -10,14 +10,6 @@
 
 enum { LIST_PAGE = 5000, KEY_RANDOM = 32, KEY_TEXT_MIN = 8, KEY_TEXT_MAX = 256, IMPORT_MAX = 20000 };
 
-/* A key's row and the texts behind it, as they are edited. */
-struct key_draft {
-    struct row_key row;
-    struct slice name, models, shown, last;
-    uint32_t id, index; /* index: NO_INDEX: it has no place */
-    struct shm_key shape;
-};
-
 static bool draft_read(struct slice value, struct key_draft *d) {
     struct slice t;
     if (!row_read(value, &d->row, sizeof d->row, &t) ||
@@ -31,7 +23,7 @@ static bool draft_read(struct slice value, struct key_draft *d) {
 }
 
 /* Reads a key into d; its texts are copied to the call's arena. */
-static bool draft_load(struct call *c, uint32_t id, struct key_draft *d) {
+bool key_draft_load(struct call *c, uint32_t id, struct key_draft *d) {
     struct id_key key = key32(id);
     struct slice v;
     enum store_err err = store_read_begin(&c->l->store);
@@ -112,22 +104,28 @@ static const char *status_text(const struct row_key *row) {
     return row->expires_at_s && row->expires_at_s <= ledger_wall_ms() / 1000 ? "expired" : "active";
 }
 
+/* Within a read. */
+static void read_spent(struct ledger *l, const struct key_draft *d, int64_t *spent, int64_t *used_s) {
+    *spent = *used_s = 0;
+    if (d->index != NO_INDEX) {
+        int64_t seen_s = (int64_t)atomic_load(&l->shm->key_words[d->index].last_used_s);
+        *spent = l->keys[d->index].spent;
+        *used_s = l->keys[d->index].last_used_s > seen_s ? l->keys[d->index].last_used_s : seen_s;
+        return;
+    }
+    struct id_key key = key32(d->id);
+    struct row_spent row = { 0 };
+    struct slice v;
+    if (store_get(&l->store, DB_SPENT, ID_SLICE(key), &v) == STORE_OK && row_read(v, &row, sizeof row, NULL))
+        *spent = row.spent, *used_s = row.last_used_s;
+}
+
 /* secret: the whole key, at its creation; else ptr NULL. Within a read. */
 static void write_key(struct call *c, const struct key_draft *d, struct slice secret) {
     struct ledger *l = c->l;
     char id[ID_TEXT], account[ID_TEXT];
-    int64_t spent = 0, used_s = 0;
-    if (d->index != NO_INDEX) {
-        int64_t seen_s = (int64_t)atomic_load(&l->shm->key_words[d->index].last_used_s);
-        spent = l->keys[d->index].spent;
-        used_s = l->keys[d->index].last_used_s > seen_s ? l->keys[d->index].last_used_s : seen_s;
-    } else {
-        struct id_key key = key32(d->id);
-        struct row_spent row = { 0 };
-        struct slice v;
-        if (store_get(&l->store, DB_SPENT, ID_SLICE(key), &v) == STORE_OK && row_read(v, &row, sizeof row, NULL))
-            spent = row.spent, used_s = row.last_used_s;
-    }
+    int64_t spent, used_s;
+    read_spent(l, d, &spent, &used_s);
     id_format(id, "key_", d->id, 8);
     id_format(account, "acct_", d->row.account_id, 8);
     jw_object(c->w);
@@ -162,13 +160,50 @@ static void write_key(struct call *c, const struct key_draft *d, struct slice se
     jw_end_object(c->w);
 }
 
+void key_write_own(struct call *c, const struct key_draft *d, struct slice secret) {
+    int places = ledger_places(c->l);
+    char id[ID_TEXT];
+    int64_t spent, used_s;
+    read_spent(c->l, d, &spent, &used_s);
+    id_format(id, "key_", d->id, 8);
+    jw_object(c->w);
+    jw_key(c->w, "id");
+    jw_cstr(c->w, id);
+    jw_key(c->w, "name");
+    jw_str(c->w, d->name);
+    jw_key(c->w, "key");
+    jw_str_begin(c->w);
+    if (secret.ptr) {
+        jw_str_part(c->w, secret);
+    } else {
+        jw_str_part(c->w, d->shown);
+        jw_str_part(c->w, SLICE("..."));
+        jw_str_part(c->w, d->last);
+    }
+    jw_str_end(c->w);
+    jw_key(c->w, "status");
+    jw_cstr(c->w, status_text(&d->row));
+    write_models(c, d->models);
+    jw_key(c->w, "limit");
+    d->row.capped ? jw_fixed(c->w, d->row.limit, places, false) : jw_null(c->w);
+    jw_key(c->w, "spent");
+    jw_fixed(c->w, spent, places, false);
+    write_time(c, "expires_at", d->row.expires_at_s);
+    write_time(c, "created_at", d->row.created_at_s);
+    write_time(c, "last_used_at", used_s);
+    jw_end_object(c->w);
+}
+
 static void show(struct call *c, const struct key_draft *d, struct slice secret) {
     enum store_err err = store_read_begin(&c->l->store);
     if (err != STORE_OK) {
         call_store_failed(c, err);
         return;
     }
-    write_key(c, d, secret);
+    if (c->numbers) /* its owner asked, over HTTP */
+        key_write_own(c, d, secret);
+    else
+        write_key(c, d, secret);
     store_read_end(&c->l->store);
 }
 
@@ -273,20 +308,23 @@ static bool options(struct call *c, struct key_draft *d) {
 
 /* ---- making keys ------------------------------------------------------------------------------------------------- */
 
+static enum store_err write_one(struct store *s, const struct key_draft *d) {
+    struct row_spent none = { 0 };
+    struct id_key key = key32(d->id), owned = owned_key(d->row.account_id, d->id);
+    enum store_err err = draft_put(s, d, true);
+    if (err == STORE_OK)
+        err = store_put(s, DB_KEYHASH, slice_of((const char *)d->row.hash, 32), ROW_SLICE(d->id));
+    if (err == STORE_OK)
+        err = store_append(s, DB_SPENT, ID_SLICE(key), ROW_SLICE(none));
+    return err == STORE_OK ? store_put(s, DB_OWNED, ID_SLICE(owned), SLICE("")) : err;
+}
+
 struct batch { struct ledger *l; struct key_draft *drafts; size_t count; };
 static enum store_err write_new(struct store *s, void *arg) {
     struct batch *b = arg;
     enum store_err err = STORE_OK;
-    struct row_spent none = { 0 };
-    for (size_t i = 0; i < b->count && err == STORE_OK; i++) {
-        struct id_key key = key32(b->drafts[i].id);
-        err = draft_put(s, &b->drafts[i], true);
-        if (err == STORE_OK)
-            err =
-                store_put(s, DB_KEYHASH, slice_of((const char *)b->drafts[i].row.hash, 32), ROW_SLICE(b->drafts[i].id));
-        if (err == STORE_OK)
-            err = store_append(s, DB_SPENT, ID_SLICE(key), ROW_SLICE(none));
-    }
+    for (size_t i = 0; i < b->count && err == STORE_OK; i++)
+        err = write_one(s, &b->drafts[i]);
     return err;
 }
 
@@ -306,22 +344,29 @@ static void activate(struct ledger *l, const struct key_draft *d) {
     CHECK(shm_key_publish(l->shm, d->index, &d->shape)); /* the hash index has room for all places */
 }
 
+/* A place for the key; false: refused, and none is taken. */
+static bool take_place(struct call *c, uint32_t account, struct key_draft *d, uint32_t id) {
+    struct ledger *l = c->l;
+    d->id = id;
+    d->index = ledger_key_place(l, id);
+    if (d->index != NO_INDEX && ledger_key_shape(l, &d->row, d->models, id, account, &d->shape))
+        return true;
+    call_refuse(c, "table_full",
+                d->index == NO_INDEX ? "there is no room for more keys: raise max_keys"
+                                     : "there is no room for more lists of models: raise max_keys");
+    if (d->index != NO_INDEX)
+        ledger_key_forget(l, d->index);
+    return false;
+}
+
 /* All of them in one transaction, or none. */
 static bool create_keys(struct call *c, uint32_t account, struct key_draft *drafts, size_t n) {
     struct ledger *l = c->l;
-    for (size_t i = 0; i < n; i++) {
-        struct key_draft *d = &drafts[i];
-        d->id = l->next_key_id + (uint32_t)i;
-        d->index = ledger_key_place(l, d->id);
-        bool text = d->index != NO_INDEX && ledger_key_shape(l, &d->row, d->models, d->id, account, &d->shape);
-        if (!text) {
-            give_back_places(l, drafts, i + (d->index != NO_INDEX));
-            call_refuse(c, "table_full",
-                        d->index == NO_INDEX ? "there is no room for more keys: raise max_keys"
-                                             : "there is no room for more lists of models: raise max_keys");
+    for (size_t i = 0; i < n; i++)
+        if (!take_place(c, account, &drafts[i], l->next_key_id + (uint32_t)i)) {
+            give_back_places(l, drafts, i);
             return false;
         }
-    }
     struct batch b = { l, drafts, n };
     enum store_err err = store_write(&l->store, write_new, &b);
     if (err != STORE_OK) {
@@ -364,6 +409,28 @@ static bool new_key_text(struct call *c, struct slice *out) {
     *out = slice_of(text, prefix.len + KEY_RANDOM);
     return true;
 }
+
+bool key_first_begin(struct call *c, uint32_t account, struct key_draft *d, struct slice *secret) {
+    if (!new_key_text(c, secret)) {
+        call_refuse(c, "internal", "no random bytes are to be had");
+        return false;
+    }
+    draft_new(c->l, account, *secret, SLICE("default"), d);
+    return take_place(c, account, d, c->l->next_key_id);
+}
+
+enum store_err key_first_write(struct store *s, struct ledger *l, struct key_draft *d) {
+    (void)l;
+    return write_one(s, d);
+}
+
+void key_first_done(struct ledger *l, struct key_draft *d) {
+    l->next_key_id++;
+    activate(l, d);
+    atomic_fetch_add(&l->shm->header->credits_epoch, 1);
+}
+
+void key_first_undo(struct ledger *l, struct key_draft *d) { ledger_key_forget(l, d->index); }
 
 void call_key_create(struct call *c) {
     uint32_t account = call_account(c, "account");
@@ -491,23 +558,27 @@ static void change(struct call *c, struct key_draft *d) {
 void call_key_set(struct call *c) {
     struct key_draft d;
     uint32_t id, index;
-    if (!call_key(c, "key", &id, &index) || !draft_load(c, id, &d) || !options(c, &d))
+    if (!call_key(c, "key", &id, &index) || !key_draft_load(c, id, &d) || !options(c, &d))
         return;
     change(c, &d);
     if (!c->refused)
         show(c, &d, SLICE_NONE);
 }
 
+void key_put_revoked(struct call *c, struct key_draft *d) {
+    if (d->row.status == KEY_REVOKED)
+        return;
+    d->row.status = KEY_REVOKED;
+    d->row.revoked_at_s = ledger_wall_ms() / 1000;
+    change(c, d);
+}
+
 void call_key_revoke(struct call *c) {
     struct key_draft d;
     uint32_t id, index;
-    if (!call_key(c, "key", &id, &index) || !draft_load(c, id, &d))
+    if (!call_key(c, "key", &id, &index) || !key_draft_load(c, id, &d))
         return;
-    if (d.row.status != KEY_REVOKED) {
-        d.row.status = KEY_REVOKED;
-        d.row.revoked_at_s = ledger_wall_ms() / 1000;
-        change(c, &d);
-    }
+    key_put_revoked(c, &d);
     if (!c->refused)
         show(c, &d, SLICE_NONE);
 }
@@ -515,7 +586,7 @@ void call_key_revoke(struct call *c) {
 void call_key_show(struct call *c) {
     struct key_draft d;
     uint32_t id, index;
-    if (call_key(c, "key", &id, &index) && draft_load(c, id, &d))
+    if (call_key(c, "key", &id, &index) && key_draft_load(c, id, &d))
         show(c, &d, SLICE_NONE);
 }
 
@@ -564,5 +635,48 @@ void call_key_list(struct call *c) {
         jw_u64(c->w, id - 1);
     else
         jw_null(c->w);
+    jw_end_object(c->w);
+}
+
+/* What stands in DB_OWNED behind `after`. One more than asked for tells whether there is a next page. */
+void key_list_own(struct call *c, uint32_t account_id, uint32_t after, uint32_t limit) {
+    struct ledger *l = c->l;
+    struct store_cursor cur;
+    uint32_t n = 0, last = after;
+    bool more = false;
+    enum store_err err = store_read_begin(&l->store);
+    if (err != STORE_OK) {
+        call_store_failed(c, err);
+        return;
+    }
+    struct id_key from = owned_key(account_id, after + 1);
+    jw_object(c->w);
+    jw_key(c->w, "keys");
+    jw_array(c->w);
+    err = store_cursor_open(&l->store, DB_OWNED, &cur);
+    for (err = err == STORE_OK ? store_seek(&cur, ID_SLICE(from)) : err; err == STORE_OK; err = store_next(&cur)) {
+        struct slice v;
+        if (cur.key.len != from.len || be32_get(cur.key.ptr) != account_id)
+            break;
+        if ((more = n == limit))
+            break;
+        struct key_draft d = { .id = be32_get(cur.key.ptr + 4) };
+        struct id_key key = key32(d.id);
+        d.index = ledger_key_index(l, d.id);
+        if (store_get(&l->store, DB_KEY, ID_SLICE(key), &v) == STORE_OK && draft_read(v, &d) &&
+            d.row.account_id == account_id)
+            key_write_own(c, &d, SLICE_NONE);
+        last = d.id;
+        n++;
+    }
+    store_cursor_close(&cur);
+    store_read_end(&l->store);
+    jw_end_array(c->w);
+    if (more) {
+        char text[ID_TEXT];
+        id_format(text, "key_", last, 8);
+        jw_key(c->w, "next_cursor");
+        jw_cstr(c->w, text);
+    }
     jw_end_object(c->w);
 }

@@ -624,6 +624,24 @@ static const char *load_all(struct ledger *l, char *err, size_t err_len) {
     return wrong;
 }
 
+/* A database made before accounts had a list of their keys gets one. */
+static enum store_err write_owned(struct store *s, void *arg) {
+    struct store_cursor c;
+    struct row_key row;
+    (void)arg;
+    enum store_err err = store_cursor_open(s, DB_KEY, &c);
+    for (err = err == STORE_OK ? store_first(&c) : err; err == STORE_OK; err = store_next(&c)) {
+        if (c.key.len != 4 || !row_read(c.value, &row, sizeof row, NULL))
+            continue;
+        struct id_key owned = owned_key(row.account_id, be32_get(c.key.ptr));
+        err = store_put(s, DB_OWNED, ID_SLICE(owned), SLICE(""));
+        if (err != STORE_OK)
+            break;
+    }
+    store_cursor_close(&c);
+    return err == STORE_NONE ? STORE_OK : err;
+}
+
 bool ledger_load(struct ledger *l, char *err, size_t err_len) {
     if (!claim_segment(l, err, err_len))
         return false;
@@ -633,8 +651,11 @@ bool ledger_load(struct ledger *l, char *err, size_t err_len) {
     }
     enum store_err e = store_read_begin(&l->store);
     const char *wrong = e == STORE_OK ? load_all(l, err, err_len) : l->store.message;
+    bool unlisted = e == STORE_OK && store_count(&l->store, DB_OWNED) < store_count(&l->store, DB_KEY);
     if (e == STORE_OK)
         store_read_end(&l->store);
+    if (!wrong && unlisted && store_write(&l->store, write_owned, NULL) != STORE_OK)
+        wrong = l->store.message;
     if (!wrong && drain_replay(l, true) != STORE_OK)
         wrong = "the database is damaged (usage records): restore a backup";
     if (wrong && wrong != err)

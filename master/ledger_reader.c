@@ -13,7 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "master/ledger_int.h"
+#include "master/ledger_http.h"
 
 enum { MAX_RUNNING = 3, MAX_WAITING = 32, PIPE_READ = 65536 };
 
@@ -21,6 +21,7 @@ struct reader {
     struct reader *next;
     struct reader_job job;
     uint32_t id, origin;
+    uint8_t http; /* the call's */
     pid_t pid; /* 0: waits */
     int fd;
     char *text;
@@ -111,17 +112,23 @@ static void answer(struct ledger *l, const struct reader *r) {
     jw_init(&w, &out);
     jw_object(&w);
     size_t code_len = r->len > 1 ? strnlen(r->text + 1, r->len - 1) : 0;
-    if (r->len > 1 && r->text[0] == 'R') {
-        jw_key(&w, "result");
-        jw_raw(&w, slice_of(r->text + 1, r->len - 1));
+    bool done = r->len > 1 && r->text[0] == 'R';
+    bool said = r->len > 1 && r->text[0] == 'E' && code_len + 2 <= r->len;
+    struct slice result = done ? slice_of(r->text + 1, r->len - 1) : SLICE_NONE;
+    struct slice code = said ? slice_of(r->text + 1, code_len) : SLICE("internal");
+    struct slice message = said ? slice_of(r->text + code_len + 2, r->len - code_len - 2)
+                                : SLICE("the reader process died");
+    jw_key(&w, done || r->http ? "result" : "error");
+    if (r->http) {
+        http_write(&w, r->http, result, code, message);
+    } else if (done) {
+        jw_raw(&w, result);
     } else {
-        bool said = r->len > 1 && r->text[0] == 'E' && code_len + 2 <= r->len;
-        jw_key(&w, "error");
         jw_object(&w);
         jw_key(&w, "code");
-        jw_str(&w, said ? slice_of(r->text + 1, code_len) : SLICE("internal"));
+        jw_str(&w, code);
         jw_key(&w, "message");
-        jw_str(&w, said ? slice_of(r->text + code_len + 2, r->len - code_len - 2) : SLICE("the reader process died"));
+        jw_str(&w, message);
         jw_end_object(&w);
     }
     jw_end_object(&w);
@@ -166,6 +173,7 @@ void reader_start(struct call *c, const struct reader_job *job) {
     r->job = *job;
     r->id = c->id;
     r->origin = c->origin;
+    r->http = c->http;
     r->fd = -1;
     if (l->reader_count < MAX_RUNNING && !spawn(l, r)) {
         free(r);

@@ -21,7 +21,7 @@ enum {
 };
 
 enum store_db {
-    DB_META,       /* text → value: format, ledger_id, pepper, unit, applied, late_ms */
+    DB_META,       /* text → value: format, ledger_id, pepper, unit, applied, late_ms, jwt_secret */
     DB_NAME,       /* kind byte, name → u32 permanent id */
     DB_ACCOUNT,    /* be32 id → row_account, email */
     DB_EMAIL,      /* normalised email → u32 account id */
@@ -36,6 +36,8 @@ enum store_db {
     DB_DAILY,      /* be32 account id (0: all), be32 day, be32 model id → row_daily */
     DB_WATERMARK,  /* be64 segment id → u64 next sequence number of each range */
     DB_QUARANTINE, /* be64 number → row_quarantine */
+    DB_LOGIN,      /* be32 account id → password hash, crypt(5)'s text */
+    DB_OWNED,      /* be32 account id, be32 key id → nothing: an account's keys */
     DB_COUNT
 };
 
@@ -139,6 +141,12 @@ static inline uint64_t be64_get(const void *p) { uint64_t v; memcpy(&v, p, 8); r
 struct id_key { uint8_t bytes[16]; uint32_t len; };
 static inline struct id_key key32(uint32_t v) { struct id_key k = { .len = 4 }; be32_put(k.bytes, v); return k; }
 static inline struct id_key key64(uint64_t v) { struct id_key k = { .len = 8 }; be64_put(k.bytes, v); return k; }
+static inline struct id_key owned_key(uint32_t account_id, uint32_t key_id) {
+    struct id_key k = { .len = 8 };
+    be32_put(k.bytes, account_id);
+    be32_put(k.bytes + 4, key_id);
+    return k;
+}
 #define ID_SLICE(k) slice_of((const char *)(k).bytes, (k).len)
 #define ROW_SLICE(row) slice_of((const char *)&(row), sizeof(row))
 /* Copies a row's fixed part; false: too short. *rest gets what follows. */

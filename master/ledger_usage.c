@@ -21,6 +21,7 @@ struct usage_query {
     int64_t since_ms, until_ms, late_ms;   /* [since, until) */
     uint64_t limit, cursor;                /* cursor: records below this id; 0: from the newest */
     enum by by;
+    uint32_t numbers;                      /* amounts as JSON numbers */
     uint32_t family;                       /* the model asked for is one of a family: only records can tell */
     uint64_t applied_hint;
 };
@@ -62,14 +63,14 @@ static void tokens(struct json_writer *w, const struct row_daily *d) {
 
 /* cost: what was charged; uncollected: what it cost beyond that. So the costs of an account add up to what left its
  * balance. */
-static void amounts(const struct ledger *l, struct json_writer *w, const struct row_daily *d) {
+static void amounts(const struct ledger *l, struct json_writer *w, const struct row_daily *d, bool quoted) {
     jw_key(w, "cost");
-    jw_fixed(w, d->cost, ledger_places(l), true);
+    jw_fixed(w, d->cost, ledger_places(l), quoted);
     jw_key(w, "uncollected");
-    jw_fixed(w, d->uncollected, ledger_places(l), true);
+    jw_fixed(w, d->uncollected, ledger_places(l), quoted);
 }
 
-static void write_item(const struct ledger *l, struct json_writer *w, const struct usage_item *u) {
+static void write_item(const struct ledger *l, struct json_writer *w, const struct usage_item *u, bool quoted) {
     char text[ID_TEXT], at[40];
     struct row_daily sums = { 0 };
     daily_add_item(&sums, u);
@@ -102,7 +103,7 @@ static void write_item(const struct ledger *l, struct json_writer *w, const stru
     jw_key(w, "stream");
     jw_bool(w, u->stream);
     tokens(w, &sums);
-    amounts(l, w, &sums);
+    amounts(l, w, &sums, quoted);
     jw_key(w, "estimated");
     jw_bool(w, (u->flags & RECORD_ESTIMATED) != 0);
     jw_key(w, "ttfb_ms");
@@ -182,7 +183,7 @@ static enum listed list(const struct ledger *l, struct store *s, const struct us
                 more = true;
                 break;
             }
-            write_item(l, w, &u);
+            write_item(l, w, &u, !q->numbers);
             found++;
             last = id;
         }
@@ -355,7 +356,7 @@ static void write_group(const struct ledger *l, struct json_writer *w, enum by b
     jw_key(w, "requests");
     jw_u64(w, g->add.requests);
     tokens(w, &g->add);
-    amounts(l, w, &g->add);
+    amounts(l, w, &g->add, true);
     jw_end_object(w);
 }
 
@@ -452,7 +453,7 @@ static bool page_arguments(struct call *c, struct usage_query *q) {
     struct slice text;
     if (call_count(c, "limit", &q->limit) == ARG_BAD)
         return false;
-    if (q->limit > LIMIT_MAX)
+    if (q->limit == 0 || q->limit > LIMIT_MAX)
         q->limit = LIMIT_MAX;
     enum arg got = call_text(c, "cursor", ID_TEXT, &text);
     if (got == ARG_OK && !id_parse(text, "use_", &q->cursor)) {
@@ -499,7 +500,8 @@ static bool list_in_place(struct call *c, const struct usage_query *q) {
 void call_usage(struct call *c) {
     struct reader_job job = { .fn = usage_job };
     struct usage_query q = {
-        .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms
+        .limit = LIMIT_DEFAULT, .since_ms = INT64_MIN, .until_ms = INT64_MAX, .late_ms = c->l->late_ms,
+        .numbers = c->numbers
     };
     if (!who_filter(c, &q) || !model_filter(c, &q) || !by_argument(c, &q) || !page_arguments(c, &q) ||
         call_time(c, "since", &q.since_ms) == ARG_BAD || call_time(c, "until", &q.until_ms) == ARG_BAD)

@@ -89,7 +89,7 @@ uint32_t spawn_back_off(struct back_off *b, bool died_young);
  * not know. 0 in the child; -errno. */
 pid_t spawn_fork(struct master *m, const int *keep, unsigned n, const char *title);
 /* In the child, as root: becomes that user. Exits on failure. */
-void spawn_drop(uid_t uid, gid_t gid);
+void spawn_drop(const struct master *m);
 /* As many workers as wanted: forks, drains the surplus. */
 void spawn_reconcile(struct master *m);
 void spawn_children_changed(struct master *m); /* SIGCHLD */

@@ -81,7 +81,7 @@ static _Noreturn void be_resolver(struct master *m, int channel_fd) {
     struct ipc ipc;
     struct ipc_frame f;
     shm_close(&m->shm);
-    spawn_drop(m->uid, m->gid);
+    spawn_drop(m);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     pages_init(&pages, 4);
     ipc_open(&ipc, channel_fd, &pages, QUEUE_BYTES);

@@ -6,7 +6,7 @@
  */
 #include "proto/echo.h"
 
-enum { MAX_DEPTH = 32, MAX_VALUES = 4096, MAX_ITEMS = 64, MAX_STRING = 1024 };
+enum { MAX_DEPTH = 32, MAX_VALUES = 4096, MAX_ITEMS = 64, MAX_STRING = 1024, MAX_STEPS = 1 << 20 };
 
 struct sampler {
     const struct json *j;
@@ -14,22 +14,23 @@ struct sampler {
     struct json_writer w;
     int root; /* the schema that `#/…` starts from */
     uint32_t values;
+    uint32_t steps; /* of lookups by name, which cost a product: past MAX_STEPS nothing is found */
 };
 
 static void sample(struct sampler *s, int schema, int depth);
 
 /* The member of an object whose decoded name equals the slice, or -1. */
-static int member(const struct sampler *s, int obj, struct slice name) {
+static int member(struct sampler *s, int obj, struct slice name) {
     if (!json_is(s->j, obj, JSON_OBJECT))
         return -1;
-    for (int k = json_first(s->j, obj); k >= 0; k = json_next(s->j, obj, k))
+    for (int k = json_first(s->j, obj); k >= 0 && s->steps++ < MAX_STEPS; k = json_next(s->j, obj, k))
         if (slice_eq(json_str(s->j, k, s->arena), name))
             return k + 1;
     return -1;
 }
 
 /* A local reference, `#` or `#/a/b` (RFC 6901 in a fragment; ~0 and ~1 as they come). -1: elsewhere or nowhere. */
-static int resolve(const struct sampler *s, struct slice ref) {
+static int resolve(struct sampler *s, struct slice ref) {
     if (ref.len == 0 || ref.ptr[0] != '#')
         return -1;
     int at = s->root;
@@ -47,7 +48,7 @@ static int resolve(const struct sampler *s, struct slice ref) {
 }
 
 /* Follows $ref and the first branch of anyOf and oneOf until a schema that says something itself. */
-static int settle(const struct sampler *s, int schema) {
+static int settle(struct sampler *s, int schema) {
     for (int hops = 0; hops < MAX_DEPTH; hops++) {
         int next = -1, t = json_get(s->j, schema, "$ref");
         if (json_is(s->j, t, JSON_STRING))
@@ -165,7 +166,7 @@ static void required_members(struct sampler *s, int schema, int depth) {
 }
 
 /* The type that a schema names, the first of several that is not null, or the one its other words imply. */
-static struct slice type_of(const struct sampler *s, int schema, int depth) {
+static struct slice type_of(struct sampler *s, int schema, int depth) {
     int t = json_get(s->j, schema, "type");
     if (json_is(s->j, t, JSON_ARRAY)) {
         int list = t;

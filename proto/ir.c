@@ -321,6 +321,24 @@ bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dr
     return true;
 }
 
+bool ir_append(struct arena *arena, struct slice *text, size_t *cap, struct slice more) {
+    size_t need = text->len + more.len;
+    if (more.len == 0)
+        return true;
+    if (need > *cap) {
+        char *p = arena_alloc(arena, need < 128 ? 256 : need * 2);
+        if (!p)
+            return false;
+        if (text->len > 0)
+            memcpy(p, text->ptr, text->len);
+        text->ptr = p;
+        *cap = need < 128 ? 256 : need * 2;
+    }
+    memcpy((char *)(uintptr_t)text->ptr + text->len, more.ptr, more.len);
+    text->len = need;
+    return true;
+}
+
 struct slice ir_join_text(struct arena *arena, const struct ir_part *parts, const char *between) {
     size_t n = 0, count = 0, sep = strlen(between);
     struct slice only = SLICE("");

@@ -244,6 +244,9 @@ bool ir_has_functions(const struct ir_request *r);
 bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f);
 /* The arguments of a call in the history as a JSON object: empty → {}; what is no object is refused. */
 bool ir_call_object(struct ir_request *r, const struct ir_part *call, struct slice *object, struct ir_fault *f);
+/* Appends to text that grows in place, *cap bytes of it ours (0: borrowed); by doubling, so that many pieces cost
+ * their sum. */
+bool ir_append(struct arena *arena, struct slice *text, size_t *cap, struct slice more);
 /* All text of a list of parts, joined by `between`; a slice of the part where there is one. */
 struct slice ir_join_text(struct arena *arena, const struct ir_part *parts, const char *between);
 

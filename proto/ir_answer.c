@@ -43,20 +43,7 @@ static bool append(struct ir_answer *a, struct ir_block *b, struct slice s) {
         b->text = s;
         return true;
     }
-    size_t need = b->text.len + s.len;
-    if (need > b->cap) {
-        size_t cap = need < 128 ? 256 : need * 2;
-        char *p = arena_alloc(a->arena, cap);
-        if (!p)
-            return false;
-        if (b->text.len > 0)
-            memcpy(p, b->text.ptr, b->text.len);
-        b->text.ptr = p;
-        b->cap = cap;
-    }
-    memcpy((char *)(uintptr_t)b->text.ptr + b->text.len, s.ptr, s.len);
-    b->text.len = need;
-    return true;
+    return ir_append(a->arena, &b->text, &b->cap, s);
 }
 
 static bool add_run(struct ir_answer *a, struct ir_choice_answer *c, enum ir_block_kind kind,

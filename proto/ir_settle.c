@@ -74,7 +74,8 @@ static void join_turns(struct ir_request *r) {
     }
 }
 
-enum { MAX_CALLS = 1024 }; /* in one turn; OpenAI takes 128 tools. Bounds the matching, which is a product */
+/* In one turn, and in one request: OpenAI takes 128 tools. They bound lookups that cost a product. */
+enum { MAX_CALLS = 256, MAX_TOOLS = 1024 };
 
 /* The part of that kind and id; the search begins at *from, because calls and results mostly come in one order. */
 static struct ir_part *find(const struct ir_turn *t, enum ir_part_kind kind, struct slice id, struct ir_part **from) {
@@ -95,12 +96,9 @@ static struct ir_part *find(const struct ir_turn *t, enum ir_part_kind kind, str
 static bool match_turn(struct ir_request *r, struct ir_turn *t, const struct ir_turn *before,
                        const struct ir_turn *after, struct ir_fault *f) {
     struct ir_part *at_result = NULL, *at_call = NULL;
-    uint32_t count = 0;
     for (struct ir_part *p = t->parts; p; p = p->next) {
         if (p->kind != IR_CALL && p->kind != IR_RESULT)
             continue;
-        if (++count > MAX_CALLS)
-            return ir_refuse(f, "invalid_value", p->id, SLICE("Too many tool calls in one message."));
         if (p->kind == IR_CALL) {
             if (!find(after, IR_RESULT, p->id, &at_result))
                 return ir_refuse(f, "invalid_value", p->id,
@@ -125,6 +123,12 @@ static bool match_turn(struct ir_request *r, struct ir_turn *t, const struct ir_
 static bool match_calls(struct ir_request *r, struct ir_fault *f) {
     const struct ir_turn *before = NULL;
     for (struct ir_turn *t = r->turns; t; t = t->next) {
+        uint32_t count = 0;
+        for (struct ir_part *p = t->parts; p; p = p->next)
+            if ((p->kind == IR_CALL || p->kind == IR_RESULT) && ++count > MAX_CALLS)
+                return ir_refuse(f, "invalid_value", p->id, SLICE("Too many tool calls in one message."));
+    }
+    for (struct ir_turn *t = r->turns; t; t = t->next) {
         if (t->role == IR_SYSTEM)
             continue;
         const struct ir_turn *after = t->next;
@@ -141,6 +145,13 @@ static bool match_calls(struct ir_request *r, struct ir_fault *f) {
  * But two user turns around a system turn stay two. */
 bool ir_settle(struct ir_request *r, struct ir_fault *f) {
     static const char *const empty_names[] = { "messages", "input", "messages", "contents" };
+    uint32_t tools = 0, names = 0;
+    for (const struct ir_tool *t = r->tools; t && tools <= MAX_TOOLS; t = t->next)
+        tools++;
+    for (const struct ir_text *t = r->choice_names; t && names <= MAX_TOOLS; t = t->next)
+        names++;
+    if (tools > MAX_TOOLS || names > MAX_TOOLS)
+        return ir_refuse(f, "invalid_value", ir_member(r, "tools"), SLICE("Too many tools."));
     if (r->n == 0)
         r->n = 1;
     join_turns(r);

@@ -9,7 +9,8 @@ const struct counter_info counter_infos[] = {
 };
 const unsigned counter_count = sizeof counter_infos / sizeof counter_infos[0];
 
-/* OpenTelemetry, semantic conventions for generative AI metrics: gen_ai.server.request.duration, .time_to_first_token, token usage. */
+/* OpenTelemetry, semantic conventions for generative AI metrics: gen_ai.server.request.duration, .time_to_first_token,
+ * token usage. */
 const double series_duration_bounds_s[SERIES_DURATION_BUCKETS] = {
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92
 };

@@ -1,8 +1,9 @@
 /* A worker's side of money: rules 1 to 8 of docs/recovery.md, in the order of the stores.
  *
- * Every word of an account or key moves only while one of this worker's slots names it, so that whoever finds this worker dead knows from
- * the slots which words may be wrong, and computes just these again. Nothing here needs to know how far a dead predecessor had come.
- * All amounts are in the unit of the account; none of the sums can overflow: words hold what was credited, at most INT64_MAX. */
+ * Every word of an account or key moves only while one of this worker's slots names it, so that whoever finds this
+ * worker dead knows from the slots which words may be wrong, and computes just these again. Nothing here needs to know
+ * how far a dead predecessor had come. All amounts are in the unit of the account; none of the sums can overflow: words
+ * hold what was credited, at most INT64_MAX. */
 #include "shm/money.h"
 
 #include <errno.h>
@@ -12,14 +13,22 @@
 #include "shm/steps.h"
 
 static struct shm_range *range_of(const struct money *m) { return &m->shm->ranges[m->range]; }
-static uint32_t slot_index(const struct money *m, const struct shm_slot *slot) { return (uint32_t)(slot - shm_slot(m->shm, m->range, 0)); }
+static uint32_t slot_index(const struct money *m, const struct shm_slot *slot) {
+    return (uint32_t)(slot - shm_slot(m->shm, m->range, 0));
+}
 static _Atomic int64_t *account_word(const struct money *m, const struct shm_slot *slot) {
     return &m->shm->account_words[slot->usage.account].available;
 }
-static struct shm_key_words *key_words(const struct money *m, const struct shm_slot *slot) { return &m->shm->key_words[slot->usage.key]; }
+static struct shm_key_words *key_words(const struct money *m, const struct shm_slot *slot) {
+    return &m->shm->key_words[slot->usage.key];
+}
 
-static uint32_t state_of(const struct shm_slot *slot) { return atomic_load_explicit(&slot->state, memory_order_relaxed); }
-static void set_state(struct shm_slot *slot, uint32_t state) { atomic_store_explicit(&slot->state, state, memory_order_release); }
+static uint32_t state_of(const struct shm_slot *slot) {
+    return atomic_load_explicit(&slot->state, memory_order_relaxed);
+}
+static void set_state(struct shm_slot *slot, uint32_t state) {
+    atomic_store_explicit(&slot->state, state, memory_order_release);
+}
 
 /* Takes the whole amount or nothing; never below zero. */
 static bool take(_Atomic int64_t *word, int64_t amount) {
@@ -72,7 +81,8 @@ bool money_has_room(const struct money *m) {
     if (m->free_count == 0) return false;
     if (SHM_MUTATE(MUT_NO_ROOM_CHECK)) return true;
     struct shm_range *r = range_of(m);
-    uint64_t pending = atomic_load_explicit(&r->head, memory_order_relaxed) - atomic_load_explicit(&r->tail, memory_order_acquire);
+    uint64_t pending =
+        atomic_load_explicit(&r->head, memory_order_relaxed) - atomic_load_explicit(&r->tail, memory_order_acquire);
     return pending + (SHM_MUTATE(MUT_ROOM_WITHOUT_LIVE) ? 0 : m->live) < m->shm->header->ring_size;
 }
 
@@ -98,8 +108,7 @@ struct shm_slot *money_begin(struct money *m, const struct shm_usage *usage) {
     atomic_store_explicit(&slot->hold, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->seq, SLOT_SEQ_NONE, memory_order_relaxed);
     if (!SHM_MUTATE(MUT_CAS_BEFORE_SLOT)) set_state(slot, SLOT_PREP);
-    atomic_thread_fence(memory_order_seq_cst); /* a word must not move before the slot names it, on any machine */
-    SHM_STEP("hold.prep");
+    SHM_STEP("hold.prep"); /* the exchanges that move words release: none is seen before the slot names it */
     return slot;
 }
 
@@ -165,8 +174,8 @@ void money_lower(struct money *m, struct shm_slot *slot, int64_t hold) {
     if (SHM_MUTATE(MUT_LOWER_GIVES_FIRST)) atomic_store(&slot->hold, hold);
 }
 
-/* What a call costs beyond its hold: as much as account and key have, both the same. The slot's hold stays as it is: a death now
- * leaves more taken than the slot says, and the recomputation returns it. */
+/* What a call costs beyond its hold: as much as account and key have, both the same. The slot's hold stays as it is: a
+ * death now leaves more taken than the slot says, and the recomputation returns it. */
 static int64_t take_beyond(struct money *m, struct shm_slot *slot, int64_t amount) {
     int64_t part = amount;
     if (slot->usage.capped) {
@@ -200,7 +209,8 @@ static void push(struct money *m, struct shm_slot *slot, struct shm_record *r) {
     SHM_STEP("settle.pushed");
 }
 
-/* The ledger announced that it sleeps and looked at the heads once more; this fence and its own make one of the two see the other. */
+/* The ledger announced that it sleeps and looked at the heads once more; this fence and its own make one of the two see
+ * the other. */
 static bool ledger_sleeps(const struct money *m) {
     _Atomic uint32_t *asleep = &m->shm->shared->ledger_asleep;
     atomic_thread_fence(memory_order_seq_cst);
@@ -242,12 +252,13 @@ bool money_settle(struct money *m, struct shm_slot *slot, struct shm_record *r) 
     return ledger_sleeps(m);
 }
 
-/* ---- the pause, as the loop sees it ------------------------------------------------------------------------------------------------ */
+/* ---- the pause, as the loop sees it ------------------------------------------------------------------------------ */
 
 enum { RUNNING = 0 };
 
-/* Acknowledges the pause and sleeps until it has fallen. The ledger may raise the next epoch without a fall between (a new ledger does),
- * and wakes us for that too. The timeout keeps the heartbeat going, and heals a wake that a dying ledger owed. */
+/* Acknowledges the pause and sleeps until it has fallen. The ledger may raise the next epoch without a fall between (a
+ * new ledger does), and wakes us for that too. The timeout keeps the heartbeat going, and heals a wake that a dying
+ * ledger owed. */
 static void wait_for_fall(struct money *m, uint32_t pause) {
     struct shm_range *r = range_of(m);
     _Atomic uint32_t *word = &m->shm->header->pause;
@@ -293,7 +304,7 @@ void money_wake(struct money *m) {
     if ((pause & 1) && !SHM_MUTATE(MUT_WAKE_UNCHECKED)) wait_for_fall(m, pause);
 }
 
-/* ---- estimates --------------------------------------------------------------------------------------------------------------------- */
+/* ---- estimates --------------------------------------------------------------------------------------------------- */
 
 int64_t money_estimate(const struct shm_usage *u, bool delivered, uint64_t delivered_bytes, struct meters *meters) {
     *meters = (struct meters){ { 0 } };
@@ -304,5 +315,6 @@ int64_t money_estimate(const struct shm_usage *u, bool delivered, uint64_t deliv
     struct prices p = { { 0 } };
     p.per_million[METER_INPUT] = u->price_input;
     p.per_million[METER_OUTPUT] = u->price_output;
-    return u->unit_tokens ? price_cost_tokens(meters, &p, u->ratio_millionths) : price_cost_nano(meters, &p, u->ratio_millionths);
+    return u->unit_tokens ? price_cost_tokens(meters, &p, u->ratio_millionths)
+                          : price_cost_nano(meters, &p, u->ratio_millionths);
 }

@@ -1,8 +1,9 @@
 /* How processes wait for each other, and the hooks of a build with steps.
  *
- * A worker that meets a pause sleeps on the header's pause word, which it maps read-only: FUTEX_WAIT needs no more than to read, and the
- * key of a shared futex is the page of the file, so the ledger's wake through its own writable mapping finds it. The ledger polls
- * the workers' acknowledgements instead: they come within a turn of a loop, and a worker that wakes nobody has nothing to forget. */
+ * A worker that meets a pause sleeps on the header's pause word, which it maps read-only: FUTEX_WAIT needs no more than
+ * to read, and the key of a shared futex is the page of the file, so the ledger's wake through its own writable mapping
+ * finds it. The ledger polls the workers' acknowledgements instead: they come within a turn of a loop, and a worker
+ * that wakes nobody has nothing to forget. */
 #include "shm/steps.h"
 
 #include <linux/futex.h>
@@ -22,14 +23,16 @@ uint64_t (*shm_clock_hook)(void);
 void (*shm_wait_hook)(_Atomic uint32_t *word, uint32_t value);
 enum shm_mutation shm_mutation;
 
-/* TOLLGATE_KILL_AT: the step, the passage, whether again and again; the count is shared by every process forked from here. */
+/* TOLLGATE_KILL_AT: the step, the passage, whether again and again; the count is shared by every process forked from
+ * here. */
 static struct { char name[64]; uint64_t at; bool every; _Atomic uint64_t *passed; } kill_at;
 
 static void die_at_step(const char *name) {
     if (strcmp(name, kill_at.name) != 0) return;
     uint64_t n = atomic_fetch_add(kill_at.passed, 1) + 1;
     /* tgkill: a worker's sandbox refuses kill. */
-    if (kill_at.every ? n % kill_at.at == 0 : n == kill_at.at) syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGKILL);
+    if (kill_at.every ? n % kill_at.at == 0 : n == kill_at.at)
+        syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGKILL);
 }
 
 __attribute__((constructor)) static void read_kill_at(void) {

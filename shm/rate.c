@@ -1,14 +1,16 @@
 /* The generic cell rate algorithm in one word (ITU-T I.371, as "virtual scheduling"), with weights.
  *
- * The word is the theoretical arrival time: what lies between now and it is the debt of the key, which melts away by itself. A charge of n
- * adds n × window / limit to it and is admitted if the debt does not come to exceed burst × window / limit. That quotient is computed
- * for each charge in 128 bits and rounded up to a tick of 1/16 ns, so a charge errs by less than a tick whatever its weight; a rounded
- * "ticks a token" would err by up to 4 % at 10^12 a minute. Rounding up means: within any window never more than limit + burst.
- * The comparison itself is exact, and so Remaining is: a charge of `remaining` is admitted, one of remaining + 1 is not.
+ * The word is the theoretical arrival time: what lies between now and it is the debt of the key, which melts away by
+ * itself. A charge of n adds n × window / limit to it and is admitted if the debt does not come to exceed burst ×
+ * window / limit. That quotient is computed for each charge in 128 bits and rounded up to a tick of 1/16 ns, so a
+ * charge errs by less than a tick whatever its weight; a rounded "ticks a token" would err by up to 4 % at 10^12 a
+ * minute. Rounding up means: within any window never more than limit + burst. The comparison itself is exact, and so
+ * Remaining is: a charge of `remaining` is admitted, one of remaining + 1 is not.
  *
- * A correction downwards counts what of the charge lies in the future still. Gross charges keep to limit + burst; in actual figures a
- * window can exceed it by what was given back within it for charges made before it, so by the estimates in flight at its start.
- * Ticks since the segment was made fit 64 bits for 36 years; sums saturate far below that. */
+ * A correction downwards counts what of the charge lies in the future still. Gross charges keep to limit + burst; in
+ * actual figures a window can exceed it by what was given back within it for charges made before it, so by the
+ * estimates in flight at its start. Ticks since the segment was made fit 64 bits for 36 years; sums saturate far below
+ * that. */
 #include "shm/rate.h"
 
 typedef unsigned __int128 u128;
@@ -42,7 +44,8 @@ static void view_without_limit(const struct rate *r, struct rate_view *view) {
     *view = (struct rate_view){ .remaining = unlimited(r) ? UINT64_MAX : 0 };
 }
 
-enum rate_result rate_take(_Atomic uint64_t *word, const struct rate *r, uint64_t n, uint64_t now, uint64_t *set, struct rate_view *view) {
+enum rate_result rate_take(_Atomic uint64_t *word, const struct rate *r, uint64_t n, uint64_t now, uint64_t *set,
+                           struct rate_view *view) {
     struct rate_view unused;
     if (!view) view = &unused;
     *set = now;
@@ -64,7 +67,8 @@ enum rate_result rate_take(_Atomic uint64_t *word, const struct rate *r, uint64_
             return RATE_WAIT;
         }
         uint64_t next = now + debt + add;
-        if (!atomic_compare_exchange_weak_explicit(word, &tat, next, memory_order_relaxed, memory_order_relaxed)) continue;
+        if (!atomic_compare_exchange_weak_explicit(word, &tat, next, memory_order_relaxed, memory_order_relaxed))
+            continue;
         *set = next;
         view_of(r, debt + add, view);
         return RATE_OK;
@@ -76,7 +80,8 @@ void rate_peek(_Atomic uint64_t *word, const struct rate *r, uint64_t now, struc
     else view_of(r, debt_of(atomic_load_explicit(word, memory_order_relaxed), now), view);
 }
 
-void rate_correct(_Atomic uint64_t *word, const struct rate *r, uint64_t charged, uint64_t actual, uint64_t set, uint64_t now) {
+void rate_correct(_Atomic uint64_t *word, const struct rate *r, uint64_t charged, uint64_t actual, uint64_t set,
+                  uint64_t now) {
     if (unlimited(r) || r->limit == 0 || charged == actual) return;
     uint64_t was = cost(r, charged), is = cost(r, actual);
     uint64_t tat = atomic_load_explicit(word, memory_order_relaxed), next;

@@ -1,9 +1,10 @@
 /* The ledger's side: rules 9 to 15 of docs/recovery.md.
  *
- * One function, in_pause, for every occasion: raise the flag, wait until nobody moves a word, settle what dead workers left, compute the words
- * that may be wrong, let the flag fall, hand the ranges back. Each step can be repeated, because a ledger may die in any of them: its
- * successor finds the flag up (or not), raises the next epoch and starts from the beginning.
- * A worker that does not answer is reported to the caller (hung), who has it killed; nothing is touched before it is reaped. */
+ * One function, in_pause, for every occasion: raise the flag, wait until nobody moves a word, settle what dead workers
+ * left, compute the words that may be wrong, let the flag fall, hand the ranges back. Each step can be repeated,
+ * because a ledger may die in any of them: its successor finds the flag up (or not), raises the next epoch and starts
+ * from the beginning. A worker that does not answer is reported to the caller (hung), who has it killed; nothing is
+ * touched before it is reaped. */
 #include "shm/recover.h"
 
 #include <errno.h>
@@ -16,8 +17,8 @@
 #include "shm/truth.h"
 
 enum { PROBE_ROUNDS = 5 };
-#define HUNG_AFTER_NS 500000000u  /* a crowded machine gives a busy process no time slice for hundreds of milliseconds */
-#define PROBE_CALM_NS 20000000u   /* a probe that took longer is repeated: a pause now would take as long */
+#define HUNG_AFTER_NS 500000000u /* a crowded machine gives a busy process no time for hundreds of milliseconds */
+#define PROBE_CALM_NS 20000000u  /* a probe that took longer is repeated: a pause now would take as long */
 
 enum scope { SCOPE_NAMED, SCOPE_ALL, SCOPE_VERIFY };
 
@@ -45,9 +46,10 @@ static void report_hung(const struct pause *p, uint32_t range, uint64_t *deadlin
     *deadline_ns = shm_clock_ns() + HUNG_AFTER_NS;
 }
 
-/* ---- raise and wait --------------------------------------------------------------------------------------------------------------- */
+/* ---- raise and wait ---------------------------------------------------------------------------------------------- */
 
-/* Asks every worker to show that it turns, while all go on working: a hung one is killed before the others stand still for it. */
+/* Asks every worker to show that it turns, while all go on working: a hung one is killed before the others stand still
+ * for it. */
 static bool probe(const struct pause *p) {
     struct shm *s = p->s;
     for (int round = 0; round < PROBE_ROUNDS; round++) {
@@ -89,8 +91,8 @@ static void let_fall(struct shm *s, uint32_t epoch) {
     shm_futex_wake(&s->header->pause);
 }
 
-/* Waits until each live worker has acknowledged, sleeps in epoll, or is reaped, and fixes the set of the dead in the same look at all.
- * Who dies after that counts as live, with its holds, until the next pause. */
+/* Waits until each live worker has acknowledged, sleeps in epoll, or is reaped, and fixes the set of the dead in the
+ * same look at all. Who dies after that counts as live, with its holds, until the next pause. */
 static bool wait_for_all(struct pause *p, uint32_t epoch) {
     struct shm *s = p->s;
     uint64_t deadline_ns = shm_clock_ns() + HUNG_AFTER_NS;
@@ -113,7 +115,7 @@ static bool wait_for_all(struct pause *p, uint32_t epoch) {
     }
 }
 
-/* ---- the dead ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the dead ---------------------------------------------------------------------------------------------------- */
 
 /* Rule 4: its record is in the ring, committed or not. */
 static bool settled(const struct pause *p, uint32_t range, const struct shm_slot *slot) {
@@ -147,8 +149,8 @@ static int64_t epoch_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* What a dead worker's exchange is charged, from what its slot says: nothing if nothing was delivered, never more than it held.
- * A call without answer is recorded too, at nothing, as the worker would have done. */
+/* What a dead worker's exchange is charged, from what its slot says: nothing if nothing was delivered, never more than
+ * it held. A call without answer is recorded too, at nothing, as the worker would have done. */
 static void dead_record(const struct shm_slot *slot, struct shm_record *r) {
     bool delivered = atomic_load(&slot->delivered) != 0;
     int64_t hold = atomic_load(&slot->hold), now_ms = epoch_ms();
@@ -156,7 +158,8 @@ static void dead_record(const struct shm_slot *slot, struct shm_record *r) {
     shm_usage_copy(&r->usage, &slot->usage);
     if (r->usage.request_id_len > SHM_REQUEST_ID) r->usage.request_id_len = 0;
     if (r->usage.model_len > SHM_MODEL_NAME) r->usage.model_len = 0;
-    int64_t cost = money_estimate(&r->usage, delivered || SHM_MUTATE(MUT_SETTLE_UNDELIVERED), atomic_load(&slot->delivered_bytes), &r->meters);
+    int64_t cost = money_estimate(&r->usage, delivered || SHM_MUTATE(MUT_SETTLE_UNDELIVERED),
+                                  atomic_load(&slot->delivered_bytes), &r->meters);
     if (hold < 0) hold = 0;
     r->charge = cost < hold || SHM_MUTATE(MUT_DEAD_CHARGE_UNBOUND) ? cost : hold;
     r->uncollected = cost - r->charge;
@@ -192,7 +195,8 @@ static void settle_slot(struct pause *p, uint32_t range, struct shm_slot *slot) 
 static void settle_dead(struct pause *p, uint32_t range) {
     for (uint32_t j = 0; j < shm_slots_used(p->s, range); j++) {
         struct shm_slot *slot = shm_slot(p->s, range, j);
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_HELD && !settled(p, range, slot)) settle_slot(p, range, slot);
+        if (atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_HELD && !settled(p, range, slot))
+            settle_slot(p, range, slot);
     }
 }
 
@@ -221,14 +225,15 @@ static void mark_clean(struct pause *p) {
     for (uint32_t i = 0; i < p->s->header->max_ranges; i++) {
         if (!p->dead[i]) continue;
         zero_gauges(p->s, i);
-        if (!SHM_MUTATE(MUT_CLEAN_BEFORE_FALL)) atomic_store(&p->s->ranges[i].slots_used, 0); /* all of them are free now */
+        if (!SHM_MUTATE(MUT_CLEAN_BEFORE_FALL))
+            atomic_store(&p->s->ranges[i].slots_used, 0); /* all of them are free now */
         uint32_t dead = RANGE_DEAD;
         atomic_compare_exchange_strong(&p->s->ranges[i].state, &dead, RANGE_CLEAN);
         SHM_STEP("recover.clean");
     }
 }
 
-/* ---- one pause ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- one pause --------------------------------------------------------------------------------------------------- */
 
 static void for_dead(struct pause *p, void (*each)(struct pause *, uint32_t)) {
     for (uint32_t i = 0; i < p->s->header->max_ranges; i++)
@@ -261,7 +266,8 @@ static int in_pause(struct pause *p) {
     uint64_t start_ns = shm_clock_ns();
     uint32_t epoch = raise_flag(p->s);
     if (!wait_for_all(p, epoch)) {
-        if (!was_up) let_fall(p->s, epoch); /* nothing was changed yet; in a predecessor's unfinished pause the flag stays */
+        if (!was_up)
+            let_fall(p->s, epoch); /* nothing was changed yet; in a predecessor's unfinished pause the flag stays */
         return -EINTR;
     }
     if (p->scope == SCOPE_VERIFY) {
@@ -282,7 +288,8 @@ static int in_pause(struct pause *p) {
 static int start(struct shm *s, const struct recover_truth *t, struct recover_stats *st, enum scope scope) {
     struct pause p = { .s = s, .t = t, .st = st, .scope = scope };
     if (!SHM_MUTATE(MUT_DRAIN_FROM_TAIL) && !SHM_MUTATE(MUT_PENDING_BY_TAIL)) {
-        for (uint32_t i = 0; i < s->header->max_ranges; i++) { /* rule 9: what LMDB says it reached, not what a dead ledger published */
+        /* rule 9: what the database says it reached, not what a dead ledger published */
+        for (uint32_t i = 0; i < s->header->max_ranges; i++) {
             atomic_store_explicit(&s->ranges[i].tail, t->watermark(t->arg, i), memory_order_release);
             SHM_STEP("recover.tail");
         }
@@ -293,8 +300,12 @@ static int start(struct shm *s, const struct recover_truth *t, struct recover_st
     return r;
 }
 
-int recover_cold(struct shm *s, const struct recover_truth *t, struct recover_stats *st) { return start(s, t, st, SCOPE_ALL); }
-int recover_restart(struct shm *s, const struct recover_truth *t, struct recover_stats *st) { return start(s, t, st, SCOPE_NAMED); }
+int recover_cold(struct shm *s, const struct recover_truth *t, struct recover_stats *st) {
+    return start(s, t, st, SCOPE_ALL);
+}
+int recover_restart(struct shm *s, const struct recover_truth *t, struct recover_stats *st) {
+    return start(s, t, st, SCOPE_NAMED);
+}
 
 int recover_dead(struct shm *s, const struct recover_truth *t, struct recover_stats *st) {
     struct pause p = { .s = s, .t = t, .st = st, .scope = SCOPE_NAMED };
@@ -324,7 +335,8 @@ int recover_verify(struct shm *s, const struct recover_truth *t) {
     }
 }
 
-int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover_stats *st, uint32_t key, const struct shm_key *k) {
+int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover_stats *st, uint32_t key,
+                    const struct shm_key *k) {
     CHECK(atomic_load(&s->header->touched_count) > 0 || SHM_MUTATE(MUT_NOT_NAMED));
     struct pause p = { .s = s, .t = t, .st = st, .scope = SCOPE_NAMED, .key = key, .publish = k };
     return in_pause(&p);
@@ -335,7 +347,7 @@ void recover_let_fall(struct shm *s) {
     if (epoch & 1) let_fall(s, epoch);
 }
 
-/* ---- rule 11 ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rule 11 ----------------------------------------------------------------------------------------------------- */
 
 void recover_name(struct shm *s, uint32_t account, uint32_t key) {
     struct shm_header *h = s->header;

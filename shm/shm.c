@@ -1,9 +1,10 @@
 /* The segment: how large it is, where its parts lie, how it is made, attached and, in a worker, mapped read-only.
  *
- * The file's first part is the read-only region (header and the tables that master and ledger publish), the second, on a page of its own,
- * is written by all; so a worker can map the first through a read-only descriptor and nothing in the second reaches back into it.
- * A segment is whole only when its magic number is there, and that is written last: a maker that died leaves a file that is made anew.
- * Failures are what the world does (no room on the tmpfs, another owner's file, a file of other sizes): -errno and a sentence. */
+ * The file's first part is the read-only region (header and the tables that master and ledger publish), the second, on
+ * a page of its own, is written by all; so a worker can map the first through a read-only descriptor and nothing in the
+ * second reaches back into it. A segment is whole only when its magic number is there, and that is written last: a
+ * maker that died leaves a file that is made anew. Failures are what the world does (no room on the tmpfs, another
+ * owner's file, a file of other sizes): -errno and a sentence. */
 #include "shm/shm.h"
 
 #include <errno.h>
@@ -70,7 +71,8 @@ static struct layout layout_of(const struct shm_sizes *z) {
     const size_t page = 4095; /* mmap offsets; a larger page size would be met by rounding the region up to 64 KiB */
     size_t end = sizeof(struct shm_header);
     l.key_places = power_of_two((uint64_t)z->max_keys * 2);
-    l.cap_places = power_of_two((uint64_t)z->max_keys + z->max_accounts < 1024 ? 1024 : (uint64_t)z->max_keys + z->max_accounts);
+    l.cap_places =
+        power_of_two((uint64_t)z->max_keys + z->max_accounts < 1024 ? 1024 : (uint64_t)z->max_keys + z->max_accounts);
     l.text_bytes = z->max_keys < 16384 ? 256 * 1024 : z->max_keys * 16;
     l.ring_size = power_of_two((uint64_t)z->max_active * 2 < 1024 ? 1024 : (uint64_t)z->max_active * 2);
     l.keys = part(&end, z->max_keys, sizeof(struct shm_key));
@@ -113,8 +115,9 @@ static bool header_ok(const struct shm_header *h) {
 }
 
 static bool sizes_sane(const struct shm_sizes *z) {
-    return z->max_accounts >= 1 && z->max_accounts <= 1u << 26 && z->max_keys >= 1 && z->max_keys <= 1u << 26 && z->max_active >= 1 &&
-           z->max_active <= SHM_MAX_ACTIVE && z->max_ranges >= 1 && z->max_ranges <= SHM_MAX_RANGES;
+    return z->max_accounts >= 1 && z->max_accounts <= 1u << 26 && z->max_keys >= 1 && z->max_keys <= 1u << 26 &&
+           z->max_active >= 1 && z->max_active <= SHM_MAX_ACTIVE && z->max_ranges >= 1 &&
+           z->max_ranges <= SHM_MAX_RANGES;
 }
 
 static void set_pointers(struct shm *s, const struct layout *l) {
@@ -157,8 +160,8 @@ static int map_segment(struct shm *s, int fd, const struct layout *l) {
     return 0;
 }
 
-/* A new, zeroed segment becomes whole. Exchange ids start at a place that no earlier segment has reached (it would have needed
- * 16384 calls a second and worker since it was made), so they are unique across segments too. */
+/* A new, zeroed segment becomes whole. Exchange ids start at a place that no earlier segment has reached (it would have
+ * needed 16384 calls a second and worker since it was made), so they are unique across segments too. */
 static void first_contents(struct shm *s, const struct shm_sizes *z, const struct layout *l) {
     struct shm_header *h = s->header;
     h->layout = SHM_LAYOUT;
@@ -170,7 +173,8 @@ static void first_contents(struct shm *s, const struct shm_sizes *z, const struc
     h->bytes = l->bytes;
     boot_id(h->boot_id);
     h->mono_base_ns = shm_clock_ns();
-    if (getrandom(&h->segment_id, sizeof h->segment_id, 0) != (ssize_t)sizeof h->segment_id) h->segment_id = h->mono_base_ns;
+    if (getrandom(&h->segment_id, sizeof h->segment_id, 0) != (ssize_t)sizeof h->segment_id)
+        h->segment_id = h->mono_base_ns;
     h->text_used = 1;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -183,7 +187,8 @@ static void first_contents(struct shm *s, const struct shm_sizes *z, const struc
 }
 
 /* Opens what is there if it can be kept. *fd: -1 when it cannot. 0, or -errno when the path must not be touched. */
-static int open_existing(const char *path, const struct shm_sizes *z, const struct layout *l, int *fd, char *err, size_t err_len) {
+static int open_existing(const char *path, const struct shm_sizes *z, const struct layout *l, int *fd, char *err,
+                         size_t err_len) {
     struct shm_header h;
     struct stat st;
     *fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -199,9 +204,9 @@ static int open_existing(const char *path, const struct shm_sizes *z, const stru
         *fd = -1;
         return -EPERM;
     }
-    bool keep = pread(*fd, &h, sizeof h, 0) == (ssize_t)sizeof h && header_ok(&h) && h.max_accounts == z->max_accounts &&
-                h.max_keys == z->max_keys && h.max_active == z->max_active && h.max_ranges == z->max_ranges && h.bytes == l->bytes &&
-                (uint64_t)st.st_size == l->bytes;
+    bool keep = pread(*fd, &h, sizeof h, 0) == (ssize_t)sizeof h && header_ok(&h) &&
+                h.max_accounts == z->max_accounts && h.max_keys == z->max_keys && h.max_active == z->max_active &&
+                h.max_ranges == z->max_ranges && h.bytes == l->bytes && (uint64_t)st.st_size == l->bytes;
     if (keep) return 0;
     close(*fd);
     *fd = -1;
@@ -233,15 +238,16 @@ static int create(const char *path, const struct layout *l, char *err, size_t er
 static int open_read_only(const char *path, int rw_fd, char *err, size_t err_len) {
     struct stat a, b;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && fstat(fd, &a) == 0 && fstat(rw_fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino) return fd;
+    if (fd >= 0 && fstat(fd, &a) == 0 && fstat(rw_fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return fd;
     int e = fd < 0 ? errno : EBUSY;
     if (fd >= 0) close(fd);
     snprintf(err, err_len, "%s: cannot open it for reading: %s", path, strerror(e));
     return -e;
 }
 
-int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *z, int *rw_fd, int *ro_fd, bool *fresh, char *err,
-                     size_t err_len) {
+int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *z, int *rw_fd, int *ro_fd, bool *fresh,
+                     char *err, size_t err_len) {
     *rw_fd = *ro_fd = -1;
     if (!sizes_sane(z)) {
         snprintf(err, err_len, "%s: a size is zero or too large", path);
@@ -253,7 +259,8 @@ int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *z,
     *fresh = *rw_fd < 0;
     if (*fresh && (*rw_fd = create(path, &l, err, err_len)) < 0) return *rw_fd;
     *ro_fd = r = open_read_only(path, *rw_fd, err, err_len);
-    if (r >= 0 && (r = map_segment(s, *rw_fd, &l)) < 0) snprintf(err, err_len, "%s: cannot map it: %s", path, strerror(-r));
+    if (r >= 0 && (r = map_segment(s, *rw_fd, &l)) < 0)
+        snprintf(err, err_len, "%s: cannot map it: %s", path, strerror(-r));
     if (r < 0) {
         if (*ro_fd >= 0) close(*ro_fd);
         close(*rw_fd);
@@ -270,7 +277,8 @@ bool shm_peek(const char *path, struct shm_sizes *sizes) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return false;
     struct stat st;
-    bool ok = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h && header_ok(&h) && fstat(fd, &st) == 0 && (uint64_t)st.st_size == h.bytes;
+    bool ok = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h && header_ok(&h) && fstat(fd, &st) == 0 &&
+              (uint64_t)st.st_size == h.bytes;
     close(fd);
     *sizes = (struct shm_sizes){ h.max_accounts, h.max_keys, h.max_active, h.max_ranges };
     return ok && sizes_sane(sizes) && shm_bytes(sizes) == h.bytes;
@@ -286,7 +294,8 @@ int shm_attach(struct shm *s, int rw_fd) {
 }
 
 int shm_drop_writable(struct shm *s, int ro_fd) {
-    /* MAP_FIXED replaces the writable pages in one step: no moment without, no second address, and every pointer stays right. */
+    /* MAP_FIXED replaces the writable pages in one step: no moment without, no second address, and every pointer stays
+     * right. */
     void *p = mmap(s->ro_map, s->ro_bytes, PROT_READ, MAP_SHARED | MAP_FIXED, ro_fd, 0);
     return p == MAP_FAILED ? -errno : 0;
 }

@@ -127,7 +127,7 @@ struct snap {
     struct snap_str cors_origin;    /* empty: no CORS */
     struct snap_str access_log, error_log; /* absolute paths; empty: off (error_log: stderr) */
     uint32_t log_level;
-    struct snap_str admin_token;    /* secret; empty: /admin is off */
+    struct snap_str admin_token;    /* secret; empty: /admin is off. Only the ledger gets it */
     uint64_t max_body;
     uint32_t max_connections, max_active;
     uint32_t client_timeout_ms, keepalive_timeout_ms, drain_timeout_ms, stream_ping_ms;

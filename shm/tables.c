@@ -1,11 +1,11 @@
 /* The tables that the ledger (addresses: the master) publishes and every worker reads, without a lock.
  *
- * Each entry has one writer and a version, odd while it is written; a reader copies and compares. A writer that died in the middle
- * leaves an odd version: readers give up after READ_TRIES and treat the entry as not there (a key is then unknown, never another's),
- * until the ledger's successor publishes it again, which it does with all before it serves.
- * Hash tables are open-addressed with linear probing, without tombstones: what stands behind a removed entry moves up, by a copy first,
- * so that an entry is never nowhere. A reader can pass it by all the same, behind its back; so who finds nothing looks whether `moves`
- * changed meanwhile, and then looks again. */
+ * Each entry has one writer and a version, odd while it is written; a reader copies and compares. A writer that died in
+ * the middle leaves an odd version: readers give up after READ_TRIES and treat the entry as not there (a key is then
+ * unknown, never another's), until the ledger's successor publishes it again, which it does with all before it serves.
+ * Hash tables are open-addressed with linear probing, without tombstones: what stands behind a removed entry moves up,
+ * by a copy first, so that an entry is never nowhere. A reader can pass it by all the same, behind its back; so who
+ * finds nothing looks whether `moves` changed meanwhile, and then looks again. */
 #include "shm/shm.h"
 
 #include "proto/base/check.h"
@@ -14,7 +14,7 @@
 enum { READ_TRIES = 2000, MISS_TRIES = 50, CAP_PROBES = 256 };
 #define PLACE_EMPTY 0u
 
-/* ---- versions ------------------------------------------------------------------------------------------------------------------- */
+/* ---- versions ---------------------------------------------------------------------------------------------------- */
 
 static void write_begin(_Atomic uint32_t *version) {
     uint32_t v = atomic_load_explicit(version, memory_order_relaxed);
@@ -37,7 +37,7 @@ static bool read_end(_Atomic uint32_t *version, uint32_t v) {
     return atomic_load_explicit(version, memory_order_relaxed) == v;
 }
 
-/* ---- keys ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 /* The hash is an HMAC under a secret pepper: its first bytes are as good as random, and no client can choose them. */
 static uint32_t key_place(const struct shm *s, const uint8_t hash[32]) {
@@ -103,8 +103,11 @@ static bool place_of(const struct shm *s, uint32_t index, uint32_t *place) {
     return false;
 }
 
-/* Whether an entry at `at` whose run begins at `home` may move to the hole: the run reaches it without a gap (Knuth, 6.4, algorithm R). */
-static bool may_move(uint32_t home, uint32_t hole, uint32_t at, uint32_t mask) { return ((at - home) & mask) >= ((at - hole) & mask); }
+/* Whether an entry at `at` whose run begins at `home` may move to the hole: the run reaches it without a gap
+ * (Knuth, 6.4, algorithm R). */
+static bool may_move(uint32_t home, uint32_t hole, uint32_t at, uint32_t mask) {
+    return ((at - home) & mask) >= ((at - hole) & mask);
+}
 
 static void place_clear(struct shm *s, uint32_t hole) {
     write_begin(&s->header->moves);
@@ -159,7 +162,7 @@ void shm_key_remove(struct shm *s, uint32_t index) {
     write_end(&k->version);
 }
 
-/* ---- accounts -------------------------------------------------------------------------------------------------------------------- */
+/* ---- accounts ---------------------------------------------------------------------------------------------------- */
 
 bool shm_account_read(const struct shm *s, uint32_t index, struct shm_account *out) {
     if (index >= s->header->max_accounts) return false;
@@ -181,7 +184,7 @@ void shm_account_publish(struct shm *s, uint32_t index, const struct shm_account
     write_end(&to->version);
 }
 
-/* ---- caps ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- caps -------------------------------------------------------------------------------------------------------- */
 
 static uint32_t cap_place(const struct shm *s, uint32_t who, uint32_t model_id) {
     uint32_t w[2] = { who, model_id };
@@ -259,7 +262,7 @@ bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amo
     return amount < 0;
 }
 
-/* ---- texts ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- texts ------------------------------------------------------------------------------------------------------- */
 
 /* In the pool a text stands behind the offset of the next of its chain; text_index has the chains' heads. */
 uint32_t shm_text_intern(struct shm *s, struct slice text) {
@@ -275,7 +278,8 @@ uint32_t shm_text_intern(struct shm *s, struct slice text) {
     memcpy(s->text + used, head, sizeof next);
     memcpy(s->text + at, text.ptr, text.len);
     s->text[at + text.len] = 0;
-    s->header->text_used = at + (uint32_t)text.len + 1; /* before the chain leads there: a death between the two wastes the room */
+    s->header->text_used =
+        at + (uint32_t)text.len + 1; /* before the chain leads there: a death between the two wastes the room */
     atomic_thread_fence(memory_order_release);
     *head = at;
     return at;
@@ -294,9 +298,10 @@ bool shm_globs_allow(const char *globs, struct slice name) {
     return false;
 }
 
-/* ---- addresses -------------------------------------------------------------------------------------------------------------------- */
+/* ---- addresses --------------------------------------------------------------------------------------------------- */
 
-void shm_addresses_publish(struct shm *s, uint32_t upstream_id, const struct shm_address *a, uint32_t n, uint64_t now_ns) {
+void shm_addresses_publish(struct shm *s, uint32_t upstream_id, const struct shm_address *a, uint32_t n,
+                           uint64_t now_ns) {
     CHECK(upstream_id < SHM_MAX_UPSTREAMS);
     struct shm_addresses *to = &s->addresses[upstream_id];
     if (n > SHM_MAX_ADDRESSES) n = SHM_MAX_ADDRESSES;

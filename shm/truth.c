@@ -1,8 +1,8 @@
 /* Sums for the words that are to be computed again.
  *
- * Named are usually a handful of accounts; so the sums are taken in one walk over all slots and pending records, into arrays by index,
- * and only what is named is looked at afterwards. Nothing is trusted that a worker could have written: an index out of range is passed
- * over, a negative hold or charge counts as none, sums wrap instead of trapping. */
+ * Named are usually a handful of accounts; so the sums are taken in one walk over all slots and pending records, into
+ * arrays by index, and only what is named is looked at afterwards. Nothing is trusted that a worker could have written:
+ * an index out of range is passed over, a negative hold or charge counts as none, sums wrap instead of trapping. */
 #include "shm/truth.h"
 
 #include <stdlib.h>
@@ -70,7 +70,8 @@ void truth_pending(const struct shm *s, const struct recover_truth *t, uint32_t 
 /* Takes an amount that a slot or a record says out of the sums of its account and key. */
 static void subtract(const struct shm *s, const struct shm_usage *u, int64_t amount) {
     if (amount <= 0) return;
-    if (u->account < s->header->max_accounts && sums.account_named[u->account]) sums.account_sum[u->account] -= (uint64_t)amount;
+    if (u->account < s->header->max_accounts && sums.account_named[u->account])
+        sums.account_sum[u->account] -= (uint64_t)amount;
     if (u->capped && u->key < s->header->max_keys && sums.key_named[u->key]) sums.key_sum[u->key] -= (uint64_t)amount;
 }
 
@@ -99,7 +100,8 @@ void truth_sum(struct shm *s, const struct recover_truth *t, const bool *dead, b
                 SHM_STEP("recompute.adopt_slot");
             }
             subtract(s, &slot->usage, atomic_load_explicit(&slot->hold, memory_order_relaxed));
-            if (slot->usage.key < s->header->max_keys && sums.key_named[slot->usage.key]) sums.key_calls[slot->usage.key]++;
+            if (slot->usage.key < s->header->max_keys && sums.key_named[slot->usage.key])
+                sums.key_calls[slot->usage.key]++;
         }
     }
 }

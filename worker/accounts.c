@@ -19,6 +19,8 @@ static void answered(struct exchange *ex, const struct json *j) {
     int body = json_get(j, result, "body");
     struct slice extra =
         wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\n", (unsigned long long)wait_s) : SLICE("");
+    if (status >= 401 && status <= 403)
+        extra = SLICE("x-should-retry: false\r\n");
     if (body < 0)
         reply_empty(ex, (int)status, extra);
     else

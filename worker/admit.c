@@ -278,7 +278,7 @@ static void fill_usage(const struct exchange *ex, struct shm_usage *u) {
     u->key_id = ex->key.id;
     u->model_id = m->id;
     u->capped = ex->key.capped;
-    u->dialect = (uint8_t)ex->shape;
+    u->dialect = (uint8_t)ex->dialect;
     u->stream = ex->req.stream;
     u->unit_tokens = tokens;
     u->started_at_ms = ex->started_ms;

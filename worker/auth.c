@@ -102,6 +102,14 @@ static bool check_state(struct exchange *ex) {
     return true;
 }
 
+/* For last_used_at: at most one store a second and key, so that its line stays where it is. */
+static void note_use(const struct exchange *ex) {
+    _Atomic uint64_t *used = &ex->worker->shm.key_words[ex->key_index].last_used_s;
+    uint64_t now_s = (uint64_t)(ex->worker->loop.wall_ms / 1000);
+    if (atomic_load_explicit(used, memory_order_relaxed) != now_s)
+        atomic_store_explicit(used, now_s, memory_order_relaxed);
+}
+
 bool auth_request(struct exchange *ex, const struct http_head *head, bool required) {
     struct candidates c;
     collect(head, &c);
@@ -111,6 +119,7 @@ bool auth_request(struct exchange *ex, const struct http_head *head, bool requir
         if (!read_state(ex))
             continue;
         ex->known_key = true;
+        note_use(ex);
         admit_limits_view(ex);
         break;
     }

@@ -27,6 +27,7 @@ enum {
     BODY_SLOWEST = 16384,      /* bytes a second below which a body is a slow sender's, beyond client_timeout */
     OUT_MAX = 256 << 20,       /* of one connection's queue: a whole answer and what back-pressure lets through */
     IN_MAX = HTTP_MAX_HEAD + 2 * PAGE_BYTES,
+    BODIES_MAX = 1 << 30,      /* of all large buffers of a worker: beyond, bodies are refused */
     UNSENT_MAX = 256 << 10     /* the kernel's queue for a slow reader, who would else get megabytes of it */
 };
 
@@ -219,6 +220,11 @@ int conn_read_body(struct conn *c, int *status, const char **text) {
     struct exchange *ex = c->exchange;
     bool chunked = ex->body_reader.kind == HTTP_BODY_CHUNKED;
     for (;;) {
+        if (c->worker->pages.big_bytes > BODIES_MAX) {
+            *status = 503;
+            *text = "The server holds too many large requests right now. Please try again shortly.";
+            return -1;
+        }
         int r = chunked ? decode_body(c, ex, status, text) : sized_body(c, ex, status, text);
         if (r != 0)
             return r;

@@ -272,6 +272,15 @@ void exchange_begin(struct conn *c, const struct http_head *head) {
     exchange_body(ex);
 }
 
+static const char *body_code(int status) {
+    switch (status) {
+    case 413: return "body_too_large";
+    case 431: return "headers_too_large";
+    case 503: return "overloaded";
+    default: return "invalid_request";
+    }
+}
+
 void exchange_body(struct exchange *ex) {
     int status = 0;
     const char *text = "";
@@ -285,11 +294,7 @@ void exchange_body(struct exchange *ex) {
             if (status == 0)
                 exchange_finish(ex);
             else
-                reply_error(ex, status,
-                            status == 413   ? "body_too_large"
-                            : status == 431 ? "headers_too_large"
-                                            : "invalid_request",
-                            NULL, "%s", text);
+                reply_error(ex, status, body_code(status), NULL, "%s", text);
             return;
         }
     }

@@ -82,8 +82,10 @@ static bool write_file(struct json_writer *w, struct ir_request *r, const struct
     if (p.data.len > 0 && slice_starts(p.media_type, SLICE("text/"))) {
         struct buf b;
         buf_init(&b, r->arena->pages, p.data.len);
-        if (!base64_decode(&b, p.data, true))
+        if (!base64_decode(&b, p.data, true)) {
+            buf_release(&b);
             return ir_refuse(f, "invalid_value", ir_member(r, "turns"), SLICE("A file is not valid base64."));
+        }
         p.text = arena_copy(r->arena, buf_slice(&b));
         p.data = SLICE_NONE;
         buf_release(&b);

@@ -6,7 +6,7 @@
  * this gateway put there: a carrier. Files by the provider's own URI are refused. */
 #include "proto/dialect/gemini.h"
 
-enum { MAX_OPEN = 1024 };
+enum { MAX_OPEN = 256 };
 
 struct open_call { struct open_call *next; struct slice id, name; };
 struct state {
@@ -14,6 +14,7 @@ struct state {
     struct open_call *open, **tail;
     uint32_t open_count, calls;
     uint32_t content;
+    size_t thought_cap; /* of the reasoning that is being joined */
 };
 
 int gemini_get(const struct json *j, int obj, const char *name) {
@@ -157,8 +158,12 @@ static void read_thought(struct state *s, struct slice text, struct slice signat
         p = ir_add_part(s->r, list, IR_REASONING);
     if (!p)
         return;
-    if (text.len > 0)
-        p->text = p->text.len == 0 ? text : arena_printf(s->r->arena, "%.*s%.*s", SLICE_ARG(p->text), SLICE_ARG(text));
+    if (p->text.len == 0) {
+        p->text = text;
+        s->thought_cap = 0;
+    } else {
+        ir_append(s->r->arena, &p->text, &s->thought_cap, text);
+    }
     if (signature.len > 0)
         p->blob = ir_blob_of(signature, IR_BLOB_SIGNATURE, IR_GEMINI);
 }

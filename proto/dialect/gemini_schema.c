@@ -5,13 +5,14 @@
  * types in small letters, nullable as a type of two. */
 #include "proto/dialect/gemini.h"
 
-enum { MAX_DEPTH = 24, MAX_NODES = 20000 };
+enum { MAX_DEPTH = 24, MAX_NODES = 20000, MAX_STEPS = 1 << 18 };
 
 struct copy {
     const struct json *j;
     struct arena *arena;
     struct json_writer w;
     uint32_t nodes;
+    uint32_t steps; /* of lookups by name, which cost a product: past MAX_STEPS nothing is found */
     bool bent;
     /* For the only branch of an anyOf: it is written into the object that is open, with what stood around it. */
     bool inside, inner_nullable;
@@ -110,7 +111,7 @@ struct slice gemini_schema_read(const struct json *j, int t, struct arena *arena
 static void write_schema(struct copy *c, int t, int depth);
 
 /* `#/$defs/Name` and `#/definitions/Name`: the only ones that are about. */
-static int resolve(const struct copy *c, struct slice ref) {
+static int resolve(struct copy *c, struct slice ref) {
     static const char *const places[] = { "$defs", "definitions" };
     for (size_t i = 0; i < 2; i++) {
         size_t n = strlen(places[i]) + 3;
@@ -118,8 +119,8 @@ static int resolve(const struct copy *c, struct slice ref) {
             continue;
         struct slice name = slice_from(ref, n);
         int defs = json_get(c->j, 0, places[i]);
-        for (int k = json_is(c->j, defs, JSON_OBJECT) ? json_first(c->j, defs) : -1; k >= 0;
-             k = json_next(c->j, defs, k))
+        for (int k = json_is(c->j, defs, JSON_OBJECT) ? json_first(c->j, defs) : -1;
+             k >= 0 && c->steps++ < MAX_STEPS; k = json_next(c->j, defs, k))
             if (slice_eq(json_str(c->j, k, c->arena), name))
                 return k + 1;
     }
@@ -162,9 +163,9 @@ static void write_enum(struct copy *c, int t, bool list) {
     jw_end_array(&c->w);
 }
 
-static bool has_property(const struct copy *c, int properties, struct slice name) {
-    for (int k = json_is(c->j, properties, JSON_OBJECT) ? json_first(c->j, properties) : -1; k >= 0;
-         k = json_next(c->j, properties, k))
+static bool has_property(struct copy *c, int properties, struct slice name) {
+    for (int k = json_is(c->j, properties, JSON_OBJECT) ? json_first(c->j, properties) : -1;
+         k >= 0 && c->steps++ < MAX_STEPS; k = json_next(c->j, properties, k))
         if (slice_eq(json_str(c->j, k, c->arena), name))
             return true;
     return false;

@@ -189,6 +189,7 @@ static bool read_calls(const struct json *j, int calls, struct ir_request *r, st
 static void read_reasoning(const struct json *j, int m, struct ir_request *r, struct ir_turn *turn) {
     int details = json_get(j, m, "reasoning_details");
     struct ir_part *open = NULL;
+    size_t cap = 0;
     bool texts = false;
     if (json_is(j, details, JSON_ARRAY))
         for (int t = json_first(j, details); t >= 0; t = json_next(j, details, t)) {
@@ -205,10 +206,12 @@ static void read_reasoning(const struct json *j, int m, struct ir_request *r, st
             if (!open && !(open = ir_add_part(r, &turn->parts, IR_REASONING)))
                 return;
             texts = texts || text.len > 0;
-            if (text.len > 0)
-                open->text = open->text.len == 0
-                                 ? text
-                                 : arena_printf(r->arena, "%.*s%.*s", SLICE_ARG(open->text), SLICE_ARG(text));
+            if (open->text.len == 0) {
+                open->text = text;
+                cap = 0;
+            } else if (!ir_append(r->arena, &open->text, &cap, text)) {
+                return;
+            }
             if (signature.len > 0) {
                 open->blob = ir_blob_of(signature, IR_BLOB_SIGNATURE, IR_OPENAI);
                 open = NULL;

@@ -123,6 +123,24 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
 }
 
 /* The usage object as the provider gave it, with the cost; or from our meters where it gave none. */
+static void edit_figure(struct edits *e, int usage, const char *name, uint64_t figure) {
+    int v = json_get(e->j, usage, name);
+    uint64_t said;
+    if (v >= 0 && (!json_u64(e->j, v, &said) || said != figure))
+        edits_set_number(e, v, figure);
+}
+
+/* Where a vendor leaves something out of its counts (xAI's reasoning, thoughts behind Google's compatible endpoint) the client sees
+ * what it pays for. */
+static void edit_figures(struct edits *e, const struct pass_answer *a, int usage) {
+    uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
+    if (!a->usage_seen)
+        return;
+    edit_figure(e, usage, "prompt_tokens", in);
+    edit_figure(e, usage, "completion_tokens", out);
+    edit_figure(e, usage, "total_tokens", in + out);
+}
+
 static struct slice usage_object(struct pass_answer *a, const struct json *j, int usage, struct arena *arena) {
     if (json_is(j, usage, JSON_OBJECT) && json_first(j, usage) >= 0) {
         struct edits e;
@@ -131,6 +149,7 @@ static struct slice usage_object(struct pass_answer *a, const struct json *j, in
         if (!json_parse(&part, arena, span.ptr, span.len))
             return SLICE_NONE;
         edits_begin(&e, &part, arena);
+        edit_figures(&e, a, 0);
         edits_cost(&e, &a->cost, 0, false);
         return edits_line(&e);
     }
@@ -171,10 +190,12 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
     edits_begin(&e, j, arena);
     edit_id(&e, a, c.id);
     edit_audio(&e, a, c.choices);
-    if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen)
+    if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen) {
+        edit_figures(&e, a, c.usage);
         edits_cost(&e, &a->cost, c.usage, false);
-    else
+    } else {
         edit_usage(&e, c.usage, usage_object(a, j, -1, arena));
+    }
     a->usage_sent = true;
     return edits_put(&e, out) ? PASS_OK : PASS_BAD;
 }
@@ -213,11 +234,14 @@ static enum pass_result finish_stream(struct pass_answer *a, struct arena *scrat
     if (a->done)
         return PASS_OK;
     a->done = true;
-    flush_held(a, NULL, -1, true, scratch, out);
+    struct json kept;
+    bool has_kept = a->wants_usage && a->held->len > 0 && json_parse(&kept, scratch, buf_ptr(a->held), a->held->len);
+    if (!a->wants_usage)
+        flush_held(a, NULL, -1, true, scratch, out);
     edits_settle(a);
     if (!a->usage_sent) { /* no chunk to put them on: one of our own, and with a choice where the client did not ask for
                              one without */
-        struct slice usage = usage_object(a, NULL, -1, scratch);
+        struct slice usage = has_kept ? usage_object(a, &kept, 0, scratch) : usage_object(a, NULL, -1, scratch);
         const char *choices = a->wants_usage ? "" : "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}";
         pieces_add(out, arena_printf(scratch, "data: {%.*s%s\"choices\":[%s],\"usage\":%.*s}\n\n", (int)a->ident_len,
                                      a->ident, a->ident_len > 0 ? "," : "", choices, SLICE_ARG(usage)));
@@ -228,6 +252,12 @@ static enum pass_result finish_stream(struct pass_answer *a, struct arena *scrat
 }
 
 /* The chunk without choices that only brings the figures. */
+/* A client that asked for the standard last chunk gets it at the end, with these figures unless others come. */
+static void keep_usage(struct pass_answer *a, const struct json *j, int usage, struct arena *scratch) {
+    buf_release(a->held);
+    scratch->overflow |= !buf_append_slice(a->held, json_span(j, usage));
+}
+
 static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const struct json *j, const struct chunk *c,
                         struct arena *scratch, struct pieces *out) {
     if (!a->wants_usage) {
@@ -236,14 +266,14 @@ static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const
         return;
     }
     struct edits e;
-    buf_release(a->held);
     if (!a->finished) { /* the last figures count: they wait for others, or for the end */
-        scratch->overflow |= !buf_append_slice(a->held, ev->data);
+        keep_usage(a, j, c->usage, scratch);
         return;
     }
     edits_begin(&e, j, scratch);
     edit_id(&e, a, c->id);
     edits_settle(a);
+    edit_figures(&e, a, c->usage);
     edits_cost(&e, &a->cost, c->usage, false);
     a->usage_sent = true;
     edits_put_event(&e, ev, SLICE(""), out);
@@ -287,8 +317,10 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     edit_audio(&e, a, c.choices);
     if (c.usage >= 0 && !a->wants_usage)
         edits_cut(&e, 0, &c.usage, 1);
-    else if (c.usage >= 0 && c.finish && json_is(&j, c.usage, JSON_OBJECT))
+    if (c.finish && json_is(&j, c.usage, JSON_OBJECT) && a->wants_usage) {
+        keep_usage(a, &j, c.usage, scratch);
         edits_set(&e, c.usage, SLICE("null")); /* the figures come in the standard last chunk */
+    }
     return edits_put_event(&e, ev, SLICE(""), out) ? PASS_OK : PASS_BAD;
 }
 

@@ -22,7 +22,7 @@ before(async () => {
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }, { name: 'faulty', url: up.url, retries: 0, cooldown: '1s' }],
     models: [...Object.entries(MODELS).map(([name, [input, output]]) => ({ name, price: { input, output } })), { name: 'f/*', route: 'mock as *' },
-      { name: 'bad/*', route: 'faulty as *' }, { name: 'capped', call_cap: '0.01' }, { name: 'gift', price: 'free' },
+      { name: 'bad/*', route: 'faulty as *' }, { name: 'capped', call_cap: '0.01' }, { name: 'gift', price: 'free' }, { name: 'half', price: { input: '0.0005', output: '0.0005' } },
       { name: 'full', price: { input: '2', output: '8', cached_input: '0.5', cache_write: '2.5', reasoning: '16', audio_input: '40', audio_output: '80' } }],
     groups: { odd: 'models *; ratio 1.37;' },
   })
@@ -70,6 +70,14 @@ describe('the cost of a call', () => {
       const want = cost({ input: i, output: o }, { input: '0.165', output: '0.66' }, '1.37')
       assert.equal(digitsOf((await g.chat(t.key, { model: 'gpt-4o-mini' })).text, 'cost_usd'), decimal(want))
       assert.equal(await spent(t), want)
+    }
+  })
+  test('half a nano-dollar goes to the even side', async () => {
+    for (const [tokens, want] of [[1, '0'], [3, '0.000000002'], [5, '0.000000002'], [7, '0.000000004'], [4, '0.000000002']]) {
+      up.on('half', json({ usage: { prompt_tokens: tokens, completion_tokens: 0, total_tokens: tokens } }))
+      const t = await g.tenant()
+      assert.equal(digitsOf((await g.chat(t.key, { model: 'half' })).text, 'cost_usd'), want)
+      assert.equal(decimal(await spent(t)), want)
     }
   })
   test('cached, written, reasoning and audio tokens at their own prices, each once', async () => {

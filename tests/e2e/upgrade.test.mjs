@@ -26,7 +26,9 @@ after(() => cleanUp(shared))
 async function startCopy(t, name, top = {}) {
   const program = path.join(bin, name)
   copyFileSync(path.join(build, 'tollgate'), program)
-  return startGateway(t, { program, upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', 'long'], top })
+  const g = await startGateway(t, { program, upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', 'long'], top })
+  await until(async () => (await g.ctl('status')).state === 'up', 'all its workers') // ready is earlier: with the first
+  return g
 }
 function replace(g, make) {
   make(`${g.o.program}.new`)
@@ -63,7 +65,8 @@ describe('SIGUSR2', () => {
     for (let i = 0; i < 3; i++) {
       const { pid } = (await g.ctl('status')).ledger
       replace(g, (to) => copyFileSync(path.join(build, 'tollgate'), to))
-      process.kill(g.pid, 'SIGUSR2')
+      if (i === 0) process.kill(g.pid, 'SIGUSR2')
+      else await until(async () => (await g.ctlRaw('upgrade')).code === 0, 'room beside the workers that drain', 15000)
       await until(async () => { const s = await g.ctl('status'); return s.state === 'up' && s.ledger.state === 'up' && s.ledger.pid !== pid }, 'the new ledger', 15000)
     }
     const ended = await Promise.all(streams.map((s) => s.all()))

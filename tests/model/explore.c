@@ -22,7 +22,7 @@ static int current = -1;
 static unsigned choice;
 static struct explore *e;
 
-/* ---- coroutines -------------------------------------------------------------------------------------------------------------------- */
+/* ---- coroutines -------------------------------------------------------------------------------------------------- */
 
 int explore_current(void) { return current; }
 const char *explore_at(int i) { return actors[i].life == NOT_RUNNING ? NULL : actors[i].at; }
@@ -77,7 +77,7 @@ static void resume(int i, unsigned which) {
     memset(stacks[i], 0, (size_t)(stack_pointer(i) - stacks[i]));
 }
 
-/* ---- states ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- states ------------------------------------------------------------------------------------------------------ */
 
 uint64_t explore_hash(uint64_t seed, const void *p, size_t n) {
     const unsigned char *b = p;
@@ -156,7 +156,7 @@ static void restore(const char *s) {
     }
 }
 
-/* ---- the graph ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the graph --------------------------------------------------------------------------------------------------- */
 
 static struct {
     uint64_t *hash;              /* open-addressed; the state's number is in id[] */
@@ -238,7 +238,7 @@ static uint64_t count_stuck(void) {
     return stuck;
 }
 
-/* ---- the search --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the search -------------------------------------------------------------------------------------------------- */
 
 enum kind { GO, DIE, START };
 struct move { enum kind kind; int actor; unsigned which; };

@@ -1,9 +1,10 @@
 /* Explores every interleaving of a few actors, and every death of one of them at every step.
  *
- * An actor is a coroutine that runs real code on a small stack of its own and yields at each named step (shm/steps.h). A state of the whole is
- * plain memory: the registered regions and the used part of each stack. It is saved before each alternative and put back for the next,
- * and a state that was met before (by a 64-bit hash of all that) is not entered again: depth-first search over the whole graph.
- * What an actor waits for needs no modelling: a try that changes nothing leads back to the same state. */
+ * An actor is a coroutine that runs real code on a small stack of its own and yields at each named step (shm/steps.h).
+ * A state of the whole is plain memory: the registered regions and the used part of each stack. It is saved before each
+ * alternative and put back for the next, and a state that was met before (by a 64-bit hash of all that) is not entered
+ * again: depth-first search over the whole graph. What an actor waits for needs no modelling: a try that changes
+ * nothing leads back to the same state. */
 #ifndef TG_EXPLORE_H
 #define TG_EXPLORE_H
 
@@ -20,7 +21,7 @@ struct explore {
     bool (*may_start)(int i);                 /* an actor that is not running */
     void (*started)(int i);
     const char *(*check)(void);               /* after every step: NULL, or what is wrong */
-    bool (*final)(void);                      /* everything done, nothing left to do: must stay reachable from every state */
+    bool (*final)(void); /* everything done, nothing left to do: must stay reachable from every state */
     uint64_t (*hash)(uint64_t seed);          /* of all regions, without what means nothing */
     struct { void *ptr; size_t bytes; } region[EXPLORE_REGIONS]; /* saved and restored */
     int regions;

@@ -5,6 +5,7 @@
  * the middle of a recovery too, and is started again. What must hold is in check() and at_rest().
  *
  *     recovery_model               the clean searches and every mutation; fails if one of the latter is not found out
+ *     recovery_model deep          larger ones, which take an hour
  *     recovery_model clean|NAME    one of them, with the way to the violation */
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +68,7 @@ static void wrong(const char *what) {
     if (!w.wrong) w.wrong = what;
 }
 
-/* ---- the truth, as the ledger tells it --------------------------------------------------------------------------------------------- */
+/* ---- the truth, as the ledger tells it --------------------------------------------------------------------------- */
 
 static int64_t account_committed(void *arg, uint32_t account) { (void)arg; (void)account; return w.db.balance; }
 static int64_t key_committed(void *arg, uint32_t key) { (void)arg; (void)key; return sc.key_limit - w.db.key_spent; }
@@ -86,7 +87,7 @@ static void forget_sums(void) {
     memset(sums, 0, n);
 }
 
-/* ---- a worker ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a worker ---------------------------------------------------------------------------------------------------- */
 
 static int64_t cost_of(uint64_t id) { return number_of(id) % 2 ? 1 : 3; } /* within the hold, and beyond it */
 
@@ -169,7 +170,7 @@ static void worker(int i) {
     for (;;) turn(i);
 }
 
-/* ---- the ledger ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the ledger -------------------------------------------------------------------------------------------------- */
 
 static void commit_record(const struct shm_record *r, uint64_t seq) {
     if (r->seq != seq || r->checksum != shm_record_checksum(r)) { wrong("a torn or overwritten record"); return; }
@@ -285,7 +286,7 @@ static void actor(int i) {
     else worker(i);
 }
 
-/* ---- what must hold ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what must hold ---------------------------------------------------------------------------------------------- */
 
 static bool stands(int i, const char *step) { return explore_at(i) && strcmp(explore_at(i), step) == 0; }
 
@@ -346,7 +347,7 @@ static const char *check(void) {
     return !r && done() ? at_end() : r;
 }
 
-/* ---- deaths, births, and what the explorer must know ---------------------------------------------------------------------------------- */
+/* ---- deaths, births, and what the explorer must know ------------------------------------------------------------- */
 
 static bool may_die(int i) {
     return w.crashes < (uint32_t)sc.crashes && (i == LEDGER || (i < sc.workers && atomic_load(&w.ranges[i].state) == RANGE_LIVE));
@@ -412,7 +413,7 @@ static void search(struct explore *e, const struct scenario *s, enum shm_mutatio
     shm_mutation = mutation;
     build_world();
     *e = (struct explore){ .actor = actor, .may_die = may_die, .died = died, .may_start = may_start, .started = started, .check = check,
-                           .final = done, .hash = hash, .max_states = 20000000, .max_seconds = max_seconds, .trace = trace };
+                           .final = done, .hash = hash, .max_states = 200000000, .max_seconds = max_seconds, .trace = trace };
     e->region[e->regions].ptr = &w;
     e->region[e->regions++].bytes = sizeof w;
     size_t n;
@@ -423,7 +424,7 @@ static void search(struct explore *e, const struct scenario *s, enum shm_mutatio
     explore_run(e);
 }
 
-/* ---- the searches -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the searches ------------------------------------------------------------------------------------------------ */
 
 /* Each is searched to the end. In every scenario a crash hits a worker, the ledger, or the ledger in the middle of a recovery. */
 enum { TWO_WORKERS, IN_TURN, TWO_SLOTS, FULL_RING, LOWERED, CAPPED_KEY, SET_CAP, ASLEEP, SCENARIOS };
@@ -445,6 +446,16 @@ static const struct scenario clean[SCENARIOS] = {
 };
 
 /* crashes: more than the clean search of that scenario has, where one is not enough to show it. */
+/* For a long evening: more deaths, more calls. */
+static const struct scenario deep[] = {
+    { .name = "two workers, two deaths", .workers = 2, .slots = 1, .ring = 2, .exchanges = 1, .crashes = 2, .credits = 1, .debits = 1,
+      .start = 3, .key_limit = 9 },
+    { .name = "two calls each", .workers = 2, .slots = 1, .ring = 2, .exchanges = 2, .crashes = 1, .start = 5, .key_limit = 9 },
+    { .name = "two slots, four deaths", .workers = 1, .slots = 2, .ring = 2, .exchanges = 3, .crashes = 4, .start = 7, .key_limit = 9 },
+    { .name = "a cap, two deaths", .workers = 2, .slots = 1, .ring = 2, .exchanges = 1, .crashes = 2, .start = 9, .key_limit = 3, .set_cap = true },
+    { .name = "asleep, two deaths", .workers = 2, .slots = 1, .ring = 2, .exchanges = 1, .crashes = 2, .start = 2, .key_limit = 9, .idle = true },
+};
+
 #define M(m, rule, where) { m, #m, rule, where, 0 }
 static const struct { enum shm_mutation mutation; const char *name; int rule, where, crashes; } mutations[] = {
     M(MUT_CAS_BEFORE_SLOT, 2, TWO_SLOTS), M(MUT_ID_REUSED, 2, TWO_SLOTS), M(MUT_REFUSE_FREE_FIRST, 2, TWO_WORKERS),
@@ -465,6 +476,13 @@ static void report(const char *name, const struct explore *e) {
            e->violation ? e->violation : e->complete ? "holds" : "not searched to the end");
 }
 
+static bool holds(const struct scenario *s, double max_seconds) {
+    struct explore e;
+    search(&e, s, MUT_NONE, max_seconds, true);
+    report(s->name, &e);
+    return !e.violation && e.complete && e.finals > 0;
+}
+
 int main(int argc, char **argv) {
     struct explore e;
     const char *only = argc > 1 ? argv[1] : NULL;
@@ -474,12 +492,10 @@ int main(int argc, char **argv) {
     shm_clock_hook = no_clock;
     shm_wait_hook = waits;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    for (size_t i = 0; i < ARRAY_LEN(clean); i++) {
-        if (only && strcmp(only, clean[i].name) != 0 && strcmp(only, "clean") != 0) continue;
-        search(&e, &clean[i], MUT_NONE, 200, true);
-        report(clean[i].name, &e);
-        ok &= !e.violation && e.complete && e.finals > 0;
-    }
+    for (size_t i = 0; i < ARRAY_LEN(clean); i++)
+        if (!only || strcmp(only, clean[i].name) == 0 || strcmp(only, "clean") == 0) ok &= holds(&clean[i], 200);
+    for (size_t i = 0; i < ARRAY_LEN(deep) && only; i++)
+        if (strcmp(only, deep[i].name) == 0 || strcmp(only, "deep") == 0) ok &= holds(&deep[i], 36000);
     for (size_t i = 0; i < ARRAY_LEN(mutations); i++) {
         if (only && strcmp(only, mutations[i].name) != 0 && strcmp(only, "mutations") != 0) continue;
         for (int j = 0; j < SCENARIOS; j++) {

@@ -20,7 +20,7 @@ static void must(int r, const char *what) {
     _exit(3);
 }
 
-/* ---- the store ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the store --------------------------------------------------------------------------------------------------- */
 
 static void put(MDB_txn *t, const void *key, size_t key_len, const void *p, size_t n) {
     MDB_val k = { key_len, (void *)(uintptr_t)key }, v = { n, (void *)(uintptr_t)p };
@@ -80,7 +80,7 @@ bool store_usage(uint64_t id, struct usage_row *row) {
     return get(t, &key, sizeof key, row, sizeof *row);
 }
 
-/* ---- the truth ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the truth --------------------------------------------------------------------------------------------------- */
 
 static int64_t account_committed(void *arg, uint32_t a) { (void)arg; return a < ACCOUNTS ? store.account[a].balance : 0; }
 static int64_t key_committed(void *arg, uint32_t k) { (void)arg; return k < KEYS ? store.key[k].limit - store.key[k].spent : 0; }
@@ -113,7 +113,7 @@ static void note(enum sample kind, int result) {
     seen = stats;
 }
 
-/* ---- what it does --------------------------------------------------------------------------------------------------------------------- */
+/* ---- what it does ------------------------------------------------------------------------------------------------ */
 
 static void take_record(MDB_txn *t, const struct shm_record *r, uint64_t seq) {
     if (r->seq != seq || r->checksum != shm_record_checksum(r)) {

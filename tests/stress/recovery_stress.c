@@ -33,7 +33,7 @@ static pid_t pids[WORKERS + 1];     /* WORKERS: the ledger; 0: none */
 static uint64_t kills_worker, kills_ledger, kills_all, stops;
 static bool failed, striking;
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t rnd_state = 1;
 void rnd_seed(uint64_t seed) { rnd_state = (seed * 0x9e3779b97f4a7c15ull) | 1; for (int i = 0; i < 5; i++) rnd(); }
@@ -180,7 +180,7 @@ static void strike(void) {
     else if (pids[w]) { kill(pids[w], SIGSTOP); stops++; } /* hung: the ledger will say so */
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t lost, twice, for_nothing, received, charged;
 
@@ -265,7 +265,7 @@ static void judge(void) {
     if (limit_error) fail("a key's limit was passed");
 }
 
-/* ---- a run -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a run ------------------------------------------------------------------------------------------------------- */
 
 static bool everything_finished(void) {
     for (int i = 0; i < WORKERS; i++) {
@@ -356,7 +356,7 @@ static bool run(uint64_t kills, uint64_t seed, uint64_t max_seconds) {
     return !failed;
 }
 
-/* ---- leaving rules out --------------------------------------------------------------------------------------------------------------- */
+/* ---- leaving rules out ------------------------------------------------------------------------------------------- */
 
 static void spin(uint64_t n) {
     for (volatile uint64_t i = 0; i < n; i++) { /* some nanoseconds each */ }

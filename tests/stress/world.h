@@ -1,4 +1,5 @@
-/* What the processes of the stress test share besides the segment: the facts that no recovery may lose, and what is to die when. */
+/* What the processes of the stress test share besides the segment: the facts that no recovery may lose, and what is to
+ * die when. */
 #ifndef TG_STRESS_WORLD_H
 #define TG_STRESS_WORLD_H
 
@@ -6,7 +7,17 @@
 #include "shm/recover.h"
 #include "shm/steps.h"
 
-enum { WORKERS = 4, ACCOUNTS = 6, KEYS = 12, SLOTS = 32, MAX_EXCHANGES = 1 << 22, SAMPLES = 1 << 15, MAX_STEPS = 64, START = 5000, KEY_LIMIT = 3000 };
+enum {
+    WORKERS = 4,
+    ACCOUNTS = 6,
+    KEYS = 12,
+    SLOTS = 32,
+    MAX_EXCHANGES = 1 << 22,
+    SAMPLES = 1 << 15,
+    MAX_STEPS = 64,
+    START = 5000,
+    KEY_LIMIT = 3000
+};
 enum sample { DRILL, DEATH, RESTART, SAMPLE_KINDS };
 
 struct world {
@@ -21,7 +32,8 @@ struct world {
     _Atomic uint32_t kill_me[WORKERS];          /* the ledger found it hung */
     _Atomic uint32_t stop, finish;
     /* what was seen */
-    _Atomic uint64_t exchanges, commits, records, negative, drift_words, drills, recoveries, settled, repaired, hung, no_room, torn, unpaired;
+    _Atomic uint64_t exchanges, commits, records, negative, drift_words, drills, recoveries, settled, repaired, hung,
+        no_room, torn, unpaired;
     _Atomic uint32_t samples[SAMPLE_KINDS];
     uint32_t sample_ns[SAMPLE_KINDS][SAMPLES];
     _Atomic uint32_t ready;                     /* the first ledger has computed the words */

@@ -234,7 +234,7 @@ static void test_names_are_cut_to_their_length(void **state) {
     assert_memory_equal(slot->usage.request_id, "req-5aa", 7);
 }
 
-/* ---- the pause ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the pause --------------------------------------------------------------------------------------------------- */
 
 static void test_top_answers_and_passes(void **state) {
     struct shm *s = &((struct fixture *)*state)->shm;

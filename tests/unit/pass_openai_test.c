@@ -161,6 +161,10 @@ static void stream_without(void **state) {
     /* a null usage in every chunk is not shown; figures on the finish chunk stay there */
     fx_stream("data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ab\"}}],\"usage\":null}\n\n"
               "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]," USAGE "}\n\n" DONE, PASS_OK, want);
+    /* the provider's own object, whatever else is in it */
+    fx_stream(FINISH EXTRA("\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"x\":{}}") DONE, PASS_OK,
+              "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
+              "\"completion_tokens\":5,\"x\":{},\"cost_usd\":0.0125}}\n\n" DONE);
     /* the terminator is missing, but the answer said why it ended */
     fx_stream(TEXT("ab") FINISH EXTRA(USAGE), PASS_OK, want);
     /* no reason at all: a chunk of ours bears the figures, with a choice */

@@ -111,6 +111,8 @@ static void stream(void **state) {
               EV("response.output_item.done", "3", ",\"item\":{\"type\":\"function_call\",\"name\":\"f\",\"arguments\":\"{}\"}")
               EV("response.completed", "4", RESP("r1", "completed", "{" FIGURES "}")), PASS_OK, NULL);
     assert_int_equal(fx.a.text_bytes, 2 + 3);
+    fx_stream(DELTA("1") EV("response.output_item.done", "2", ",\"item\":{\"type\":\"message\",\"content\":[{\"text\":\"a\"}]}"), PASS_BAD, NULL);
+    assert_int_equal(fx.a.text_bytes, 2);
 }
 
 static void seals(void **state) {

@@ -10,7 +10,7 @@
 #include "shm/recover.h"
 #include "shm/steps.h"
 
-/* ---- a ledger's memory ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a ledger's memory ------------------------------------------------------------------------------------------- */
 
 static struct {
     int64_t balance[16], key_left[32];
@@ -85,7 +85,7 @@ static void commit_ring(uint32_t range) {
     atomic_store(&s->ranges[range].tail, book.watermark[range]);
 }
 
-/* ---- the dead ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the dead ---------------------------------------------------------------------------------------------------- */
 
 static void test_settles_by_what_the_slots_say(void **state) {
     (void)state;
@@ -199,7 +199,7 @@ static void test_garbage(void **state) {
     assert_int_equal(stats.no_room, 1);
 }
 
-/* ---- the pause ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the pause --------------------------------------------------------------------------------------------------- */
 
 static void turn_for_ever(struct fixture *f) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -275,7 +275,7 @@ static void test_new_ledger_finds_the_flag_up(void **state) {
     assert_int_equal(atomic_load(&s->header->pause), 48);
 }
 
-/* ---- rule 11 and limits ----------------------------------------------------------------------------------------------------------------- */
+/* ---- rule 11 and limits ------------------------------------------------------------------------------------------ */
 
 static void test_half_done_credits(void **state) {
     (void)state;

@@ -83,7 +83,7 @@ static void test_errors_are_sentences(void **state) {
     unlink(path);
 }
 
-/* ---- read-only --------------------------------------------------------------------------------------------------------------------- */
+/* ---- read-only --------------------------------------------------------------------------------------------------- */
 
 static void write_header(struct fixture *f) {
     signal(SIGSEGV, SIG_DFL); /* a sanitizer would catch it */
@@ -142,7 +142,7 @@ static void test_futex_through_read_only(void **state) {
     assert_int_equal(status, 0);
 }
 
-/* ---- tables ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
 
 static void test_keys(void **state) {
     struct fixture *f = *state;
@@ -339,7 +339,7 @@ static void test_addresses(void **state) {
     assert_false(shm_addresses_read(s, SHM_MAX_UPSTREAMS, &out));
 }
 
-/* ---- counters ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- counters ---------------------------------------------------------------------------------------------------- */
 
 static void test_counters(void **state) {
     struct shm *s = &((struct fixture *)*state)->shm;

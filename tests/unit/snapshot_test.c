@@ -257,6 +257,7 @@ static void test_who_gets_secrets(void **state) {
     assert_true(holds(s, n, "sk-hunter2"));
     assert_false(holds(s, n, "hunter2 with spaces")); /* jwt_secret */
     assert_int_equal(s->jwt_secret.len, 0);
+    assert_int_equal(s->admin_token.len, 0);
     free(s);
     s = make("tests/conf/good/literal_secrets.conf", NULL, true, &n);
     assert_false(holds(s, n, "sk-hunter2"));
