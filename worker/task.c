@@ -1,9 +1,9 @@
-/* Calls of a model beside conversations: embeddings, pictures, counts of tokens. The same way as a conversation's (parse, look, admit, go),
- * with a task module (proto/task) in the place of a pass or a translation.
+/* Calls of a model beside conversations: embeddings, pictures, counts of tokens. The same way as a conversation's
+ * (parse, look, admit, go), with a task module (proto/task) in the place of a pass or a translation.
  *
- * A picture's price depends on its size and quality, so it is found here and held for all pictures asked for; those that came are charged.
- * A count is free: it takes a place among the requests of the minute and nothing else, and where no provider of the client's dialect can
- * be asked, or none answers, it is estimated. */
+ * A picture's price depends on its size and quality, so it is found here and held for all pictures asked for; those
+ * that came are charged. A count is free: it takes a place among the requests of the minute and nothing else, and where
+ * no provider of the client's dialect can be asked, or none answers, it is estimated. */
 #include "worker/exchange.h"
 
 enum { LIST_MAX = 64 };
@@ -12,7 +12,9 @@ static enum ir_dialect upstream_dialect(const struct exchange *ex) {
     return ex->try.up->dialect == DIALECT_ECHO ? IR_OPENAI : (enum ir_dialect)ex->try.up->dialect;
 }
 
-/* ---- taking a call -------------------------------------------------------------------------------------------------------------------- */
+/* ---- taking a call
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool refused(struct exchange *ex) {
     if (ex->req.fault_code == NULL)
@@ -25,8 +27,8 @@ static uint32_t words_of(const struct exchange *ex, struct snap_list list, struc
     const struct snap *s = ex->snapshot->snap;
     uint32_t n = 0;
     SNAP_EACH(s, list, struct snap_str, text)
-        if (n < LIST_MAX)
-            out[n++] = snap_text(s, *text);
+    if (n < LIST_MAX)
+        out[n++] = snap_text(s, *text);
     return n;
 }
 
@@ -34,8 +36,10 @@ static uint32_t words_of(const struct exchange *ex, struct snap_list list, struc
 static bool price_pictures(struct exchange *ex) {
     const struct snap_model *m = ex->model;
     ex->by_picture = m->image_prices.count > 0;
-    if (ex->by_picture && !snap_image_price(ex->snapshot->snap, m, ex->call.size, ex->call.quality, &ex->picture_price)) {
-        reply_error(ex, 400, "invalid_value", "size", "Pictures of this size and quality are not available for this model.");
+    if (ex->by_picture &&
+        !snap_image_price(ex->snapshot->snap, m, ex->call.size, ex->call.quality, &ex->picture_price)) {
+        reply_error(ex, 400, "invalid_value", "size",
+                    "Pictures of this size and quality are not available for this model.");
         return false;
     }
     uint64_t most = m->max_output > 0 ? m->max_output : task_image_tokens(ex->call.size, ex->call.quality);
@@ -57,7 +61,9 @@ static bool look(struct exchange *ex) {
         return false;
     ex->call.model = slice_of(ex->model_name, ex->model_len);
     const struct snap_model *m = ex->model;
-    struct task_model known = { .sizes = sizes, .qualities = qualities, .n_max = m->n_max, .prompt_max = m->prompt_max };
+    struct task_model known = {
+        .sizes = sizes, .qualities = qualities, .n_max = m->n_max, .prompt_max = m->prompt_max
+    };
     known.size_count = words_of(ex, m->sizes, sizes);
     known.quality_count = words_of(ex, m->qualities, qualities);
     if (ex->task->check != NULL)
@@ -79,7 +85,9 @@ void embeddings_run(struct exchange *ex) { task_run(ex, &task_embeddings); }
 void images_run(struct exchange *ex) { task_run(ex, &task_images); }
 void count_run(struct exchange *ex) { task_run(ex, &task_count); }
 
-/* ---- an attempt ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- an attempt
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 bool task_guess(struct exchange *ex) {
     struct buf b;
@@ -96,7 +104,9 @@ bool task_guess(struct exchange *ex) {
 
 enum task_go task_build(struct exchange *ex, struct ir_fault *f) {
     struct slice strip[LIST_MAX];
-    struct task_target t = { .dialect = upstream_dialect(ex), .model = ex->target_model, .strip = strip,
+    struct task_target t = { .dialect = upstream_dialect(ex),
+                             .model = ex->target_model,
+                             .strip = strip,
                              .strip_count = words_of(ex, ex->model->strip, strip) };
     struct ir_dropped dropped = { 0 };
     struct buf path, body;
@@ -111,7 +121,8 @@ enum task_go task_build(struct exchange *ex, struct ir_fault *f) {
         ex->task_path = arena_copy(&ex->arena, buf_slice(&path));
         ex->body_out.at[0] = arena_copy(&ex->arena, buf_slice(&body));
         for (uint32_t i = 0; i < dropped.count; i++)
-            ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(dropped.names[i]));
+            ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "",
+                                       SLICE_ARG(dropped.names[i]));
     }
     buf_release(&path);
     buf_release(&body);
@@ -131,7 +142,9 @@ void task_echo(struct exchange *ex, const struct json *j) {
     buf_release(&out);
 }
 
-/* ---- the plan -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the plan
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool begin(struct exchange *ex) {
     memset(&ex->answer, 0, offsetof(struct pass_answer, ident));
@@ -170,7 +183,8 @@ static enum plan_result whole(struct exchange *ex, const struct json *j, struct 
 }
 
 /* A task's answer is never a stream: one that comes as events is not what was asked for. */
-static enum plan_result no_event(struct exchange *ex, const struct sse_event *ev, struct pieces *out, struct ir_fault *f) {
+static enum plan_result no_event(struct exchange *ex, const struct sse_event *ev, struct pieces *out,
+                                 struct ir_fault *f) {
     (void)ex, (void)ev, (void)out, (void)f;
     return PLAN_BAD;
 }
@@ -180,10 +194,22 @@ static enum plan_result no_end(struct exchange *ex, struct pieces *out, struct i
 }
 static bool never_finished(const struct exchange *ex) { return ex == NULL; }
 static void no_fail(struct exchange *ex, const struct ir_fault *f, struct pieces *out) { (void)ex, (void)f, (void)out; }
-static struct slice no_ping(const struct exchange *ex) { (void)ex; return SLICE(""); }
-static const char *json_type(const struct exchange *ex) { (void)ex; return "application/json"; }
+static struct slice no_ping(const struct exchange *ex) {
+    (void)ex;
+    return SLICE("");
+}
+static const char *json_type(const struct exchange *ex) {
+    (void)ex;
+    return "application/json";
+}
 
 const struct plan plan_task = {
-    .begin = begin, .event = no_event, .end = no_end, .finished = never_finished, .fail = no_fail, .whole = whole, .ping = no_ping,
+    .begin = begin,
+    .event = no_event,
+    .end = no_end,
+    .finished = never_finished,
+    .fail = no_fail,
+    .whole = whole,
+    .ping = no_ping,
     .content_type = json_type,
 };

@@ -1,11 +1,15 @@
-/* The legacy completions as a client's dialect: the prompt becomes a user's message, the rest reads as Chat Completions; the answer's text
- * goes out as choices[].text. It is only ever a client's: where an OpenAI-compatible provider is behind, the request passes instead.
+/* The legacy completions as a client's dialect: the prompt becomes a user's message, the rest reads as Chat
+ * Completions; the answer's text goes out as choices[].text. It is only ever a client's: where an OpenAI-compatible
+ * provider is behind, the request passes instead.
  *
- * What a conversation cannot express is refused: several prompts, token ids, suffix, echo. best_of and logprobs are dropped and reported.
- * Reasoning has no place in such an answer and is left out; a refusal's words are its text. */
+ * What a conversation cannot express is refused: several prompts, token ids, suffix, echo. best_of and logprobs are
+ * dropped and reported. Reasoning has no place in such an answer and is left out; a refusal's words are its text. */
 #include "proto/dialect/openai.h"
 
-struct choice { enum ir_stop stop; bool begun; };
+struct choice {
+    enum ir_stop stop;
+    bool begun;
+};
 
 struct writer {
     struct dialect_writer_settings s;
@@ -25,7 +29,8 @@ static int one_prompt(const struct json *j, int prompt) {
     int first = json_first(j, prompt);
     if (json_is(j, prompt, JSON_STRING))
         return prompt;
-    return json_is(j, prompt, JSON_ARRAY) && json_is(j, first, JSON_STRING) && json_next(j, prompt, first) < 0 ? first : -1;
+    return json_is(j, prompt, JSON_ARRAY) && json_is(j, first, JSON_STRING) && json_next(j, prompt, first) < 0 ? first
+                                                                                                               : -1;
 }
 
 /* The same request as a conversation, in the arena. */
@@ -45,8 +50,8 @@ static struct slice as_chat(const struct json *j, int prompt, struct ir_request 
     jw_end_object(&w);
     jw_end_array(&w);
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
-        if (json_str_is(j, k, "prompt") || json_str_is(j, k, "suffix") || json_str_is(j, k, "echo") || json_str_is(j, k, "messages") ||
-            json_str_is(j, k, "logprobs"))
+        if (json_str_is(j, k, "prompt") || json_str_is(j, k, "suffix") || json_str_is(j, k, "echo") ||
+            json_str_is(j, k, "messages") || json_str_is(j, k, "logprobs"))
             continue;
         jw_key_slice(&w, json_str(j, k, r->arena));
         jw_raw(&w, json_span(j, k + 1));
@@ -57,7 +62,8 @@ static struct slice as_chat(const struct json *j, int prompt, struct ir_request 
     return text;
 }
 
-static bool read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r, struct ir_fault *f) {
+static bool read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
+                         struct ir_fault *f) {
     int prompt = one_prompt(j, json_get(j, 0, "prompt")), logprobs = json_get(j, 0, "logprobs");
     struct json *chat = arena_alloc(r->arena, sizeof *chat);
     if (prompt < 0)
@@ -96,8 +102,10 @@ static void close_writer(void *writer) { (void)writer; }
 
 static const char *finish_word(enum ir_stop stop) {
     switch (stop) {
-    case IR_STOP_LIMIT: case IR_STOP_CONTEXT: return "length";
-    case IR_STOP_FILTER: case IR_STOP_REFUSAL: return "content_filter";
+    case IR_STOP_LIMIT:
+    case IR_STOP_CONTEXT: return "length";
+    case IR_STOP_FILTER:
+    case IR_STOP_REFUSAL: return "content_filter";
     default: return "stop";
     }
 }
@@ -165,7 +173,8 @@ static bool put(void *writer, const struct ir_event *ev, struct arena *scratch, 
     return common_event_end(out, &j);
 }
 
-static bool finish(void *writer, const struct ir_usage *u, const struct ir_cost *cost, struct arena *scratch, struct buf *out) {
+static bool finish(void *writer, const struct ir_usage *u, const struct ir_cost *cost, struct arena *scratch,
+                   struct buf *out) {
     struct writer *w = writer;
     struct json_writer j;
     bool asked = w->s.request && w->s.request->wants_usage, ok = true;

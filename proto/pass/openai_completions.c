@@ -1,17 +1,35 @@
-/* The pass path of the legacy completions: POST …/completions, a prompt and no messages. Its answers have text in the place of a message and
- * are otherwise those of Chat Completions, usage rules and all, so openai_answer.c does them; here are the request and the name of the
- * chunks that the gateway makes itself.
+/* The pass path of the legacy completions: POST …/completions, a prompt and no messages. Its answers have text in the
+ * place of a message and are otherwise those of Chat Completions, usage rules and all, so openai_answer.c does them;
+ * here are the request and the name of the chunks that the gateway makes itself.
  *
- * The provider writes an answer per prompt and `n`, and as many in secret as `best_of` says: all of them are billed, so all are held. */
+ * The provider writes an answer per prompt and `n`, and as many in secret as `best_of` says: all of them are billed, so
+ * all are held. */
 #include "proto/pass/edits.h"
 #include "proto/pass/openai.h"
 #include "proto/pass/scan.h"
 
 enum { MAX_CHOICES = 128, MAX_PROMPTS = 2048 };
-enum member { M_OTHER, M_MODEL, M_PROMPT, M_SUFFIX, M_STREAM, M_STREAM_OPTIONS, M_MAX_TOKENS, M_N, M_BEST_OF, M_SERVICE_TIER };
+enum member {
+    M_OTHER,
+    M_MODEL,
+    M_PROMPT,
+    M_SUFFIX,
+    M_STREAM,
+    M_STREAM_OPTIONS,
+    M_MAX_TOKENS,
+    M_N,
+    M_BEST_OF,
+    M_SERVICE_TIER
+};
 static const struct scan_member members[] = {
-    { "model", M_MODEL },           { "prompt", M_PROMPT }, { "suffix", M_SUFFIX },   { "stream", M_STREAM },
-    { "stream_options", M_STREAM_OPTIONS }, { "max_tokens", M_MAX_TOKENS }, { "n", M_N }, { "best_of", M_BEST_OF },
+    { "model", M_MODEL },
+    { "prompt", M_PROMPT },
+    { "suffix", M_SUFFIX },
+    { "stream", M_STREAM },
+    { "stream_options", M_STREAM_OPTIONS },
+    { "max_tokens", M_MAX_TOKENS },
+    { "n", M_N },
+    { "best_of", M_BEST_OF },
     { "service_tier", M_SERVICE_TIER },
 };
 
@@ -44,7 +62,8 @@ static void scan_prompt(struct scan *s, int v) {
         ok = false;
     }
     if (!ok || s->r->messages > MAX_PROMPTS)
-        scan_refuse(s, "invalid_value", "prompt", "'prompt' must be a string, an array of strings, of token ids, or of arrays of token ids.");
+        scan_refuse(s, "invalid_value", "prompt",
+                    "'prompt' must be a string, an array of strings, of token ids, or of arrays of token ids.");
 }
 
 static uint64_t scan_count(struct scan *s, int v, const char *param) {
@@ -73,12 +92,13 @@ static void scan_max_tokens(struct scan *s, int v) {
 }
 
 static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") && !scan_allows(s, "service_tier"))
+    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
+        !scan_allows(s, "service_tier"))
         scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
 }
 
-static void completions_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
-                             uint32_t allow_count) {
+static void completions_scan(const struct json *j, struct pass_request *r, struct arena *arena,
+                             const struct slice *allow, uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     uint64_t n = 1, best_of = 1;
     scan_begin(&s);
@@ -120,8 +140,8 @@ static void ask_usage(struct edits *e, const struct pass_request *r) {
     }
 }
 
-static bool completions_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena,
-                              struct pieces *out) {
+static bool completions_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe,
+                              struct arena *arena, struct pieces *out) {
     struct edits e;
     const int keep[] = { r->t_model, r->t_limit, r->t_options, json_get(j, 0, "prompt"), json_get(j, 0, "stream") };
     edits_begin(&e, j, arena);
@@ -140,7 +160,8 @@ static bool completions_build(const struct json *j, const struct pass_request *r
 
 /* Chunks of our own take their object from the first chunk's members as kept there. */
 static void rename_own(struct pass_answer *a) {
-    static const struct slice chat = SLICE("\"object\":\"chat.completion.chunk\""), text = SLICE("\"object\":\"text_completion\"");
+    static const struct slice chat = SLICE("\"object\":\"chat.completion.chunk\""),
+                              text = SLICE("\"object\":\"text_completion\"");
     char *at = a->ident_len > 0 ? memmem(a->ident, a->ident_len, chat.ptr, chat.len) : NULL;
     if (at == NULL)
         return;
@@ -149,14 +170,21 @@ static void rename_own(struct pass_answer *a) {
     a->ident_len = (uint16_t)(a->ident_len - (chat.len - text.len));
 }
 
-static enum pass_result completions_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch, struct pieces *out,
-                                          struct pass_fault *fault) {
+static enum pass_result completions_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
+                                          struct pieces *out, struct pass_fault *fault) {
     enum pass_result r = pass_chat_event(a, ev, scratch, out, fault);
     rename_own(a);
     return r;
 }
 
 const struct pass pass_completions = {
-    .scan = completions_scan, .build = completions_build, .whole = pass_chat_whole, .event = completions_event, .end = pass_chat_end,
-    .error = pass_read_error, .fail = pass_chat_fail, .ping = pass_chat_ping, .content_type = pass_chat_content_type,
+    .scan = completions_scan,
+    .build = completions_build,
+    .whole = pass_chat_whole,
+    .event = completions_event,
+    .end = pass_chat_end,
+    .error = pass_read_error,
+    .fail = pass_chat_fail,
+    .ping = pass_chat_ping,
+    .content_type = pass_chat_content_type,
 };

@@ -1,7 +1,9 @@
-/* Embeddings, the request: POST /v1/embeddings of OpenAI (and of many servers like it), :embedContent and :batchEmbedContents of Gemini.
- * The same wire on both sides passes with a few splices; between the two the inputs are written anew. The answer is embeddings_answer.c.
+/* Embeddings, the request: POST /v1/embeddings of OpenAI (and of many servers like it), :embedContent and
+ * :batchEmbedContents of Gemini. The same wire on both sides passes with a few splices; between the two the inputs are
+ * written anew. The answer is embeddings_answer.c.
  *
- * What cannot cross: token ids to Gemini (nobody can turn them into text), pictures to OpenAI. taskType and title are dropped. */
+ * What cannot cross: token ids to Gemini (nobody can turn them into text), pictures to OpenAI. taskType and title are
+ * dropped. */
 #include "proto/task/embeddings.h"
 
 /* ---- OpenAI in front ---- */
@@ -34,13 +36,17 @@ static void scan_inputs(const struct json *j, int input, struct task_call *c, st
     for (int t = c->single ? -1 : first; t >= 0 && ok; t = json_next(j, input, t), c->inputs++)
         ok = json_is(j, t, JSON_STRING) == texts && scan_input(j, t, c, r);
     if (!ok)
-        task_refuse(r, "invalid_value", "input", "'input' must be a string, an array of strings, an array of token ids or an array of such arrays; none may be empty.");
+        task_refuse(r, "invalid_value", "input",
+                    "'input' must be a string, an array of strings, an array of token ids or an array of such arrays; "
+                    "none may be empty.");
     else if (c->inputs > TASK_INPUTS_MAX)
         task_refuse(r, "invalid_value", "input", "'input' holds more than 2048 entries.");
 }
 
-static void scan_dimensions(const struct json *j, int v, struct task_call *c, struct pass_request *r, const char *name) {
-    if (v >= 0 && !json_is(j, v, JSON_NULL) && (!json_u64(j, v, &c->dimensions) || c->dimensions == 0 || c->dimensions > TASK_DIMENSIONS_MAX))
+static void scan_dimensions(const struct json *j, int v, struct task_call *c, struct pass_request *r,
+                            const char *name) {
+    if (v >= 0 && !json_is(j, v, JSON_NULL) &&
+        (!json_u64(j, v, &c->dimensions) || c->dimensions == 0 || c->dimensions > TASK_DIMENSIONS_MAX))
         task_refuse(r, "invalid_value", name, "The number of dimensions must be a positive integer.");
 }
 
@@ -59,7 +65,9 @@ static void scan_openai(const struct json *j, struct task_call *c, struct pass_r
 
 /* ---- Gemini in front ---- */
 
-static int content_parts(const struct json *j, int request) { return json_get(j, json_get(j, request, "content"), "parts"); }
+static int content_parts(const struct json *j, int request) {
+    return json_get(j, json_get(j, request, "content"), "parts");
+}
 
 static void scan_content(const struct json *j, int request, struct task_call *c, struct pass_request *r) {
     int parts = content_parts(j, request);
@@ -75,7 +83,8 @@ static void scan_content(const struct json *j, int request, struct task_call *c,
     }
     if (seen == 0)
         task_refuse(r, "missing_field", "content", "Each request must have a 'content' with at least one part.");
-    scan_dimensions(j, task_get(j, request, "outputDimensionality", "output_dimensionality"), c, r, "outputDimensionality");
+    scan_dimensions(j, task_get(j, request, "outputDimensionality", "output_dimensionality"), c, r,
+                    "outputDimensionality");
     c->inputs++;
 }
 
@@ -127,12 +136,14 @@ static void put_gemini_dimensions(struct json_writer *w, const struct task_call 
     jw_u64(w, c->dimensions);
 }
 
-static bool openai_to_gemini(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
-                             struct arena *arena, struct buf *path, struct buf *out, struct ir_fault *f) {
+static bool openai_to_gemini(const struct json *j, const struct task_call *c, const struct task_target *t,
+                             struct ir_dropped *d, struct arena *arena, struct buf *path, struct buf *out,
+                             struct ir_fault *f) {
     struct json_writer w;
     int input = json_get(j, 0, "input");
     if (c->ids)
-        return ir_refuse(f, "unsupported_parameter", SLICE("input"), SLICE("This model takes text: token ids cannot be sent to its provider."));
+        return ir_refuse(f, "unsupported_parameter", SLICE("input"),
+                         SLICE("This model takes text: token ids cannot be sent to its provider."));
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
         static const char *const known[] = { "model", "input", "encoding_format", "dimensions" };
         bool kept = false;
@@ -165,8 +176,8 @@ static bool openai_to_gemini(const struct json *j, const struct task_call *c, co
 }
 
 /* The texts of a content are one input. */
-static bool put_openai_input(struct json_writer *w, const struct json *j, int request, struct ir_dropped *d, struct arena *arena,
-                             struct ir_fault *f) {
+static bool put_openai_input(struct json_writer *w, const struct json *j, int request, struct ir_dropped *d,
+                             struct arena *arena, struct ir_fault *f) {
     int parts = content_parts(j, request);
     if (task_get(j, request, "taskType", "task_type") >= 0)
         ir_drop(d, SLICE("taskType"));
@@ -185,8 +196,9 @@ static bool put_openai_input(struct json_writer *w, const struct json *j, int re
     return true;
 }
 
-static bool gemini_to_openai(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
-                             struct arena *arena, struct buf *path, struct buf *out, struct ir_fault *f) {
+static bool gemini_to_openai(const struct json *j, const struct task_call *c, const struct task_target *t,
+                             struct ir_dropped *d, struct arena *arena, struct buf *path, struct buf *out,
+                             struct ir_fault *f) {
     struct json_writer w;
     int requests = json_get(j, 0, "requests");
     bool ok = true;
@@ -214,18 +226,20 @@ static bool gemini_to_openai(const struct json *j, const struct task_call *c, co
 }
 
 /* A splice that gives a Gemini object the target's model; where it names none, one where it must. */
-static void gemini_model(const struct json *j, int object, bool must, struct slice name, struct arena *arena, struct splice *s, uint32_t *n) {
+static void gemini_model(const struct json *j, int object, bool must, struct slice name, struct arena *arena,
+                         struct splice *s, uint32_t *n) {
     int model = json_get(j, object, "model");
     if (model >= 0) {
         struct slice span = json_span(j, model);
         s[(*n)++] = (struct splice){ (uint32_t)(span.ptr - j->text), (uint32_t)span.len, name };
     } else if (must) {
-        s[(*n)++] = (struct splice){ j->tok[object].start + 1, 0, arena_printf(arena, "\"model\":%.*s,", SLICE_ARG(name)) };
+        s[(*n)++] =
+            (struct splice){ j->tok[object].start + 1, 0, arena_printf(arena, "\"model\":%.*s,", SLICE_ARG(name)) };
     }
 }
 
-static bool gemini_pass(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
-                        struct arena *arena, struct buf *path, struct buf *out) {
+static bool gemini_pass(const struct json *j, const struct task_call *c, const struct task_target *t,
+                        struct ir_dropped *d, struct arena *arena, struct buf *path, struct buf *out) {
     struct splice *s = arena_alloc(arena, (c->inputs + 1) * sizeof *s);
     struct slice name = task_quoted(arena, SLICE("models/"), t->model);
     int requests = json_get(j, 0, "requests");
@@ -239,17 +253,24 @@ static bool gemini_pass(const struct json *j, const struct task_call *c, const s
            task_pass_body(j, t, d, s, n, arena, out);
 }
 
-static bool build(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d, struct arena *arena,
-                  struct buf *path, struct buf *out, struct ir_fault *f) {
+static bool build(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
+                  struct arena *arena, struct buf *path, struct buf *out, struct ir_fault *f) {
     if (t->dialect != IR_OPENAI && t->dialect != IR_GEMINI)
-        return ir_refuse(f, "unsupported_parameter", SLICE("model"), SLICE("The provider of this model has no embeddings."));
+        return ir_refuse(f, "unsupported_parameter", SLICE("model"),
+                         SLICE("The provider of this model has no embeddings."));
     if (c->client == IR_GEMINI)
-        return t->dialect == IR_GEMINI ? gemini_pass(j, c, t, d, arena, path, out) : gemini_to_openai(j, c, t, d, arena, path, out, f);
+        return t->dialect == IR_GEMINI ? gemini_pass(j, c, t, d, arena, path, out)
+                                       : gemini_to_openai(j, c, t, d, arena, path, out, f);
     if (t->dialect == IR_GEMINI)
         return openai_to_gemini(j, c, t, d, arena, path, out, f);
     return buf_append_slice(path, SLICE("/embeddings")) && task_pass_body(j, t, d, NULL, 0, arena, out);
 }
 
 const struct task_module task_embeddings = {
-    .name = "embeddings", .scan = scan, .build = build, .read = embeddings_read, .write = embeddings_write, .echo = embeddings_echo,
+    .name = "embeddings",
+    .scan = scan,
+    .build = build,
+    .read = embeddings_read,
+    .write = embeddings_write,
+    .echo = embeddings_echo,
 };

@@ -1,6 +1,7 @@
-/* Embeddings, the answer. A vector is a JSON array of numbers or, for OpenAI's clients that ask so (the official SDKs do by themselves),
- * the base64 of its little-endian float32s. Numbers are copied as they stand; where base64 is made of them, or numbers of base64, each
- * keeps all its bits: nine significant digits name a float32 uniquely. The floats here are coordinates, not money. */
+/* Embeddings, the answer. A vector is a JSON array of numbers or, for OpenAI's clients that ask so (the official SDKs
+ * do by themselves), the base64 of its little-endian float32s. Numbers are copied as they stand; where base64 is made
+ * of them, or numbers of base64, each keeps all its bits: nine significant digits name a float32 uniquely. The floats
+ * here are coordinates, not money. */
 #include "proto/task/embeddings.h"
 
 #include <stdio.h>
@@ -94,8 +95,8 @@ static bool read_openai_usage(const struct json *j, struct meters *m) {
     return true;
 }
 
-enum task_result embeddings_read(const struct json *j, const struct task_call *c, enum ir_dialect from, struct arena *arena,
-                                 struct task_figures *fig, struct ir_fault *f) {
+enum task_result embeddings_read(const struct json *j, const struct task_call *c, enum ir_dialect from,
+                                 struct arena *arena, struct task_figures *fig, struct ir_fault *f) {
     uint64_t n = 0;
     if (task_is_error(j, arena, f))
         return TASK_ERROR;
@@ -139,8 +140,8 @@ static int *by_index(const struct json *j, const struct task_call *c, struct are
     return at;
 }
 
-static bool openai_to_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig, const struct pass_cost *cost,
-                             struct arena *arena, struct buf *out) {
+static bool openai_to_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig,
+                             const struct pass_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     int *at = by_index(j, c, arena);
     bool ok = at != NULL;
@@ -168,7 +169,8 @@ static bool openai_to_gemini(const struct json *j, const struct task_call *c, co
     return ok && !w.failed;
 }
 
-static bool put_openai_vector(struct json_writer *w, const struct json *j, int embedding, uint64_t index, bool base64, struct arena *arena) {
+static bool put_openai_vector(struct json_writer *w, const struct json *j, int embedding, uint64_t index, bool base64,
+                              struct arena *arena) {
     jw_object(w);
     jw_key(w, "object");
     jw_cstr(w, "embedding");
@@ -190,8 +192,8 @@ static void put_openai_usage(struct json_writer *w, const struct task_figures *f
     jw_end_object(w);
 }
 
-static bool gemini_to_openai(const struct json *j, const struct task_call *c, const struct task_figures *fig, const struct pass_cost *cost,
-                             struct arena *arena, struct buf *out) {
+static bool gemini_to_openai(const struct json *j, const struct task_call *c, const struct task_figures *fig,
+                             const struct pass_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     int one = json_get(j, 0, "embedding"), list = json_get(j, 0, "embeddings");
     uint64_t index = 0;
@@ -216,10 +218,12 @@ static bool gemini_to_openai(const struct json *j, const struct task_call *c, co
 }
 
 /* The answer as it came, with the cost in its usage; with a usage where it had none. */
-static bool pass(const struct json *j, const struct task_call *c, const struct task_figures *fig, const struct pass_cost *cost,
-                 struct arena *arena, struct buf *out) {
+static bool pass(const struct json *j, const struct task_call *c, const struct task_figures *fig,
+                 const struct pass_cost *cost, struct arena *arena, struct buf *out) {
     bool camel = c->client == IR_GEMINI;
-    const char *name = camel && json_get(j, 0, "usage_metadata") >= 0 ? "usage_metadata" : camel ? "usageMetadata" : "usage";
+    const char *name = camel && json_get(j, 0, "usage_metadata") >= 0 ? "usage_metadata"
+                       : camel                                        ? "usageMetadata"
+                                                                      : "usage";
     int usage = json_get(j, 0, name);
     if (json_is(j, usage, JSON_OBJECT) && fig->seen)
         return task_write_usage(j, name, task_usage(j, usage, cost, camel, arena), out);
@@ -241,25 +245,28 @@ static bool pass(const struct json *j, const struct task_call *c, const struct t
     return ok;
 }
 
-bool embeddings_write(const struct json *j, const struct task_call *c, enum ir_dialect from, const struct task_figures *fig,
-                      const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+bool embeddings_write(const struct json *j, const struct task_call *c, enum ir_dialect from,
+                      const struct task_figures *fig, const struct pass_cost *cost, struct arena *arena,
+                      struct buf *out) {
     if (from == c->client)
         return pass(j, c, fig, cost, arena, out);
-    return c->client == IR_GEMINI ? openai_to_gemini(j, c, fig, cost, arena, out) : gemini_to_openai(j, c, fig, cost, arena, out);
+    return c->client == IR_GEMINI ? openai_to_gemini(j, c, fig, cost, arena, out)
+                                  : gemini_to_openai(j, c, fig, cost, arena, out);
 }
 
 /* ---- echo ---- */
 
 /* A square root without libm, by Newton's rule: plenty for a length that is about 1 afterwards. */
 static double root(double v) { /* not money */
-    double r = v > 1 ? v : 1; /* not money */
+    double r = v > 1 ? v : 1;  /* not money */
     for (int i = 0; i < 60; i++)
         r = (r + v / r) / 2;
     return r;
 }
 
 /* A unit vector that depends on the input alone. */
-static bool put_echo_vector(struct json_writer *w, struct slice input, uint64_t dimensions, bool base64, struct arena *arena) {
+static bool put_echo_vector(struct json_writer *w, struct slice input, uint64_t dimensions, bool base64,
+                            struct arena *arena) {
     uint8_t *bytes = arena_alloc(arena, dimensions * FLOAT_BYTES);
     double *x = arena_alloc(arena, dimensions * sizeof *x), sum = 0; /* not money */
     uint64_t seed = hash64(input.ptr, input.len, 0);
@@ -293,8 +300,11 @@ static struct slice echo_input(const struct json *j, int v, struct arena *arena)
 
 bool embeddings_echo(const struct json *j, const struct task_call *c, struct arena *arena, struct buf *out) {
     struct json_writer w;
-    int input = json_get(j, 0, "input"), one = json_is(j, input, JSON_STRING) || json_is(j, json_first(j, input), JSON_NUMBER) ? input : -1;
-    uint64_t dimensions = c->dimensions == 0 ? ECHO_DIMENSIONS : c->dimensions < ECHO_DIMENSIONS_MAX ? c->dimensions : ECHO_DIMENSIONS_MAX;
+    int input = json_get(j, 0, "input"),
+        one = json_is(j, input, JSON_STRING) || json_is(j, json_first(j, input), JSON_NUMBER) ? input : -1;
+    uint64_t dimensions = c->dimensions == 0                    ? ECHO_DIMENSIONS
+                          : c->dimensions < ECHO_DIMENSIONS_MAX ? c->dimensions
+                                                                : ECHO_DIMENSIONS_MAX;
     bool base64 = json_str_is(j, json_get(j, 0, "encoding_format"), "base64"), ok = true;
     uint64_t index = 0;
     jw_init(&w, out);

@@ -1,10 +1,11 @@
-/* How many tokens a conversation has, without its provider's tokenizer. Text is weighed by its script: a short Latin word is one token and a
- * long one several, digits go two or three to a token, signs of punctuation are nearly one each, an ideograph is about one, other letters
- * three to two. On top of that come what a provider wraps around a message, a tool, a call and a result, and its hidden prompt for tools.
+/* How many tokens a conversation has, without its provider's tokenizer. Text is weighed by its script: a short Latin
+ * word is one token and a long one several, digits go two or three to a token, signs of punctuation are nearly one
+ * each, an ideograph is about one, other letters three to two. On top of that come what a provider wraps around a
+ * message, a tool, a call and a result, and its hidden prompt for tools.
  *
- * The constants were fitted to recorded exchanges with Anthropic and Gemini (their counts of whole requests); docs/counting.md gives the
- * error. What cannot be seen from the request (pages of a document behind a URL, results of the provider's own tools) is not in it. Sums are
- * in hundredths of a token. */
+ * The constants were fitted to recorded exchanges with Anthropic and Gemini (their counts of whole requests);
+ * docs/counting.md gives the error. What cannot be seen from the request (pages of a document behind a URL, results of
+ * the provider's own tools) is not in it. Sums are in hundredths of a token. */
 #include "proto/task/task.h"
 
 #include "proto/base/crypto.h"
@@ -12,16 +13,18 @@
 enum {
     TOKEN = 100,
     IMAGE_UNKNOWN = 1200 * TOKEN, /* a picture whose size is not seen (Anthropic: pixels / 750, at most about 1,600) */
-    ANTHROPIC_IMAGE_MAX = 1600 * TOKEN, ANTHROPIC_PIXELS = 750, GEMINI_IMAGE = 258 * TOKEN,
-    HEAD_BYTES = 4096             /* of a picture that are decoded to find its size */
+    ANTHROPIC_IMAGE_MAX = 1600 * TOKEN,
+    ANTHROPIC_PIXELS = 750,
+    GEMINI_IMAGE = 258 * TOKEN,
+    HEAD_BYTES = 4096 /* of a picture that are decoded to find its size */
 };
 
 /* What a provider adds, and what its tools' definitions cost beside their text. */
 struct frame {
     uint64_t request, message, system, tools, tool, call, result;
-    uint64_t tool_percent;        /* of the text of a tool's definition */
-    uint64_t hosted;              /* a tool of the provider's own */
-    uint64_t signature_percent;   /* of a token per byte of an opaque block that travels with reasoning */
+    uint64_t tool_percent;      /* of the text of a tool's definition */
+    uint64_t hosted;            /* a tool of the provider's own */
+    uint64_t signature_percent; /* of a token per byte of an opaque block that travels with reasoning */
 };
 static const struct frame frames[IR_DIALECTS] = {
     [IR_OPENAI] = { 3 * TOKEN, 4 * TOKEN, 0, 0, 8 * TOKEN, 4 * TOKEN, 4 * TOKEN, 75, 0, 0 },
@@ -35,7 +38,8 @@ static const struct frame frames[IR_DIALECTS] = {
 static bool is_letter(unsigned char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 static bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 
-/* A run of Latin letters: up to seven are one token; a run in capitals, or one without vowels enough, is no word and takes more. */
+/* A run of Latin letters: up to seven are one token; a run in capitals, or one without vowels enough, is no word and
+ * takes more. */
 static uint64_t weigh_word(const char *p, size_t n) {
     size_t upper = 0;
     for (size_t i = 0; i < n; i++)
@@ -53,9 +57,9 @@ static uint64_t weigh_wide(const unsigned char *p, size_t left, size_t *bytes) {
     if (*bytes > left)
         *bytes = left;
     if (p[0] >= 0xf0)
-        return 2 * TOKEN;         /* emoji and rare signs */
+        return 2 * TOKEN; /* emoji and rare signs */
     if (p[0] >= 0xe3)
-        return 95;                /* ideographs, kana, hangul */
+        return 95;                 /* ideographs, kana, hangul */
     return p[0] >= 0xe0 ? 80 : 60; /* other scripts; accented, Greek and Cyrillic letters */
 }
 
@@ -89,7 +93,9 @@ static uint64_t weigh(struct slice s) {
 static uint64_t weigh_json(const struct json *j, int v) { return v >= 0 ? weigh(json_span(j, v)) : 0; }
 
 /* A JSON string with its quotes off; escapes are weighed as they stand. */
-static uint64_t weigh_string(const struct json *j, int v) { return json_is(j, v, JSON_STRING) ? weigh(json_raw(j, v)) : 0; }
+static uint64_t weigh_string(const struct json *j, int v) {
+    return json_is(j, v, JSON_STRING) ? weigh(json_raw(j, v)) : 0;
+}
 
 /* ---- pictures ---- */
 
@@ -125,7 +131,11 @@ static uint64_t weigh_image(struct slice base64, enum ir_dialect client) {
         return GEMINI_IMAGE;
     for (size_t i = 0; i < take && n + 1 < sizeof head; i++) {
         unsigned char c = (unsigned char)base64.ptr[i];
-        unsigned v = c >= 'A' && c <= 'Z' ? c - 'A' + 0u : c >= 'a' && c <= 'z' ? c - 'a' + 26u : is_digit(c) ? c - '0' + 52u : c == '+' || c == '-' ? 62u : 63u;
+        unsigned v = c >= 'A' && c <= 'Z'   ? c - 'A' + 0u
+                     : c >= 'a' && c <= 'z' ? c - 'a' + 26u
+                     : is_digit(c)          ? c - '0' + 52u
+                     : c == '+' || c == '-' ? 62u
+                                            : 63u;
         bits = bits << 6 | v;
         if (i % 4 == 3)
             for (int k = 2; k >= 0; k--)
@@ -137,7 +147,13 @@ static uint64_t weigh_image(struct slice base64, enum ir_dialect client) {
 
 /* ---- parts, messages, tools ---- */
 
-struct sum { const struct json *j; const struct frame *f; enum ir_dialect client; uint64_t n; int depth; };
+struct sum {
+    const struct json *j;
+    const struct frame *f;
+    enum ir_dialect client;
+    uint64_t n;
+    int depth;
+};
 
 static void add_part(struct sum *s, int p);
 
@@ -154,14 +170,17 @@ static void add_content(struct sum *s, int content) {
 
 static bool add_gemini_part(struct sum *s, int p) {
     const struct json *j = s->j;
-    int call = task_get(j, p, "functionCall", "function_call"), result = task_get(j, p, "functionResponse", "function_response");
-    int data = task_get(j, p, "inlineData", "inline_data"), signature = task_get(j, p, "thoughtSignature", "thought_signature");
+    int call = task_get(j, p, "functionCall", "function_call"),
+        result = task_get(j, p, "functionResponse", "function_response");
+    int data = task_get(j, p, "inlineData", "inline_data"),
+        signature = task_get(j, p, "thoughtSignature", "thought_signature");
     if (json_is(j, signature, JSON_STRING))
         s->n += json_raw(j, signature).len * s->f->signature_percent;
     if (call >= 0)
         s->n += s->f->call + weigh_string(j, json_get(j, call, "name")) + weigh_json(j, json_get(j, call, "args"));
     else if (result >= 0)
-        s->n += s->f->result + weigh_string(j, json_get(j, result, "name")) + weigh_json(j, json_get(j, result, "response"));
+        s->n += s->f->result + weigh_string(j, json_get(j, result, "name")) +
+                weigh_json(j, json_get(j, result, "response"));
     else if (data >= 0 || task_get(j, p, "fileData", "file_data") >= 0)
         s->n += GEMINI_IMAGE;
     return call >= 0 || result >= 0 || data >= 0;
@@ -184,8 +203,12 @@ static void add_part(struct sum *s, int p) {
         if (inner >= 0 || json_str_is(j, json_get(j, source, "type"), "text"))
             add_content(s, inner >= 0 ? inner : json_get(j, source, "data"));
         else
-            s->n += weigh_image(json_is(j, json_get(j, source, "data"), JSON_STRING) ? json_raw(j, json_get(j, source, "data")) : SLICE(""), s->client);
-    } else if (!json_str_is(j, type, "thinking") && !json_str_is(j, type, "redacted_thinking")) { /* earlier thinking is taken out */
+            s->n += weigh_image(json_is(j, json_get(j, source, "data"), JSON_STRING)
+                                    ? json_raw(j, json_get(j, source, "data"))
+                                    : SLICE(""),
+                                s->client);
+    } else if (!json_str_is(j, type, "thinking") &&
+               !json_str_is(j, type, "redacted_thinking")) { /* earlier thinking is taken out */
         if (json_str_is(j, type, "tool_result"))
             s->n += s->f->result;
         add_content(s, json_get(j, p, "content"));
@@ -205,7 +228,8 @@ static void add_messages(struct sum *s, int list) {
 
 /* The words of a declaration without its braces and the names that every schema has. */
 static uint64_t weigh_schema(const struct json *j, int v, int depth) {
-    static const char *const free_names[] = { "type", "properties", "required", "description", "name", "parameters", "items", "enum" };
+    static const char *const free_names[] = { "type", "properties", "required", "description",
+                                              "name", "parameters", "items",    "enum" };
     uint64_t sum = 0;
     if (json_is(j, v, JSON_STRING))
         return weigh_string(j, v);
@@ -226,9 +250,12 @@ static uint64_t weigh_schema(const struct json *j, int v, int depth) {
 
 /* Definitions that Anthropic puts in for its own tools (its documentation gives some of the figures). */
 static uint64_t weigh_hosted(const struct sum *s, int tool) {
-    static const struct { struct slice begin; uint64_t tokens; } known[] = {
-        { SLICE("computer"), 1400 * TOKEN }, { SLICE("bash"), 245 * TOKEN }, { SLICE("text_editor"), 700 * TOKEN }
-    };
+    static const struct {
+        struct slice begin;
+        uint64_t tokens;
+    } known[] = { { SLICE("computer"), 1400 * TOKEN },
+                  { SLICE("bash"), 245 * TOKEN },
+                  { SLICE("text_editor"), 700 * TOKEN } };
     int type = json_get(s->j, tool, "type");
     for (size_t i = 0; i < sizeof known / sizeof *known && s->f->hosted > 0 && json_is(s->j, type, JSON_STRING); i++)
         if (slice_starts(json_raw(s->j, type), known[i].begin))
@@ -245,8 +272,10 @@ static void add_tools(struct sum *s, int tools) {
         for (int d = json_first(j, list); d >= 0; d = json_next(j, list, d), any = true)
             s->n += s->f->tool + weigh_schema(j, d, 0) * s->f->tool_percent / 100;
         if (own)
-            s->n += s->f->tool + (weigh_string(j, json_get(j, t, "name")) + weigh_string(j, json_get(j, t, "description")) +
-                                  weigh_json(j, json_get(j, t, "input_schema"))) * s->f->tool_percent / 100;
+            s->n +=
+                s->f->tool + (weigh_string(j, json_get(j, t, "name")) + weigh_string(j, json_get(j, t, "description")) +
+                              weigh_json(j, json_get(j, t, "input_schema"))) *
+                                 s->f->tool_percent / 100;
         else if (list < 0)
             s->n += weigh_hosted(s, t);
         any |= s->client != IR_GEMINI;
@@ -256,7 +285,9 @@ static void add_tools(struct sum *s, int tools) {
 
 uint64_t task_estimate(const struct json *j, int root, enum ir_dialect client) {
     struct sum s = { .j = j, .f = &frames[client], .client = client, .n = frames[client].request };
-    int system = client == IR_GEMINI ? json_get(j, task_get(j, root, "systemInstruction", "system_instruction"), "parts") : json_get(j, root, "system");
+    int system = client == IR_GEMINI
+                     ? json_get(j, task_get(j, root, "systemInstruction", "system_instruction"), "parts")
+                     : json_get(j, root, "system");
     add_messages(&s, json_get(j, root, client == IR_GEMINI ? "contents" : "messages"));
     if (system >= 0)
         s.n += s.f->system;

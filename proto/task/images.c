@@ -1,12 +1,12 @@
-/* Pictures from a prompt, the request: POST /v1/images/generations. To servers that speak OpenAI's wire it passes; to Gemini's image models
- * it becomes a generateContent that asks for a picture. The answer is images_answer.c.
+/* Pictures from a prompt, the request: POST /v1/images/generations. To servers that speak OpenAI's wire it passes; to
+ * Gemini's image models it becomes a generateContent that asks for a picture. The answer is images_answer.c.
  *
- * Checked before anything is held: the prompt and its length, size and quality against the model's lists, n, response_format. Size and
- * quality decide the price, so where the client names none the default is 1024x1024 and standard (the providers' own), else the first of
- * the model's list, which is then sent along.
+ * Checked before anything is held: the prompt and its length, size and quality against the model's lists, n,
+ * response_format. Size and quality decide the price, so where the client names none the default is 1024x1024 and
+ * standard (the providers' own), else the first of the model's list, which is then sent along.
  *
- * To Gemini: one picture a call; the size becomes the nearest aspect ratio; pictures always come as b64_json, for there is no place to
- * serve a URL from. What falls away is reported. */
+ * To Gemini: one picture a call; the size becomes the nearest aspect ratio; pictures always come as b64_json, for there
+ * is no place to serve a URL from. What falls away is reported. */
 #include "proto/task/images.h"
 
 #include <string.h>
@@ -104,17 +104,17 @@ uint64_t task_image_tokens(struct slice size, struct slice quality) {
 
 /* ---- build ---- */
 
-static const struct aspect { unsigned w, h; } aspects[] = {
-    { 1, 1 }, { 2, 3 }, { 3, 2 }, { 3, 4 }, { 4, 3 }, { 4, 5 }, { 5, 4 }, { 9, 16 }, { 16, 9 }, { 21, 9 }
-};
+static const struct aspect {
+    unsigned w, h;
+} aspects[] = { { 1, 1 }, { 2, 3 }, { 3, 2 }, { 3, 4 }, { 4, 3 }, { 4, 5 }, { 5, 4 }, { 9, 16 }, { 16, 9 }, { 21, 9 } };
 
 /* The aspect nearest to WxH, by how many times one is wider than the other; NULL: not such a size. */
 static const struct aspect *nearest(struct slice size) {
     const char *x = memchr(size.ptr, 'x', size.len);
     uint64_t w, h, best_over = 0, best_under = 1;
     const struct aspect *best = NULL;
-    if (x == NULL || !slice_to_u64(slice_of(size.ptr, (size_t)(x - size.ptr)), &w) || !slice_to_u64(slice_from(size, (size_t)(x - size.ptr) + 1), &h) ||
-        w == 0 || h == 0 || w > 100000 || h > 100000)
+    if (x == NULL || !slice_to_u64(slice_of(size.ptr, (size_t)(x - size.ptr)), &w) ||
+        !slice_to_u64(slice_from(size, (size_t)(x - size.ptr) + 1), &h) || w == 0 || h == 0 || w > 100000 || h > 100000)
         return NULL;
     for (size_t i = 0; i < sizeof aspects / sizeof *aspects; i++) {
         uint64_t a = w * aspects[i].h, b = h * aspects[i].w, over = a > b ? a : b, under = a > b ? b : a;
@@ -150,11 +150,13 @@ static void put_generation(struct json_writer *w, const struct task_call *c, boo
     jw_end_object(w);
 }
 
-static bool to_gemini(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d, struct arena *arena,
-                      struct buf *path, struct buf *out, struct ir_fault *f) {
+static bool to_gemini(const struct json *j, const struct task_call *c, const struct task_target *t,
+                      struct ir_dropped *d, struct arena *arena, struct buf *path, struct buf *out,
+                      struct ir_fault *f) {
     struct json_writer w;
     if (c->n > 1)
-        return ir_refuse(f, "unsupported_parameter", SLICE("n"), SLICE("This model makes one picture a call: 'n' must be 1."));
+        return ir_refuse(f, "unsupported_parameter", SLICE("n"),
+                         SLICE("This model makes one picture a call: 'n' must be 1."));
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
         bool kept = json_str_is(j, k, "model") || json_str_is(j, k, "prompt") || json_str_is(j, k, "n") ||
                     (json_str_is(j, k, "response_format") && !c->url);
@@ -183,25 +185,28 @@ static bool to_gemini(const struct json *j, const struct task_call *c, const str
 }
 
 /* A default that must be sent: in the place of a null, else in front. */
-static void add_word(const struct json *j, const char *name, struct slice word, struct arena *arena, struct splice *s, uint32_t *n) {
+static void add_word(const struct json *j, const char *name, struct slice word, struct arena *arena, struct splice *s,
+                     uint32_t *n) {
     int v = json_get(j, 0, name);
     struct slice quoted = task_quoted(arena, SLICE(""), word);
     if (v >= 0) {
         struct slice span = json_span(j, v);
         s[(*n)++] = (struct splice){ (uint32_t)(span.ptr - j->text), (uint32_t)span.len, quoted };
     } else {
-        s[(*n)++] = (struct splice){ j->tok[0].start + 1, 0, arena_printf(arena, "\"%s\":%.*s,", name, SLICE_ARG(quoted)) };
+        s[(*n)++] =
+            (struct splice){ j->tok[0].start + 1, 0, arena_printf(arena, "\"%s\":%.*s,", name, SLICE_ARG(quoted)) };
     }
 }
 
-static bool build(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d, struct arena *arena,
-                  struct buf *path, struct buf *out, struct ir_fault *f) {
+static bool build(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
+                  struct arena *arena, struct buf *path, struct buf *out, struct ir_fault *f) {
     struct splice s[2];
     uint32_t n = 0;
     if (t->dialect == IR_GEMINI)
         return to_gemini(j, c, t, d, arena, path, out, f);
     if (t->dialect == IR_ANTHROPIC)
-        return ir_refuse(f, "unsupported_parameter", SLICE("model"), SLICE("The provider of this model makes no pictures."));
+        return ir_refuse(f, "unsupported_parameter", SLICE("model"),
+                         SLICE("The provider of this model makes no pictures."));
     if (c->add_size)
         add_word(j, "size", c->size, arena, s, &n);
     if (c->add_quality)
@@ -210,5 +215,11 @@ static bool build(const struct json *j, const struct task_call *c, const struct 
 }
 
 const struct task_module task_images = {
-    .name = "images", .scan = scan, .check = check, .build = build, .read = images_read, .write = images_write, .echo = images_echo,
+    .name = "images",
+    .scan = scan,
+    .check = check,
+    .build = build,
+    .read = images_read,
+    .write = images_write,
+    .echo = images_echo,
 };

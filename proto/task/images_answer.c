@@ -1,5 +1,6 @@
-/* Pictures, the answer: how many came, what their tokens were, and the body with its cost. A picture is counted where data has a url or
- * b64_json, never more than were asked for. And the built-in provider: a small PNG (ISO/IEC 15948) whose colours depend on the prompt. */
+/* Pictures, the answer: how many came, what their tokens were, and the body with its cost. A picture is counted where
+ * data has a url or b64_json, never more than were asked for. And the built-in provider: a small PNG (ISO/IEC 15948)
+ * whose colours depend on the prompt. */
 #include "proto/task/images.h"
 
 #include "proto/base/crypto.h"
@@ -19,9 +20,11 @@ static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 /* gpt-image: text and image tokens in, image (and perhaps text) tokens out, each at a price of its own. */
 static bool read_usage(const struct json *j, int usage, struct meters *m) {
     uint64_t in, out;
-    if (!json_u64(j, json_get(j, usage, "input_tokens"), &in) || !json_u64(j, json_get(j, usage, "output_tokens"), &out))
+    if (!json_u64(j, json_get(j, usage, "input_tokens"), &in) ||
+        !json_u64(j, json_get(j, usage, "output_tokens"), &out))
         return false;
-    int in_details = json_get(j, usage, "input_tokens_details"), out_details = json_get(j, usage, "output_tokens_details");
+    int in_details = json_get(j, usage, "input_tokens_details"),
+        out_details = json_get(j, usage, "output_tokens_details");
     m->n[METER_CACHED_INPUT] = least(count_at(j, in_details, "cached_tokens"), in);
     in -= m->n[METER_CACHED_INPUT];
     m->n[METER_IMAGE_INPUT] = least(count_at(j, in_details, "image_tokens"), in);
@@ -45,7 +48,8 @@ static int next_picture(const struct json *j, int *candidate, int *part) {
         *candidate = json_first(j, list);
     while (*candidate >= 0) {
         int parts = json_get(j, json_get(j, *candidate, "content"), "parts");
-        for (*part = *part < 0 ? json_first(j, parts) : json_next(j, parts, *part); *part >= 0; *part = json_next(j, parts, *part))
+        for (*part = *part < 0 ? json_first(j, parts) : json_next(j, parts, *part); *part >= 0;
+             *part = json_next(j, parts, *part))
             if (is_picture(j, *part))
                 return *part;
         *candidate = json_next(j, list, *candidate);
@@ -55,16 +59,20 @@ static int next_picture(const struct json *j, int *candidate, int *part) {
 
 /* A 200 without a picture: the provider's filter, or words instead. Either way the prompt is what must change. */
 static enum task_result no_picture(const struct json *j, struct arena *arena, struct ir_fault *f) {
-    int candidate = json_first(j, json_get(j, 0, "candidates")), parts = json_get(j, json_get(j, candidate, "content"), "parts");
+    int candidate = json_first(j, json_get(j, 0, "candidates")),
+        parts = json_get(j, json_get(j, candidate, "content"), "parts");
     struct slice why = json_str(j, json_get(j, json_get(j, 0, "promptFeedback"), "blockReason"), arena);
     struct slice said = json_str(j, json_get(j, json_first(j, parts), "text"), arena);
     if (why.ptr == NULL)
         why = json_str(j, json_get(j, candidate, "finishReason"), arena);
     if (said.len > 500)
         said.len = 500;
-    *f = (struct ir_fault){ .status = 400, .blame = IR_BLAME_CLIENT, .code = SLICE("content_policy_violation"), .param = SLICE("prompt") };
+    *f = (struct ir_fault){
+        .status = 400, .blame = IR_BLAME_CLIENT, .code = SLICE("content_policy_violation"), .param = SLICE("prompt")
+    };
     f->message = said.len > 0 ? arena_printf(arena, "The model made no picture. It said: %.*s", SLICE_ARG(said))
-                              : arena_printf(arena, "The model made no picture (%.*s).", why.ptr ? (int)least(why.len, 60) : 7, why.ptr ? why.ptr : "no word");
+                              : arena_printf(arena, "The model made no picture (%.*s).",
+                                             why.ptr ? (int)least(why.len, 60) : 7, why.ptr ? why.ptr : "no word");
     return TASK_ERROR;
 }
 
@@ -86,7 +94,8 @@ enum task_result images_read(const struct json *j, const struct task_call *c, en
         if (!json_is(j, data, JSON_ARRAY))
             return TASK_BAD;
         for (int t = json_first(j, data); t >= 0; t = json_next(j, data, t))
-            pictures += json_is(j, json_get(j, t, "url"), JSON_STRING) || json_is(j, json_get(j, t, "b64_json"), JSON_STRING);
+            pictures +=
+                json_is(j, json_get(j, t, "url"), JSON_STRING) || json_is(j, json_get(j, t, "b64_json"), JSON_STRING);
         fig->seen = read_usage(j, json_get(j, 0, "usage"), &fig->meters);
     }
     if (!fig->seen) {
@@ -124,7 +133,8 @@ static void put_usage(struct json_writer *w, const struct meters *m, bool tokens
     jw_end_object(w);
 }
 
-static bool pass(const struct json *j, const struct task_figures *fig, const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+static bool pass(const struct json *j, const struct task_figures *fig, const struct pass_cost *cost,
+                 struct arena *arena, struct buf *out) {
     int usage = json_get(j, 0, "usage");
     if (json_is(j, usage, JSON_OBJECT))
         return task_write_usage(j, "usage", task_usage(j, usage, cost, false, arena), out);
@@ -140,8 +150,8 @@ static bool pass(const struct json *j, const struct task_figures *fig, const str
     return ok;
 }
 
-static bool from_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig, const struct pass_cost *cost,
-                        struct arena *arena, struct buf *out) {
+static bool from_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig,
+                        const struct pass_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     struct slice type = SLICE_NONE;
     uint64_t n = 0;
@@ -177,7 +187,10 @@ bool images_write(const struct json *j, const struct task_call *c, enum ir_diale
 
 /* ---- echo ---- */
 
-struct png { uint8_t at[PNG_MAX]; size_t n; };
+struct png {
+    uint8_t at[PNG_MAX];
+    size_t n;
+};
 
 static void put_byte(struct png *p, unsigned v) {
     if (p->n < PNG_MAX)

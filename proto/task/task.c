@@ -92,8 +92,8 @@ static uint32_t stripped(const struct json *j, const struct task_target *t, stru
     return n;
 }
 
-bool task_pass_body(const struct json *j, const struct task_target *t, struct ir_dropped *d, const struct splice *more, uint32_t count,
-                    struct arena *arena, struct buf *out) {
+bool task_pass_body(const struct json *j, const struct task_target *t, struct ir_dropped *d, const struct splice *more,
+                    uint32_t count, struct arena *arena, struct buf *out) {
     int cut[STRIP_MAX], model = json_get(j, 0, "model");
     struct splice *s = arena_alloc(arena, (STRIP_MAX + count + 1) * sizeof *s);
     if (s == NULL)
@@ -130,7 +130,8 @@ struct slice task_usage(const struct json *j, int t, const struct pass_cost *cos
     for (int k = json_first(j, t); k >= 0; k = json_next(j, t, k)) {
         struct slice name = json_raw(j, k);
         /* a gateway behind us may have written the same member: ours stands alone */
-        if (cost->show && (slice_is(name, camel ? "costUsd" : "cost_usd") || slice_is(name, camel ? "costTokens" : "cost_tokens")))
+        if (cost->show &&
+            (slice_is(name, camel ? "costUsd" : "cost_usd") || slice_is(name, camel ? "costTokens" : "cost_tokens")))
             continue;
         jw_key_slice(&w, json_str(j, k, arena));
         jw_raw(&w, json_span(j, k + 1));
