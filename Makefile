@@ -1,6 +1,6 @@
 # make            build/tollgate and build/tollctl
 # make check      installs what the tests need, builds and runs all of them (tools/check)
-# make unit       the unit tests           make lint    tools/lint: arrows, banned calls, long functions, clang's warnings
+# make unit       the unit tests           make lint    arrows, banned calls, long functions, clang's warnings
 # make model      the exhaustive recovery model      make stress    real processes, real kills
 # make fuzz       every fuzzer for FUZZ_SECONDS each make bench     the micro benchmarks of tools/bench
 # make e2e        the end-to-end tests     make chaos   kill.test.mjs with CHAOS_KILLS kills
@@ -16,8 +16,8 @@ DESTDIR ?=
 OPT     ?= -O2
 FUZZ_SECONDS ?= 10
 CHAOS_KILLS  ?= 200
-CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-           -fno-strict-aliasing -fstack-protector-strong -MMD -MP
+CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+           -Wmissing-prototypes -fno-strict-aliasing -fstack-protector-strong -MMD -MP
 LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -llmdb -lcrypt
 ifdef SAN
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DARENA_EMULATE
@@ -64,7 +64,7 @@ $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.c %.o,$^) $(2) $(LDLIBS)
 endef
 $(B)/tests/%: tests/unit/%.c $(NOMAIN)
 	$(call one-file,,-lcmocka)
-# The model and the stress test know shm/ and proto/ alone, built with steps; files beside them that are no program are shared.
+# The model and the stress test know shm/ and proto/ alone, built with steps; other files beside them are shared.
 $(B)/model/%: tests/model/%.c $(filter-out %_model.c,$(wildcard tests/model/*.c)) $(SHM) $(PROTO)
 	$(call one-file)
 $(B)/stress/%: tests/stress/%.c $(filter-out %_stress.c,$(wildcard tests/stress/*.c)) $(SHM) $(PROTO)
@@ -113,7 +113,8 @@ install: all
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos check install clean
+.PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos \
+        check install clean
 .SECONDARY:
 -include mk/*.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -188,7 +188,8 @@ struct ir_target {
     uint32_t allow_count;
     const struct ir_budget *budgets; /* reasoning effort → tokens; what is missing has the default bands */
     uint32_t budget_count;
-    bool no_reasoning;          /* the model is known not to reason: wishes for it are dropped */
+    bool reasoning;             /* the model is known to reason */
+    bool no_reasoning;          /* or known not to: wishes for it are dropped. Neither: judged by its name */
 };
 bool ir_stripped(const struct ir_target *t, const char *name);
 bool ir_allowed(const struct ir_target *t, const char *name);

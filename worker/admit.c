@@ -65,6 +65,8 @@ static bool take_rates(struct exchange *ex) {
         refuse_rate(ex, "requests", r == RATE_NEVER, v.retry_after_ticks);
         return false;
     }
+    if (ex->image_call || ex->task == &task_count)
+        return true; /* pictures have a limit of their own, counting costs nobody tokens */
     uint64_t output = ex->req.has_limit ? (ex->req.limit < TPM_OUTPUT_MAX ? ex->req.limit : TPM_OUTPUT_MAX) : 0;
     ex->tpm_charged = (ex->req.prompt_bytes + 3) / 4 + output;
     if (ex->tpm.limit != SNAP_NO_LIMIT) {
@@ -94,6 +96,20 @@ bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct s
     return true;
 }
 
+/* A model answers at the path of its kind. */
+static bool fits(struct exchange *ex, const struct snap_model *m) {
+    static const char *const said[] = { [MODEL_CHAT] = "is for conversations: use /v1/chat/completions",
+                                        [MODEL_EMBEDDING] = "makes embeddings: use /v1/embeddings",
+                                        [MODEL_IMAGE] = "makes pictures: use /v1/images/generations",
+                                        [MODEL_OTHER] = "cannot be used at this path" };
+    bool ok = ex->task == &task_embeddings ? m->kind == MODEL_EMBEDDING
+              : ex->task == &task_images   ? m->kind == MODEL_IMAGE
+                                           : m->kind != MODEL_EMBEDDING && m->kind != MODEL_IMAGE;
+    if (!ok)
+        reply_error(ex, 400, "invalid_value", "model", "This model %s.", said[m->kind]);
+    return ok;
+}
+
 bool admit_model(struct exchange *ex, struct slice name) {
     const struct snap *s = ex->snapshot->snap;
     const struct snap_model *m = snap_find_model(s, name);
@@ -107,6 +123,8 @@ bool admit_model(struct exchange *ex, struct slice name) {
         reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown, name.ptr);
         return false;
     }
+    if (!fits(ex, m))
+        return false;
     ex->model = m;
     ex->model_len = (uint16_t)(name.len < SHM_MODEL_NAME ? name.len : SHM_MODEL_NAME);
     memcpy(ex->model_name, name.ptr, ex->model_len);
@@ -119,6 +137,7 @@ bool admit_model(struct exchange *ex, struct slice name) {
 
 struct bound {
     uint64_t in, n;       /* input tokens at most; answers */
+    uint64_t pictures;
     struct prices dear;   /* METER_INPUT and METER_OUTPUT at the dearest rates */
     uint32_t ratio;
     bool tokens;
@@ -127,6 +146,7 @@ struct bound {
 static int64_t amount(const struct bound *b, uint64_t out) {
     struct meters m = { { 0 } };
     m.n[METER_INPUT] = b->in;
+    m.n[METER_IMAGES] = b->pictures;
     m.n[METER_OUTPUT] = out > UINT64_MAX / b->n ? UINT64_MAX : out * b->n;
     return b->tokens ? price_cost_tokens(&m, &b->dear, b->ratio) : price_cost_nano(&m, &b->dear, b->ratio);
 }
@@ -152,10 +172,18 @@ static struct bound bound_of(const struct exchange *ex) {
     struct bound b = { .n = r->n, .ratio = ex->group->ratio_millionths, .tokens = ex->snapshot->snap->unit_tokens };
     const struct prices *p = b.tokens ? &m->weights : &m->prices;
     b.in = r->prompt_bytes + (uint64_t)r->messages * PER_MESSAGE + (uint64_t)r->tools * PER_TOOL + PER_CALL;
-    if (m->context > 0 && (r->media > 0 || r->references > 0 || b.in > m->context))
-        b.in = m->context; /* what a picture or a link becomes is the provider's to say: the model's context bounds it */
+    if (ex->task == &task_count)
+        return b; /* free */
+    uint64_t context = m->context;
+    uint64_t inputs = ex->task == &task_embeddings ? ex->call.inputs : ex->legacy ? r->messages : 1;
+    if (__builtin_mul_overflow(context, inputs, &context))
+        context = 0; /* each input has one of its own */
+    if (context > 0 && (r->media > 0 || r->references > 0 || b.in > context))
+        b.in = context; /* what a picture or a link becomes is the provider's to say: the model's context bounds it */
     b.dear.per_million[METER_INPUT] = price_dearest_input(p);
     b.dear.per_million[METER_OUTPUT] = price_dearest_output(p);
+    b.pictures = ex->image_call ? ex->call.n : 0;
+    b.dear.per_million[METER_IMAGES] = ex->by_picture && !b.tokens ? ex->picture_price : p->per_million[METER_IMAGES];
     return b;
 }
 
@@ -213,7 +241,7 @@ static bool take_hold(struct exchange *ex) {
     if (ex->req.has_limit && ex->req.limit < most)
         most = ex->req.limit;
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
-    floor = floor < most ? floor : most;
+    floor = floor < most && ex->task == NULL ? floor : most;
     int64_t cap = cap_of(ex);
     struct purse p = { 0 };
     for (int i = 0; i < HOLD_TRIES; i++) {
@@ -223,7 +251,7 @@ static bool take_hold(struct exchange *ex) {
             limit = affordable(&b, ex->req.has_limit ? p.available : p.share, most);
             if (limit < floor && affordable(&b, p.available, floor) >= floor)
                 limit = floor; /* a small balance is still good for a small call */
-            if (limit < floor || p.available <= 0)
+            if (limit < floor || p.available <= 0 || amount(&b, limit) > p.available)
                 break;
         }
         int64_t hold = free_call ? 0 : amount(&b, limit);

@@ -122,6 +122,8 @@ static bool pick(struct exchange *ex) {
 }
 
 static void give_up(struct exchange *ex) {
+    if (task_guess(ex))
+        return;
     struct reply_fault f = { .status = ex->last_status, .code = ex->last_code, .message = slice_str(ex->last_text),
                              .retry_after_ms = ex->last_retry_after_ms };
     if (f.status == 0)
@@ -184,7 +186,7 @@ static bool configured_header(const struct exchange *ex, const char *name) {
 static size_t put_headers(const struct exchange *ex, char *out, size_t at, size_t cap) {
     const struct snap *s = ex->snapshot->snap;
     const struct dialect *d = dialect_of(ex->try.up);
-    bool same = ex->plan == &plan_pass;
+    bool same = ex->plan == &plan_pass || (ex->task != NULL && d->id == ex->call.client);
     if (same)
         at = put(out, at, cap, ex->forward);
     bool has = same && d->header_name != NULL &&
@@ -209,7 +211,8 @@ static size_t put_path(struct exchange *ex, char *out, size_t at, size_t cap) {
     struct buf path;
     buf_init(&path, &ex->worker->pages, PAGE_BYTES);
     at = put(out, at, cap, snap_text(s, ex->try.up->base_path));
-    if (!dialect_of(ex->try.up)->write_path(ex->target_model, ex->req.stream, &path))
+    const struct dialect *d = ex->legacy && ex->plan == &plan_pass ? &dialect_completions : dialect_of(ex->try.up);
+    if (ex->task != NULL ? !buf_append_slice(&path, ex->task_path) : !d->write_path(ex->target_model, ex->req.stream, &path))
         at = cap + 1;
     bool query = path.len > 0 && memchr(buf_ptr(&path), '?', path.len) != NULL;
     at = put(out, at, cap, buf_slice(&path));
@@ -320,7 +323,9 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
                            .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
                            .allow = allow,
                            .allow_count = texts_of(ex, ex->model->allow, allow, ARRAY_LEN(allow)),
-                           .budgets = budgets };
+                           .budgets = budgets,
+                           .reasoning = ex->model->flags & MODEL_REASONING,
+                           .no_reasoning = ex->model->capabilities.count > 0 && !(ex->model->flags & MODEL_REASONING) };
     SNAP_EACH(s, ex->model->budgets, struct snap_pair, b) {
         uint64_t tokens;
         if (t.budget_count < ARRAY_LEN(budgets) && slice_to_u64(snap_text(s, b->value), &tokens))
@@ -329,7 +334,7 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
     if (ex->ir == NULL) {
         struct dialect_path path = { .model = ex->path_model, .stream = ex->path_stream, .sse = !ex->as_array };
         ex->ir = arena_alloc(&ex->arena, sizeof *ex->ir);
-        if (ex->ir == NULL || !translate_read(dialect_find(ex->dialect), &ex->json, &path, &ex->arena, ex->ir, f))
+        if (ex->ir == NULL || !translate_read(exchange_dialect(ex), &ex->json, &path, &ex->arena, ex->ir, f))
             return false;
     }
     struct ir_dropped dropped = { 0 };
@@ -358,7 +363,10 @@ static bool build_body(struct exchange *ex) {
     ex->plan = same ? &plan_pass : &plan_translate;
     ex->target_model = target_model(ex);
     ex->dropped = SLICE("");
-    if (same ? build_pass(ex) : build_translation(ex, &f))
+    enum task_go go = ex->task != NULL ? task_build(ex, &f) : TASK_REFUSED;
+    if (go == TASK_ANSWERED)
+        return false;
+    if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex) : build_translation(ex, &f))
         return true;
     struct reply_fault r = {
         .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code
@@ -544,6 +552,12 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
                    f->detail.ptr ? f->detail.ptr : "");
         upstream_cool_key(ex->worker, t->up, t->key, t->up->cooldown_ms);
         keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
+        if (f->status == 429) { /* out of quota: as long as nothing else can serve, a limit to the client */
+            t->retry_after_ms = t->retry_after_ms > 0 ? t->retry_after_ms : t->up->cooldown_ms;
+            attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.",
+                           !keys_left);
+            return;
+        }
         attempt_failed(ex, 502, "upstream_failed", "The provider refused the gateway's credentials.", !keys_left);
         return;
     case IR_BLAME_RATE:

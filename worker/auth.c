@@ -74,6 +74,7 @@ static bool read_state(struct exchange *ex) {
     }
     ex->tier = snap_tier_by_id(s, ex->account.tier_id);
     ex->group = snap_group_by_id(s, ex->account.group_id);
+    ex->image_call = ex->endpoint != NULL && ex->endpoint->run == images_run;
     ex->rpm = rate_of(ex->key.rpm, ex->image_call ? &ex->tier->images_rpm : &ex->tier->rpm);
     if (ex->image_call && ex->key.rpm != LIMIT_OF_TIER)
         ex->rpm = ex->tier->images_rpm;

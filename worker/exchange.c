@@ -304,6 +304,10 @@ void exchange_body(struct exchange *ex) {
 }
 
 void exchange_forget_request(struct exchange *ex) {
+    if (ex->tr_open) { /* its reader and writer live in the arena and point into the request */
+        translate_close(&ex->tr);
+        ex->tr_open = false;
+    }
     if (ex->conn != NULL && ex->body_in_place > 0) {
         buf_consume(&ex->conn->in, ex->body_in_place);
         if (ex->conn->in.len == 0)
@@ -344,8 +348,6 @@ void exchange_finish(struct exchange *ex) {
             buf_consume(&c->in, ex->head_bytes);
         discard_body(ex);
     }
-    if (ex->tr_open)
-        translate_close(&ex->tr);
     exchange_forget_request(ex);
     buf_release(&ex->reply);
     if (ex->tr_out.mem != NULL)

@@ -6,6 +6,7 @@
 #include "proto/dialect/translate.h"
 #include "proto/pass/pass.h"
 #include "proto/sse.h"
+#include "proto/task/task.h"
 #include "worker/conn.h"
 #include "worker/proxy.h"
 #include "worker/upstream.h"
@@ -82,7 +83,7 @@ struct plan {
     struct slice (*ping)(const struct exchange *ex);
     const char *(*content_type)(const struct exchange *ex);
 };
-extern const struct plan plan_pass, plan_translate;
+extern const struct plan plan_pass, plan_translate, plan_task;
 
 struct body_pieces { struct slice *at; uint32_t count; size_t bytes; };
 
@@ -140,6 +141,7 @@ struct exchange {
     struct json json;
     struct body_pieces body_out;   /* the body to send; in the arena */
     enum dialect_id dialect;       /* of the client */
+    bool legacy;                   /* /v1/completions: a prompt and no messages */
     struct slice path_model;       /* where the path names it (Gemini) */
     bool path_stream, as_array;
     struct slice forward; /* header lines of the client that a provider of the same dialect gets (versions, betas) */
@@ -150,6 +152,11 @@ struct exchange {
     struct translate tr;
     bool tr_open;
     struct buf tr_out;             /* translated bytes on their way */
+    const struct task_module *task;       /* NULL: a conversation */
+    struct task_call call;
+    struct slice task_path;
+    bool by_picture;               /* pictures have a price each: */
+    uint64_t picture_price;        /* per million of them */
     uint64_t out_limit;            /* output tokens a single answer may have; 0: none known */
     bool limit_cut;
 
@@ -214,6 +221,11 @@ void exchange_quit_all(struct worker *w);       /* settle what was delivered, at
 const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest,
                                      bool *other_method);
 void endpoint_methods(struct slice path, bool admin, char *out, size_t n); /* for Allow */
+
+/* What the client speaks, for a translation. */
+static inline const struct dialect *exchange_dialect(const struct exchange *ex) {
+    return ex->legacy ? &dialect_completions : dialect_find(ex->dialect);
+}
 
 /* ---- auth.c ------------------------------------------------------------------------------------------------------ */
 /* Finds the key among the places a client may put it. False: an error was sent (unless optional). */
@@ -290,8 +302,19 @@ void access_log_reopen(struct worker *w, int access_fd, int error_fd);
 
 /* ---- endpoints elsewhere ----------------------------------------------------------------------------------------- */
 void call_run(struct exchange *ex);             /* generate.c: a model call in any dialect */
+bool call_parse(struct exchange *ex);           /* the body into ex->json. False: an error was sent */
 void gemini_run(struct exchange *ex);           /* the same, its model and method in the path */
 void echo_run(struct exchange *ex);             /* the built-in upstream answers */
+void task_run(struct exchange *ex, const struct task_module *task); /* task.c: what is no conversation */
+void completions_run(struct exchange *ex);       /* generate.c */
+void embeddings_run(struct exchange *ex);
+void images_run(struct exchange *ex);
+void count_run(struct exchange *ex);
+/* Path and body for this route. */
+enum task_go { TASK_GO, TASK_REFUSED /* f says why */, TASK_ANSWERED };
+enum task_go task_build(struct exchange *ex, struct ir_fault *f);
+bool task_guess(struct exchange *ex);           /* a count that nobody answers is estimated. False: it is no count */
+void task_echo(struct exchange *ex, const struct json *j);
 void models_list(struct exchange *ex);          /* models.c */
 void models_show(struct exchange *ex);
 void key_show(struct exchange *ex);             /* key.c */

@@ -15,7 +15,7 @@ static const struct pass *const passes[DIALECT_COUNT] = {
     [DIALECT_GEMINI] = &pass_gemini,
 };
 
-static bool parse(struct exchange *ex) {
+bool call_parse(struct exchange *ex) {
     if (json_parse(&ex->json, &ex->arena, ex->body.ptr, ex->body.len))
         return true;
     if (ex->body.len == 0)
@@ -57,14 +57,19 @@ static bool scan(struct exchange *ex) {
 
 void call_run(struct exchange *ex) {
     ex->dialect = ex->endpoint->dialect;
-    ex->pass = passes[ex->dialect];
+    ex->pass = ex->legacy ? &pass_completions : passes[ex->dialect];
     if (ex->pass == NULL) {
         reply_error(ex, 501, "not_implemented", NULL, "This endpoint is not available.");
         return;
     }
     buf_init(&ex->tr_out, &ex->worker->pages, (size_t)128 << 20);
-    if (parse(ex) && scan(ex) && seal_open_all(ex) && admit_call(ex))
+    if (call_parse(ex) && scan(ex) && seal_open_all(ex) && admit_call(ex))
         attempt_start(ex);
+}
+
+void completions_run(struct exchange *ex) {
+    ex->legacy = true;
+    call_run(ex);
 }
 
 /* …/models/M:method; M may hold slashes, raw or escaped. */
@@ -79,7 +84,8 @@ void gemini_run(struct exchange *ex) {
             break;
         }
     bool stream = slice_is(method, "streamGenerateContent");
-    if ((!stream && !slice_is(method, "generateContent")) || !http_percent_decode(rest, false, name, sizeof name, &n) || n == 0) {
+    bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents"), count = slice_is(method, "countTokens");
+    if ((!stream && !embed && !count && !slice_is(method, "generateContent")) || !http_percent_decode(rest, false, name, sizeof name, &n) || n == 0) {
         reply_error(ex, 404, "unknown_path", NULL, "Unknown request path.");
         return;
     }
@@ -89,7 +95,11 @@ void gemini_run(struct exchange *ex) {
     ex->path_model = arena_copy(&ex->arena, slice_of(name, n));
     ex->path_stream = stream;
     ex->as_array = stream && !sse;
-    call_run(ex);
+    ex->call.batch = slice_is(method, "batchEmbedContents");
+    if (embed || count)
+        task_run(ex, embed ? &task_embeddings : &task_count);
+    else
+        call_run(ex);
 }
 
 /* ---- echo ------------------------------------------------------------------------------------------------------------------------------- */
@@ -108,7 +118,7 @@ static bool flatten(struct exchange *ex, struct json *j) {
 static struct slice echo_id(struct exchange *ex) {
     uint8_t random[12];
     worker_random(ex->worker, random, sizeof random);
-    struct slice id = arena_printf(&ex->arena, "chatcmpl-");
+    struct slice id = arena_printf(&ex->arena, ex->legacy ? "cmpl-" : "chatcmpl-");
     for (size_t i = 0; i < sizeof random; i++)
         id = arena_printf(&ex->arena, "%.*s%02x", SLICE_ARG(id), random[i]);
     return id;
@@ -119,6 +129,10 @@ void echo_run(struct exchange *ex) {
     struct json j;
     bool stream = false;
     buf_init(&out, &ex->worker->pages, 64 << 20);
+    if (ex->task != NULL && flatten(ex, &j)) {
+        task_echo(ex, &j);
+        return;
+    }
     if (!flatten(ex, &j) || !echo_answer(&j, slice_of(ex->model_name, ex->model_len), ex->worker->loop.wall_ms / 1000, echo_id(ex), &ex->arena,
                                          &out, &stream)) {
         buf_release(&out);

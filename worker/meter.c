@@ -5,9 +5,12 @@
 void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost) {
     const struct snap *s = ex->snapshot->snap;
     uint32_t ratio = ex->group->ratio_millionths;
+    struct prices prices = ex->model->prices;
+    if (ex->by_picture)
+        prices.per_million[METER_IMAGES] = ex->picture_price;
     cost->show = s->usage_cost;
     cost->tokens = s->unit_tokens;
-    cost->usd_nano = price_cost_nano(m, &ex->model->prices, ratio);
+    cost->usd_nano = price_cost_nano(m, &prices, ratio);
     cost->cost_tokens = s->unit_tokens ? price_cost_tokens(m, &ex->model->weights, ratio) : 0;
 }
 
@@ -69,7 +72,8 @@ void meter_settle(struct exchange *ex, bool estimated) {
         return;
     struct meters *m = &ex->answer.meters;
     if (estimated) {
-        money_estimate(&ex->slot->usage, true, ex->answer.text_bytes, m);
+        if (ex->task == NULL) /* a task has its own */
+            money_estimate(&ex->slot->usage, true, ex->answer.text_bytes, m);
         r.flags |= RECORD_ESTIMATED;
     }
     struct pass_cost cost;

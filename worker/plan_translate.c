@@ -40,7 +40,7 @@ static bool translate_begin(struct exchange *ex) {
     memset(&ex->answer, 0, offsetof(struct pass_answer, ident));
     if (ex->tr_open)
         translate_close(&ex->tr);
-    ex->tr_open = translate_open(&ex->tr, dialect_find(ex->dialect), upstream_dialect(ex), ex->ir, &reading, &writing);
+    ex->tr_open = translate_open(&ex->tr, exchange_dialect(ex), upstream_dialect(ex), ex->ir, &reading, &writing);
     return ex->tr_open;
 }
 
@@ -114,7 +114,7 @@ static enum plan_result translate_body(struct exchange *ex, const struct json *j
 
 static struct slice translate_silent(const struct exchange *ex) { return translate_ping(&ex->tr); }
 static const char *translate_type(const struct exchange *ex) {
-    return ex->as_array ? "application/json" : dialect_find(ex->dialect)->content_type;
+    return ex->as_array ? "application/json" : exchange_dialect(ex)->content_type;
 }
 
 const struct plan plan_translate = {

@@ -64,7 +64,10 @@ static void plan_thinking(const struct ir_request *r, const struct ir_target *t,
     p->effort = r->effort != IR_EFFORT_UNSET ? r->effort : r->has_budget ? ir_effort_of(r->budget) : IR_EFFORT_UNSET;
     if (!wished)
         return;
-    if (t->no_reasoning || ir_stripped(t, "thinking")) {
+    static const char *const plain[] = {
+        "claude-2", "claude-instant", "claude-3-haiku", "claude-3-sonnet", "claude-3-opus", "claude-3-5", NULL
+    };
+    if (t->no_reasoning || ir_stripped(t, "thinking") || (!t->reasoning && common_named(t->model, plain))) {
         ir_drop_if(d, r, p->effort != IR_EFFORT_NONE, "effort");
         p->effort = IR_EFFORT_UNSET;
         return;

@@ -195,6 +195,18 @@ bool common_full(struct ir_fault *f) {
     return false;
 }
 
+/* Marks for a prompt cache, anywhere. */
+static bool has_marks(const struct ir_request *r) {
+    for (const struct ir_tool *t = r->tools; t; t = t->next)
+        if (t->cache.ptr)
+            return true;
+    for (const struct ir_turn *t = r->turns; t; t = t->next)
+        for (const struct ir_part *p = t->parts; p; p = p->next)
+            if (p->cache.ptr)
+                return true;
+    return false;
+}
+
 void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
                  struct ir_dropped *d) {
     for (const struct ir_extra *x = r->extras; x; x = x->next) {
@@ -209,9 +221,20 @@ void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dial
         jw_raw(w, x->raw);
     }
     ir_drop_if(d, r, r->user.len > 0 && r->from != target, "user");
+    ir_drop_if(d, r, target != IR_ANTHROPIC && has_marks(r), "cache");
     bool standard = slice_is(r->service_tier, "auto") || slice_is(r->service_tier, "default") ||
                     slice_is(r->service_tier, "standard_only");
     ir_drop_if(d, r, r->service_tier.len > 0 && !standard, "service_tier");
+}
+
+bool common_named(struct slice model, const char *const *list) {
+    const char *slash = model.len > 0 ? memrchr(model.ptr, '/', model.len) : NULL;
+    if (slash)
+        model = slice_from(model, (size_t)(slash + 1 - model.ptr));
+    for (; *list; list++)
+        if (slice_starts(model, slice_str(*list)))
+            return true;
+    return false;
 }
 
 bool common_web_search(const struct ir_request *r, const struct ir_target *t) {

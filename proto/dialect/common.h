@@ -66,6 +66,8 @@ bool common_full(struct ir_fault *f);
  * else reported; and the user id and tiers that are not the standard one reported. list ends with NULL. */
 void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
                  struct ir_dropped *d);
+/* Whether the last part of a model's name (behind the last slash) begins with one of the words; list ends with NULL. */
+bool common_named(struct slice model, const char *const *list);
 /* Whether web search by the provider is offered by the client and allowed for the model. */
 bool common_web_search(const struct ir_request *r, const struct ir_target *t);
 

@@ -112,6 +112,8 @@ struct dialect {
 };
 
 extern const struct dialect dialect_openai, dialect_responses, dialect_anthropic, dialect_gemini;
+/* Clients of the legacy POST /v1/completions; nobody speaks it upstream but by passing. */
+extern const struct dialect dialect_completions;
 /* By the configuration's id; NULL: it has no module (echo speaks OpenAI's: the caller says so). */
 const struct dialect *dialect_find(uint32_t id);
 

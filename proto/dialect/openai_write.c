@@ -6,11 +6,17 @@
 #include "proto/dialect/openai.h"
 
 static bool of_openai(struct slice model) {
-    const char *slash = model.len ? memrchr(model.ptr, '/', model.len) : NULL;
-    if (slash)
-        model = slice_from(model, (size_t)(slash + 1 - model.ptr));
-    return slice_starts(model, SLICE("gpt")) || slice_starts(model, SLICE("chatgpt")) ||
-           (model.len > 1 && model.ptr[0] == 'o' && model.ptr[1] >= '1' && model.ptr[1] <= '9');
+    static const char *const names[] = { "gpt", "chatgpt", "o1", "o3", "o4", "codex", NULL };
+    return common_named(model, names);
+}
+
+/* Servers answer 400 to a wish for reasoning that a model does not know, and agents wish for it on every call: it is
+ * sent where the model is known to reason, by the configuration or by OpenAI's own names. */
+static bool may_reason(const struct ir_target *t) {
+    static const char *const plain[] = { "gpt-3", "gpt-4", "chatgpt", NULL };
+    if (t->no_reasoning || ir_stripped(t, "reasoning_effort"))
+        return false;
+    return t->reasoning || (of_openai(t->model) && !common_named(t->model, plain));
 }
 
 static bool refuse_media(const struct ir_request *r, struct ir_fault *f, const char *what) {
@@ -351,7 +357,7 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
                             : r->has_budget              ? ir_effort_of(r->budget)
                                                          : IR_EFFORT_UNSET;
     bool wished = effort != IR_EFFORT_UNSET || r->adaptive;
-    if (wished && (t->no_reasoning || ir_stripped(t, "reasoning_effort")))
+    if (wished && !may_reason(t))
         ir_drop_if(d, r, effort != IR_EFFORT_NONE, "effort");
     else if (effort != IR_EFFORT_UNSET && (own || effort != IR_EFFORT_NONE))
         common_word(w, "reasoning_effort", ir_effort_name(effort));

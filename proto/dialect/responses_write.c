@@ -266,14 +266,13 @@ static void write_format(struct json_writer *w, const struct ir_request *r) {
     jw_end_object(w);
 }
 
-/* Whether the model reasons by its name: only such models take the request for encrypted reasoning. */
-static bool reasons(const struct ir_target *t) {
-    const char *slash = t->model.len ? memrchr(t->model.ptr, '/', t->model.len) : NULL;
-    struct slice m = slash ? slice_from(t->model, (size_t)(slash + 1 - t->model.ptr)) : t->model;
-    if (t->no_reasoning || (m.len > 10 && memmem(m.ptr, m.len, "-chat-", 6)))
+/* Whether the model reasons, by the configuration or its name: others refuse the wish, and the request for encrypted
+ * reasoning. */
+static bool may_reason(const struct ir_target *t) {
+    static const char *const names[] = { "gpt-5", "gpt-6", "codex", "o1", "o3", "o4", NULL };
+    if (t->no_reasoning || ir_stripped(t, "reasoning"))
         return false;
-    return slice_starts(m, SLICE("gpt-5")) || slice_starts(m, SLICE("gpt-6")) || slice_starts(m, SLICE("codex")) ||
-           (m.len > 1 && m.ptr[0] == 'o' && m.ptr[1] >= '1' && m.ptr[1] <= '9');
+    return t->reasoning || (common_named(t->model, names) && !memmem(t->model.ptr, t->model.len, "-chat-", 6));
 }
 
 static void write_reasoning_wish(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
@@ -283,8 +282,8 @@ static void write_reasoning_wish(struct json_writer *w, const struct ir_request 
                                                          : IR_EFFORT_UNSET;
     bool wished = effort != IR_EFFORT_UNSET || r->adaptive, think = effort != IR_EFFORT_NONE;
     bool show = think && (r->thoughts == IR_YES || (wished && r->from == IR_ANTHROPIC && r->thoughts != IR_NO));
-    if (wished && (t->no_reasoning || ir_stripped(t, "reasoning"))) {
-        ir_drop_if(d, r, think, "effort");
+    if (!may_reason(t)) {
+        ir_drop_if(d, r, wished && think, "effort");
         return;
     }
     if (effort != IR_EFFORT_UNSET || show) {
@@ -296,10 +295,8 @@ static void write_reasoning_wish(struct json_writer *w, const struct ir_request 
             common_word(w, "summary", "auto");
         jw_end_object(w);
     }
-    if (reasons(t) || wished) {
-        jw_key(w, "include");
-        jw_raw(w, SLICE("[\"reasoning.encrypted_content\"]"));
-    }
+    jw_key(w, "include");
+    jw_raw(w, SLICE("[\"reasoning.encrypted_content\"]"));
 }
 
 static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,

@@ -153,6 +153,7 @@ struct pass {
     const char *(*content_type)(const struct pass_answer *a);
 };
 
+extern const struct pass pass_completions;
 extern const struct pass pass_openai_chat, pass_responses, pass_anthropic, pass_gemini;
 
 /* Shared helpers (pass.c). */
