@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct tally { /* by id */
     int64_t entries, charges, charges_after;  /* after: of records that no checkpoint has covered */
@@ -274,6 +275,13 @@ bool audit_run(struct audit *a, struct store *s) {
 
 struct audit_args { uint64_t words, tails; bool file; };
 
+/* The lock file that opening a backup has made beside it. */
+static void remove_lock(const char *file) {
+    char lock[4096 + 8];
+    if (snprintf(lock, sizeof lock, "%s-lock", file) < (int)sizeof lock)
+        (void)unlink(lock);
+}
+
 static void audit_job(struct reader_job *job) {
     struct audit_args args;
     struct json_writer w;
@@ -299,6 +307,10 @@ static void audit_job(struct reader_job *job) {
     if (ok) {
         ok = audit_run(&a, &job->store);
         store_read_end(&job->store);
+    }
+    if (args.file) {
+        store_close(&job->store);
+        remove_lock(job->text);
     }
     jw_end_array(&w);
     jw_key(&w, "difference_count");

@@ -552,6 +552,12 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
                    f->detail.ptr ? f->detail.ptr : "");
         upstream_cool_key(ex->worker, t->up, t->key, t->up->cooldown_ms);
         keys_left = t->up->keys.count > 1 && upstream_pick_key(ex->worker, t->up, &rotation, NULL) >= 0;
+        if (f->status == 429) { /* out of quota: as long as nothing else can serve, a limit to the client */
+            t->retry_after_ms = t->retry_after_ms > 0 ? t->retry_after_ms : t->up->cooldown_ms;
+            attempt_failed(ex, 429, "rate_limit_exceeded", "The provider is limiting requests. Please retry later.",
+                           !keys_left);
+            return;
+        }
         attempt_failed(ex, 502, "upstream_failed", "The provider refused the gateway's credentials.", !keys_left);
         return;
     case IR_BLAME_RATE:

@@ -184,10 +184,11 @@ static int open_socket(struct connecting *c, const struct shm_address *a) {
     struct upconn *u = c->u;
     struct sockaddr_storage to;
     socklen_t len = to_sockaddr(a, c->pool->port, &to);
-    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, receive = POOL_RECEIVE_BYTES;
     if (fd < 0)
         return errno;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive, sizeof receive);
     if (connect(fd, (struct sockaddr *)&to, len) != 0 && errno != EINPROGRESS && errno != EINTR) {
         int e = errno;
         close(fd);

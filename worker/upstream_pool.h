@@ -14,6 +14,7 @@ enum {
     POOL_RESOLVE_POLL_MS = 20,
     POOL_BAD_ADDRESS_MS = 30000,/* an address that failed is tried last for so long */
     POOL_ADDRESS_MIN_MS = 300,  /* one address gets at least so much of connect_timeout */
+    POOL_RECEIVE_BYTES = 512 << 10, /* a stream whose reader is slow may take so much of the kernel, not tens of MB */
     POOL_TLS_TURN_NS = 1000000  /* handshakes of one turn stop being begun after this */
 };
 

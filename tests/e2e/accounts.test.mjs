@@ -450,3 +450,27 @@ test('an upstart of the day: a million free tokens, by the documented curl lines
   assert.ok((await curl('-X', 'DELETE', `${base}/api-keys/key_abc123`, ...bearer(log.json.token))).json.detail)
   assert.equal((await curl(`${base}/v1/models`)).json.object, 'list')
 })
+
+test('killed while people register: each is whole or absent, and the acknowledged are there', async (t) => {
+  const other = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], billing: { signup: 'on', signup_credit: '1', signup_rate: '1000/h' } })
+  const acknowledged = [], asked = []
+  for (let round = 0; round < 4; round++) {
+    const all = Array.from({ length: 24 }, (_, i) => {
+      const email = `r${round}-${i}@example.com`
+      asked.push(email)
+      return other.req({ path: '/auth/register', body: { email, password: 'long enough' } }).then((r) => r.status === 200 && acknowledged.push({ email, ...r.json }), () => {})
+    })
+    const enough = acknowledged.length + 1 + 3 * round
+    await until(() => acknowledged.length >= enough, 'some registrations')
+    await other.killAll()
+    await Promise.all(all)
+    await other.start()
+  }
+  for (const a of acknowledged) assert.equal((await other.req({ path: '/billing/balance', key: a.api_key })).json.email, a.email)
+  const { accounts } = await other.ctl('account', 'list')
+  assert.ok(accounts.length >= acknowledged.length && accounts.length <= asked.length)
+  const { keys } = await other.ctl('key', 'list')
+  assert.deepEqual(keys.map((k) => k.account).sort(), accounts.map((a) => a.id).sort(), 'one key each')
+  for (const a of accounts) assert.equal(a.balance, '1')
+  await other.audit()
+})

@@ -67,6 +67,7 @@ before(async () => {
   BAD.forEach(([, b], i) => one(`bad${i}`, b))
   BROKEN.forEach(([, b], i) => one(`broken${i}`, b))
   one('slow', json({ wait: 700 }))
+  one('tail', chat())
   one('drip', sse({ split: 1, tokens: 3 }))
   one('late', sse({ every: 600, tokens: 3 }))
   one('close-delimited', async (c) => { await c.write(`HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n${OK}`); c.end(); return c.closed })
@@ -212,6 +213,28 @@ describe('streams', () => {
       const list = await s.all()
       assert.equal(list.at(-1), '[DONE]', `${model}: ${s.text.slice(-300)}`)
     }
+  })
+  test('a translated stream whose last bytes come late does not look at what it has given back', async () => {
+    const held = []
+    const whole = [delta('Hi'), delta('', { choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }),
+      delta('', { choices: [], usage: { prompt_tokens: 5, completion_tokens: 1, total_tokens: 6 } }), '[DONE]']
+    up.on('tail', async (c) => {
+      await c.write(`HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n${whole.map((e) => chunk(event(e))).join('')}`)
+      await new Promise((resolve) => held.push(resolve))
+      await c.write('0\r\n\r\n')
+    })
+    const body = { model: 'tail', max_tokens: 50, stream: true, messages: [{ role: 'user', content: 'x'.repeat(20000) }] }
+    const before = await g.workers()
+    for (let round = 0; round < 3; round++) {
+      const answers = await Promise.all(Array.from({ length: 20 }, () => g.req({ method: 'POST', path: '/v1/messages', key: tenant.key, body })))
+      for (const r of answers) { assert.equal(r.status, 200, r.text); assert.match(r.text, /message_stop/) }
+      const again = Promise.all(Array.from({ length: 20 }, () => g.req({ method: 'POST', path: '/v1/messages', key: tenant.key, body })))
+      await until(() => held.length === 40, 'the second batch')
+      for (const go of held.splice(0)) go()
+      await again
+      await until(async () => await g.metric('tollgate_exchanges_active') === 0, 'exchanges at rest')
+    }
+    assert.deepEqual(await g.workers(), before)
   })
   test('a comment is sent while the provider is silent in a begun stream', async (t) => {
     const p = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['pinged'], top: { stream_ping: '500ms' } })

@@ -487,15 +487,17 @@ int main(int argc, char **argv) {
     struct explore e;
     const char *only = argc > 1 ? argv[1] : NULL;
     bool ok = true;
-    int found = 0;
+    int found = 0, held = 0, tried = 0;
     shm_step_hook = explore_step;
     shm_clock_hook = no_clock;
     shm_wait_hook = waits;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(clean); i++)
-        if (!only || strcmp(only, clean[i].name) == 0 || strcmp(only, "clean") == 0) ok &= holds(&clean[i], 200);
+        if (!only || strcmp(only, clean[i].name) == 0 || strcmp(only, "clean") == 0) held += holds(&clean[i], 200), tried++;
     for (size_t i = 0; i < ARRAY_LEN(deep) && only; i++)
-        if (strcmp(only, deep[i].name) == 0 || strcmp(only, "deep") == 0) ok &= holds(&deep[i], 36000);
+        if (strcmp(only, deep[i].name) == 0 || strcmp(only, "deep") == 0) held += holds(&deep[i], 36000), tried++;
+    ok = held == tried;
+    tried = 0;
     for (size_t i = 0; i < ARRAY_LEN(mutations); i++) {
         if (only && strcmp(only, mutations[i].name) != 0 && strcmp(only, "mutations") != 0) continue;
         for (int j = 0; j < SCENARIOS; j++) {
@@ -508,8 +510,9 @@ int main(int argc, char **argv) {
             report(name, &e);
             ok &= e.violation != NULL;
             found += e.violation != NULL;
+            tried++;
         }
     }
-    printf("%s: %zu searches hold, %d of %zu mutations found\n", ok ? "ok" : "FAILED", ARRAY_LEN(clean), found, ARRAY_LEN(mutations));
+    printf("%s: %d searches hold, %d of %d mutations found\n", ok ? "ok" : "FAILED", held, found, tried);
     return ok ? 0 : 1;
 }

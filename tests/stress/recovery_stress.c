@@ -463,7 +463,7 @@ int main(int argc, char **argv) {
     if (pid == 0) _exit(run_wakes(WAKES) ? 0 : 1);
     int status;
     waitpid(pid, &status, 0);
-    bool ok = run(kills, seed, 90) && status == 0;
+    bool ok = run(kills, seed, kills > 2000 ? 45 + kills / 40 : 90) && status == 0;
     printf("%s: %llu kills from seed %llu\n", ok ? "ok" : "FAILED", (unsigned long long)(kills_worker + kills_ledger), (unsigned long long)seed);
     return ok ? 0 : 1;
 }

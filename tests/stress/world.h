@@ -12,7 +12,7 @@ enum {
     ACCOUNTS = 6,
     KEYS = 12,
     SLOTS = 32,
-    MAX_EXCHANGES = 1 << 22,
+    MAX_EXCHANGES = 1 << 24,
     SAMPLES = 1 << 15,
     MAX_STEPS = 64,
     START = 5000,

@@ -933,6 +933,9 @@ static void backup_and_restore(void **state) {
     assert_true(stat(file, &st) == 0 && (st.st_mode & 0777) == 0600);
     j = rig_call(r, "{'cmd':'audit','file':'%s'}", file);
     IS(j, "result.difference_count", "0");
+    char lock[160];
+    snprintf(lock, sizeof lock, "%s-lock", file);
+    assert_int_equal(access(lock, F_OK), -1);
     j = rig_call(r, "{'cmd':'backup','file':'relative'}");
     REFUSED(j, "invalid_value");
     j = rig_call(r, "{'cmd':'backup','file':'/nonexistent/x'}");
