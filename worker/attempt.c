@@ -133,6 +133,7 @@ static void give_up(struct exchange *ex) {
                                   .retry_after_ms = 1000 };
     if (f.status == 502)
         f.status = (int)ex->snapshot->snap->upstream_error_status;
+    ex->status = f.status; /* for the record */
     meter_release(ex);
     if (ex->conn == NULL)
         exchange_finish(ex);
@@ -371,6 +372,7 @@ static bool build_body(struct exchange *ex) {
     struct reply_fault r = {
         .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code
     };
+    ex->status = r.status;
     meter_release(ex);
     reply_fault(ex, &r);
     return false;
@@ -538,6 +540,7 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
     case IR_BLAME_CLIENT: {
         struct reply_fault r = { .status = f->status, .code = "invalid_value", .param = f->param, .message = f->message,
                                  .provider_code = f->code };
+        ex->status = r.status;
         meter_release(ex);
         if (ex->conn == NULL)
             exchange_finish(ex);

@@ -136,6 +136,7 @@ void echo_run(struct exchange *ex) {
     if (!flatten(ex, &j) || !echo_answer(&j, slice_of(ex->model_name, ex->model_len), ex->worker->loop.wall_ms / 1000, echo_id(ex), &ex->arena,
                                          &out, &stream)) {
         buf_release(&out);
+        ex->status = 500;
         meter_release(ex);
         reply_error(ex, 500, "internal", NULL, "The answer could not be prepared.");
         return;

@@ -136,6 +136,7 @@ void task_echo(struct exchange *ex, const struct json *j) {
         ex->first_byte_ns = ex->worker->loop.now_ns;
         relay_body(ex, buf_slice(&out));
     } else {
+        ex->status = 500;
         meter_release(ex);
         reply_error(ex, 500, "internal", NULL, "The answer could not be prepared.");
     }

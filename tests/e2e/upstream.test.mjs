@@ -197,6 +197,14 @@ describe('trying again', () => {
 })
 
 describe('streams', () => {
+  test('the record of a failed call, free as it is, has the status that the client saw', async () => {
+    const own = await g.tenant()
+    const seen = []
+    for (const i of [0, 2, 6]) seen.push((await g.chat(own.key, { model: `bad${i}` })).status)
+    const records = await g.usage(own.account, 3)
+    assert.deepEqual(records.map((r) => r.status).reverse(), seen)
+    assert.ok(records.every((r) => r.cost === '0' && r.status >= 500))
+  })
   BROKEN.forEach(([name], i) => test(`${name}: the client is told, and never sees [DONE]`, async () => {
     const s = g.stream(tenant.key, { model: `broken${i}` })
     const h = await s.head
