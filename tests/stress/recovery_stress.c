@@ -32,6 +32,7 @@ static int rw_fd = -1, ro_fd = -1;
 static pid_t pids[WORKERS + 1];     /* WORKERS: the ledger; 0: none */
 static uint64_t kills_worker, kills_ledger, kills_all, stops;
 static bool failed, striking;
+static uint64_t quiet_until_ns;
 
 /* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
@@ -67,6 +68,8 @@ void die_on_order(const char *step) {
         if (strcmp(step, steps[i]) == 0) atomic_fetch_add(&world->died_at[i], 1);
     kill(getpid(), SIGKILL);
 }
+
+static void nap(long ns) { nanosleep(&(struct timespec){ 0, ns }, NULL); }
 
 static void fail(const char *what) {
     printf("FAILED: %s\n", what);
@@ -176,8 +179,18 @@ static void strike(void) {
         order_at(w, step_numbered("settle.payload"), 1);
         order_at(WORKERS, step_numbered("recover.reset") + (int)(rnd() % 4), 1);
     }
-    else if (dice < 996) kill_everything();
-    else if (pids[w]) { kill(pids[w], SIGSTOP); stops++; } /* hung: the ledger will say so */
+    else if (dice < 994) kill_everything();
+    else if (pids[w] && pids[other]) { /* hung, while there is a recovery to do: the ledger will say so, in half a second */
+        kill(pids[w], SIGSTOP);
+        for (int i = 0; i < 200 && atomic_load(&shm.ranges[w].ack) == RANGE_IDLE; i++) { /* not one that sleeps */
+            kill(pids[w], SIGCONT);
+            nap(50000);
+            kill(pids[w], SIGSTOP);
+        }
+        kill(pids[other], SIGKILL);
+        stops++;
+        quiet_until_ns = shm_clock_ns() + 700000000;
+    }
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
@@ -276,8 +289,6 @@ static bool everything_finished(void) {
     return true;
 }
 
-static void nap(long ns) { nanosleep(&(struct timespec){ 0, ns }, NULL); }
-
 /* No more kills: the workers finish what they hold, the ledger what is in the rings. */
 static void wind_down(void) {
     uint64_t deadline_ns = shm_clock_ns() + 20000000000u;
@@ -338,7 +349,7 @@ static bool run(uint64_t kills, uint64_t seed, uint64_t max_seconds) {
     while (kills_worker + kills_ledger < kills && shm_clock_ns() < end_ns && !failed) {
         bury(false);
         staff();
-        if (shm_clock_ns() > next_ns && atomic_load(&world->ready)) {
+        if (shm_clock_ns() > next_ns && shm_clock_ns() > quiet_until_ns && atomic_load(&world->ready)) {
             strike();
             next_ns = shm_clock_ns() + 2000000 + rnd() % 16000000;
         }
