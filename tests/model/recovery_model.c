@@ -5,7 +5,7 @@
  * the middle of a recovery too, and is started again. What must hold is in check() and at_rest().
  *
  *     recovery_model               the clean searches and every mutation; fails if one of the latter is not found out
- *     recovery_model deep          larger ones, which take an hour
+ *     recovery_model deep          larger ones, which take long
  *     recovery_model clean|NAME    one of them, with the way to the violation */
 #include <stdio.h>
 #include <stdlib.h>
