@@ -30,7 +30,7 @@ void attempt_release(struct exchange *ex, bool reusable) {
     if (u == NULL)
         return;
     ex->try.conn = NULL;
-    upstream_put(u, reusable && ex->try.keep_alive);
+    upstream_put(u, reusable && ex->try.keep_alive && !ex->try.hangup);
 }
 
 void attempt_abandon(struct exchange *ex) {
@@ -213,7 +213,8 @@ static size_t put_path(struct exchange *ex, char *out, size_t at, size_t cap) {
     buf_init(&path, &ex->worker->pages, PAGE_BYTES);
     at = put(out, at, cap, snap_text(s, ex->try.up->base_path));
     const struct dialect *d = ex->legacy && ex->plan == &plan_pass ? &dialect_completions : dialect_of(ex->try.up);
-    if (ex->task != NULL ? !buf_append_slice(&path, ex->task_path) : !d->write_path(ex->target_model, ex->req.stream, &path))
+    if (ex->task != NULL ? !buf_append_slice(&path, ex->task_path)
+                         : !d->write_path(ex->target_model, ex->req.stream, &path))
         at = cap + 1;
     bool query = path.len > 0 && memchr(buf_ptr(&path), '?', path.len) != NULL;
     at = put(out, at, cap, buf_slice(&path));
