@@ -1,18 +1,21 @@
-/* Admission: model and plan, then concurrency, requests, tokens, room in the ring, and the hold. A refusal undoes what came before it.
+/* Admission: model and plan, then concurrency, requests, tokens, room in the ring, and the hold. A refusal undoes what
+ * came before it.
  *
- * The hold bounds what the call can cost: input by its bytes at the dearest input rate, output by the limit sent upstream. Where the client
- * named no limit, hold_share of what is available pays; where it named one, the whole may. A limit that money cut goes upstream and is told
- * in X-Tollgate-Max-Tokens; below a floor the answer is 402. */
+ * The hold bounds what the call can cost: input by its bytes at the dearest input rate, output by the limit sent
+ * upstream. Where the client named no limit, hold_share of what is available pays; where it named one, the whole may. A
+ * limit that money cut goes upstream and is told in X-Tollgate-Max-Tokens; below a floor the answer is 402. */
 #include "worker/exchange.h"
 
 #include <stdio.h>
 
 enum { PER_MESSAGE = 8, PER_TOOL = 16, PER_CALL = 64, FLOOR_TOKENS = 256, TPM_OUTPUT_MAX = 1024, HOLD_TRIES = 64 };
 
-/* ---- limits ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- limits ------------------------------------------------------------------------------------------------------ */
 
 static struct shm_key_words *words(const struct exchange *ex) { return &ex->worker->shm.key_words[ex->key_index]; }
-static _Atomic uint64_t *rpm_word(const struct exchange *ex) { return ex->image_call ? &words(ex)->images_tat : &words(ex)->rpm_tat; }
+static _Atomic uint64_t *rpm_word(const struct exchange *ex) {
+    return ex->image_call ? &words(ex)->images_tat : &words(ex)->rpm_tat;
+}
 static uint64_t ticks(const struct exchange *ex) { return rate_now(&ex->worker->shm, ex->worker->loop.now_ns); }
 
 static void view(struct limit_view *v, _Atomic uint64_t *word, const struct rate *r, const struct exchange *ex) {
@@ -48,8 +51,14 @@ static void refuse_rate(struct exchange *ex, const char *which, bool never, uint
     if (never)
         snprintf(text, sizeof text, "This request alone is larger than the limit of %s per minute.", which);
     else
-        snprintf(text, sizeof text, "Rate limit reached for %s per minute. Please slow down and retry after the time in Retry-After.", which);
-    struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = slice_str(which), .message = slice_str(text), .never = never,
+        snprintf(text, sizeof text,
+                 "Rate limit reached for %s per minute. Please slow down and retry after the time in Retry-After.",
+                 which);
+    struct reply_fault f = { .status = 429,
+                             .code = "rate_limit_exceeded",
+                             .param = slice_str(which),
+                             .message = slice_str(text),
+                             .never = never,
                              .retry_after_ms = wait_ticks / (RATE_TICKS_PER_S / 1000) + 1 };
     reply_fault(ex, &f);
 }
@@ -81,7 +90,7 @@ static bool take_rates(struct exchange *ex) {
     return true;
 }
 
-/* ---- model ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- model ------------------------------------------------------------------------------------------------------- */
 
 bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan) {
     const struct snap *s = ex->snapshot->snap;
@@ -116,11 +125,13 @@ bool admit_model(struct exchange *ex, struct slice name) {
     bool plan;
     int shown = (int)(name.len < 100 ? name.len : 100);
     if (m == NULL || m->routes.count == 0 || !admit_globs(ex, m, name, &plan)) {
-        reply_error(ex, 404, "model_not_found", "model", "The model '%.*s' does not exist or you do not have access to it.", shown, name.ptr);
+        reply_error(ex, 404, "model_not_found", "model",
+                    "The model '%.*s' does not exist or you do not have access to it.", shown, name.ptr);
         return false;
     }
     if (!plan) {
-        reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown, name.ptr);
+        reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown,
+                    name.ptr);
         return false;
     }
     if (!fits(ex, m))
@@ -133,7 +144,7 @@ bool admit_model(struct exchange *ex, struct slice name) {
     return true;
 }
 
-/* ---- the hold ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the hold ---------------------------------------------------------------------------------------------------- */
 
 struct bound {
     uint64_t in, n;       /* input tokens at most; answers */
@@ -166,10 +177,10 @@ static uint64_t affordable(const struct bound *b, int64_t money, uint64_t most) 
     return low;
 }
 
-static struct bound bound_of(const struct exchange *ex) {
+static struct bound bound_of(const struct exchange *ex, bool tokens) {
     const struct snap_model *m = ex->model;
     const struct pass_request *r = &ex->req;
-    struct bound b = { .n = r->n, .ratio = ex->group->ratio_millionths, .tokens = ex->snapshot->snap->unit_tokens };
+    struct bound b = { .n = r->n, .ratio = ex->group->ratio_millionths, .tokens = tokens };
     const struct prices *p = b.tokens ? &m->weights : &m->prices;
     b.in = r->prompt_bytes + (uint64_t)r->messages * PER_MESSAGE + (uint64_t)r->tools * PER_TOOL + PER_CALL;
     if (ex->task == &task_count)
@@ -187,6 +198,7 @@ static struct bound bound_of(const struct exchange *ex) {
     return b;
 }
 
+#define CAP_TEXT "The cost cap per call for this model does not allow this request."
 struct purse {
     int64_t available;   /* the least of account, key limit and cap */
     int64_t share;       /* what a call without a limit of its own may take */
@@ -195,7 +207,7 @@ struct purse {
 
 static int64_t cap_of(const struct exchange *ex) {
     const struct shm *shm = &ex->worker->shm;
-    int64_t cap = ex->model->call_cap_nano, own;
+    int64_t cap = ex->snapshot->snap->unit_tokens ? SNAP_NO_AMOUNT : ex->model->call_cap_nano, own;
     if (!ex->account.has_caps)
         return cap;
     if (shm_cap_find(shm, ex->key.account, ex->model->id, &own) && own < cap)
@@ -220,7 +232,7 @@ static struct purse purse_of(const struct exchange *ex, int64_t cap) {
     if (cap < p.available) {
         p.available = cap;
         p.code = "call_cap_exceeded";
-        p.text = "The cost cap per call for this model does not allow this request.";
+        p.text = CAP_TEXT;
     }
     if (cap < p.share)
         p.share = cap;
@@ -232,10 +244,18 @@ static void refuse_money(struct exchange *ex, const struct purse *p) {
     reply_error(ex, 402, p->code, NULL, "%s", p->text);
 }
 
+/* The operator's call_cap is in dollars: where the unit is tokens it bounds the output apart from the purse. */
+static uint64_t dollars_pay(const struct exchange *ex, uint64_t most) {
+    if (!ex->snapshot->snap->unit_tokens || ex->model->call_cap_nano == SNAP_NO_AMOUNT)
+        return most;
+    struct bound dollars = bound_of(ex, false);
+    return affordable(&dollars, ex->model->call_cap_nano, most);
+}
+
 /* Finds the output limit and takes the hold; a race for the last money is run again with what is left. */
 static bool take_hold(struct exchange *ex) {
     const struct snap_model *m = ex->model;
-    struct bound b = bound_of(ex);
+    struct bound b = bound_of(ex, ex->snapshot->snap->unit_tokens);
     bool free_call = amount(&b, 1000000) == 0;
     uint64_t most = m->max_output > 0 ? m->max_output : 1000000;
     if (ex->req.has_limit && ex->req.limit < most)
@@ -243,8 +263,10 @@ static bool take_hold(struct exchange *ex) {
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
     floor = floor < most && ex->task == NULL ? floor : most;
     int64_t cap = cap_of(ex);
-    struct purse p = { 0 };
-    for (int i = 0; i < HOLD_TRIES; i++) {
+    uint64_t wanted = most;
+    struct purse p = { .code = "call_cap_exceeded", .text = CAP_TEXT };
+    most = dollars_pay(ex, most);
+    for (int i = 0; i < HOLD_TRIES && most >= floor; i++) {
         p = purse_of(ex, cap);
         uint64_t limit = most;
         if (!free_call) {
@@ -257,7 +279,7 @@ static bool take_hold(struct exchange *ex) {
         int64_t hold = free_call ? 0 : amount(&b, limit);
         if (money_hold(&ex->worker->money, ex->slot, hold) == MONEY_OK) {
             ex->out_limit = limit;
-            ex->limit_cut = limit < most;
+            ex->limit_cut = limit < wanted;
             return true;
         }
     }
@@ -307,7 +329,8 @@ bool admit_call(struct exchange *ex) {
     enum shm_shed shed = worker_shed(w);
     if (shed != SHED_NO || !money_has_room(&w->money)) {
         COUNT(w->counters, requests_shed, 1);
-        reply_error(ex, 503, "overloaded", NULL, "The server is temporarily unable to take this request. Please try again shortly.");
+        reply_error(ex, 503, "overloaded", NULL,
+                    "The server is temporarily unable to take this request. Please try again shortly.");
         return false;
     }
     struct shm_usage usage;
@@ -318,7 +341,10 @@ bool admit_call(struct exchange *ex) {
         money_refuse(&w->money, ex->slot, false);
         ex->slot = NULL;
         COUNT(w->counters, requests_limited, 1);
-        struct reply_fault f = { .status = 429, .code = "rate_limit_exceeded", .param = SLICE("concurrency"), .retry_after_ms = 1000,
+        struct reply_fault f = { .status = 429,
+                                 .code = "rate_limit_exceeded",
+                                 .param = SLICE("concurrency"),
+                                 .retry_after_ms = 1000,
                                  .message = SLICE("Too many requests at the same time for this API key.") };
         reply_fault(ex, &f);
         return false;

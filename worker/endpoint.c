@@ -60,8 +60,8 @@ static bool matches(const char *pattern, struct slice path, struct slice *rest) 
     return true;
 }
 
-static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method, struct slice path, struct slice *rest,
-                                      bool *other_method) {
+static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method,
+                                      struct slice path, struct slice *rest, bool *other_method) {
     for (size_t i = 0; i < count; i++) {
         if (!matches(table[i].path, path, rest))
             continue;
@@ -72,7 +72,8 @@ static const struct endpoint *find_in(const struct endpoint *table, size_t count
     return NULL;
 }
 
-const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest, bool *other_method) {
+const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest,
+                                     bool *other_method) {
     const struct endpoint *e = NULL;
     *other_method = false;
     if (path.len > 1 && path.ptr[path.len - 1] == '/')

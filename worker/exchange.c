@@ -138,12 +138,14 @@ static void reply_preflight(struct exchange *ex, const struct http_head *head) {
 }
 
 static void reply_no_endpoint(struct exchange *ex, const struct http_head *head, bool other_method) {
+    char allow[128];
+    endpoint_methods(head->path, ex->conn->admin, allow, sizeof allow);
     if (slice_is(head->method, "OPTIONS")) {
-        char allow[128];
-        endpoint_methods(head->path, ex->conn->admin, allow, sizeof allow);
         reply_empty(ex, 204, arena_printf(&ex->arena, "Allow: %s\r\n", allow));
     } else if (other_method) {
-        reply_error(ex, 405, "method_not_allowed", NULL, "This method is not allowed at this path.");
+        struct reply_fault f = { .status = 405, .code = "method_not_allowed", .allow = allow,
+                                 .message = SLICE("This method is not allowed at this path.") };
+        reply_fault(ex, &f);
     } else {
         reply_error(ex, 404, "unknown_path", NULL, "Unknown request path: %.*s",
                     (int)(head->path.len < 200 ? head->path.len : 200), head->path.ptr);

@@ -287,6 +287,7 @@ struct reply_fault {
     struct slice provider_code; /* the provider's own code: wins over code where there is one */
     uint64_t retry_after_ms;    /* 0: no Retry-After */
     bool never;                 /* 429 that waiting does not help */
+    const char *allow;          /* of a 405 */
 };
 void reply_fault(struct exchange *ex, const struct reply_fault *f);
 /* The error's body, as reply_fault would send it. */

@@ -21,7 +21,8 @@ bool call_parse(struct exchange *ex) {
     if (ex->body.len == 0)
         reply_error(ex, 400, "invalid_json", NULL, "The request has no body.");
     else
-        reply_error(ex, 400, "invalid_json", NULL, "The body is not valid JSON: %s at byte %zu.", json_err_text(ex->json.err), ex->json.err_at);
+        reply_error(ex, 400, "invalid_json", NULL, "The body is not valid JSON: %s at byte %zu.",
+                    json_err_text(ex->json.err), ex->json.err_at);
     return false;
 }
 
@@ -84,14 +85,17 @@ void gemini_run(struct exchange *ex) {
             break;
         }
     bool stream = slice_is(method, "streamGenerateContent");
-    bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents"), count = slice_is(method, "countTokens");
-    if ((!stream && !embed && !count && !slice_is(method, "generateContent")) || !http_percent_decode(rest, false, name, sizeof name, &n) || n == 0) {
+    bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents"),
+         count = slice_is(method, "countTokens");
+    if ((!stream && !embed && !count && !slice_is(method, "generateContent")) ||
+        !http_percent_decode(rest, false, name, sizeof name, &n) || n == 0) {
         reply_error(ex, 404, "unknown_path", NULL, "Unknown request path.");
         return;
     }
     char alt[16];
     size_t alt_len;
-    bool sse = http_query_get(ex->query, SLICE("alt"), alt, sizeof alt, &alt_len) && slice_is(slice_of(alt, alt_len), "sse");
+    bool sse =
+        http_query_get(ex->query, SLICE("alt"), alt, sizeof alt, &alt_len) && slice_is(slice_of(alt, alt_len), "sse");
     ex->path_model = arena_copy(&ex->arena, slice_of(name, n));
     ex->path_stream = stream;
     ex->as_array = stream && !sse;
@@ -102,7 +106,7 @@ void gemini_run(struct exchange *ex) {
         call_run(ex);
 }
 
-/* ---- echo ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- echo -------------------------------------------------------------------------------------------------------- */
 
 /* The edited body, as the upstream would get it, in one piece. */
 static bool flatten(struct exchange *ex, struct json *j) {
@@ -133,8 +137,8 @@ void echo_run(struct exchange *ex) {
         task_echo(ex, &j);
         return;
     }
-    if (!flatten(ex, &j) || !echo_answer(&j, slice_of(ex->model_name, ex->model_len), ex->worker->loop.wall_ms / 1000, echo_id(ex), &ex->arena,
-                                         &out, &stream)) {
+    if (!flatten(ex, &j) || !echo_answer(&j, slice_of(ex->model_name, ex->model_len), ex->worker->loop.wall_ms / 1000,
+                                         echo_id(ex), &ex->arena, &out, &stream)) {
         buf_release(&out);
         ex->status = 500;
         meter_release(ex);

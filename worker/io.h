@@ -37,7 +37,7 @@ int io_flush(struct io *io);
 /* Best-effort close_notify, then close(2). fd becomes -1, tls NULL. A second call does nothing. */
 void io_close(struct io *io);
 
-/* ---- TLS (tls.c: the only user of mbedtls in the worker) ---- */
+/* ---- TLS (tls.c: the only user of mbedtls in the worker) --------------------------------------------------------- */
 
 struct tls_client; /* configuration for upstreams with one CA bundle and version limit */
 struct tls_server; /* configuration for `listen … tls` */

@@ -363,8 +363,11 @@ static struct slice retry_headers(const struct reply_fault *f, char *out, size_t
         PUT_HEADER(&t, "Retry-After", (ms + 999) / 1000);
         PUT_HEADER(&t, "retry-after-ms", ms);
     }
-    if (f->status == 405)
-        PUT(&t, "Allow: GET, HEAD, POST, OPTIONS\r\n");
+    if (f->allow != NULL) {
+        PUT(&t, "Allow: ");
+        put_slice(&t, slice_str(f->allow));
+        PUT(&t, "\r\n");
+    }
     return slice_of(out, (size_t)(t.at - out));
 }
 

@@ -12,9 +12,7 @@ static enum ir_dialect upstream_dialect(const struct exchange *ex) {
     return ex->try.up->dialect == DIALECT_ECHO ? IR_OPENAI : (enum ir_dialect)ex->try.up->dialect;
 }
 
-/* ---- taking a call
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- taking a call ----------------------------------------------------------------------------------------------- */
 
 static bool refused(struct exchange *ex) {
     if (ex->req.fault_code == NULL)
@@ -85,9 +83,7 @@ void embeddings_run(struct exchange *ex) { task_run(ex, &task_embeddings); }
 void images_run(struct exchange *ex) { task_run(ex, &task_images); }
 void count_run(struct exchange *ex) { task_run(ex, &task_count); }
 
-/* ---- an attempt
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- an attempt -------------------------------------------------------------------------------------------------- */
 
 bool task_guess(struct exchange *ex) {
     struct buf b;
@@ -143,9 +139,7 @@ void task_echo(struct exchange *ex, const struct json *j) {
     buf_release(&out);
 }
 
-/* ---- the plan
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
 static bool begin(struct exchange *ex) {
     memset(&ex->answer, 0, offsetof(struct pass_answer, ident));

@@ -130,8 +130,8 @@ static void edit_figure(struct edits *e, int usage, const char *name, uint64_t f
         edits_set_number(e, v, figure);
 }
 
-/* Where a vendor leaves something out of its counts (xAI's reasoning, thoughts behind Google's compatible endpoint) the client sees
- * what it pays for. */
+/* Where a vendor leaves something out of its counts (xAI's reasoning, thoughts behind Google's compatible endpoint) the
+ * client sees what it pays for. */
 static void edit_figures(struct edits *e, const struct pass_answer *a, int usage) {
     uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
     if (!a->usage_seen)
