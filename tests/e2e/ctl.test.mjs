@@ -164,6 +164,7 @@ describe('money', () => {
   test('audit, and a backup that is whole while calls go on', async (tt) => {
     const t = await g.tenant({ credit: '50' })
     let stop = false
+    tt.after(() => { stop = true })
     const load = Array.from({ length: 4 }, async () => { while (!stop) await g.chat(t.key, { max_tokens: 10 }) })
     await g.usage(t.account, 10)
     const file = path.join(g.dir, 'backup.db')

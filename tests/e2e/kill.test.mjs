@@ -33,27 +33,28 @@ function random(seed) { // mulberry32
 }
 
 /* Clients that call until they are told to stop; what they saw is added up in `seen`. */
-function load(g, tenants, rnd, seen) {
+function load(t, g, tenants, rnd, seen) {
   let stop = false
+  t.after(() => { stop = true })
   const one = async (i) => {
-    const t = tenants[i % tenants.length]
+    const tenant = tenants[i % tenants.length]
     while (!stop) {
       const r = rnd()
       const id = `r-${i}-${seen.next++}`
       const o = { headers: { 'X-Request-Id': id } }
       try {
         if (r < 0.45) {
-          const a = await g.chat(t.key, { model: 'whole', max_tokens: 200 }, o)
-          if (a.status === 200) seen.whole.push([t.account, id, nano(digitsOf(a.text, 'cost_usd'))])
+          const a = await g.chat(tenant.key, { model: 'whole', max_tokens: 200 }, o)
+          if (a.status === 200) seen.whole.push([tenant.account, id, nano(digitsOf(a.text, 'cost_usd'))])
           else { seen.statuses[a.status] = (seen.statuses[a.status] ?? 0) + 1; await new Promise((w) => setTimeout(w, 5)) }
         } else if (r < 0.95) {
-          const s = g.stream(t.key, { model: r < 0.75 ? 'stream' : 'long', max_tokens: 200 }, o)
+          const s = g.stream(tenant.key, { model: r < 0.75 ? 'stream' : 'long', max_tokens: 200 }, o)
           const head = await s.head
           if (head.status !== 200) { seen.statuses[head.status] = (seen.statuses[head.status] ?? 0) + 1; await s.all().catch(() => {}); continue }
           if (rnd() < 0.3) { for (let n = 0; n < 3; n++) await s.next(); s.abort(); continue }
           const list = await s.all()
-          if (list.at(-1) === '[DONE]') seen.whole.push([t.account, id, nano(digitsOf(s.text, 'cost_usd'))])
-        } else await g.chat(t.key, { model: 'fails', max_tokens: 10 }, o)
+          if (list.at(-1) === '[DONE]') seen.whole.push([tenant.account, id, nano(digitsOf(s.text, 'cost_usd'))])
+        } else await g.chat(tenant.key, { model: 'fails', max_tokens: 10 }, o)
       } catch { // the connection died with its process
         seen.cut++
         await new Promise((w) => setTimeout(w, 3))
@@ -110,7 +111,7 @@ describe('kill -9', () => {
     for (let i = 0; i < KILLS; i++) {
       const what = ['worker', 'worker', 'ledger', 'master', 'everything'][Math.floor(rnd() * 5)]
       tally[what] = (tally[what] ?? 0) + 1
-      const running = load(g, tenants, rnd, seen)
+      const running = load(t, g, tenants, rnd, seen)
       await new Promise((r) => setTimeout(r, 30 + rnd() * 150))
       try {
         await killOne(g, what, rnd)

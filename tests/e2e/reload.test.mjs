@@ -28,6 +28,7 @@ describe('SIGHUP', () => {
     const streams = Array.from({ length: 6 }, () => g.stream(k.key, { model: 'long' }))
     for (const s of streams) assert.equal((await s.head).status, 200)
     let stop = false, calls = 0
+    t.after(() => { stop = true })
     const bad = []
     const agents = Array.from({ length: 8 }, (_, i) => (i % 2 ? new http.Agent({ keepAlive: true, maxSockets: 1 }) : false))
     const load = agents.map(async (agent) => {

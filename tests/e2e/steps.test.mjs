@@ -33,6 +33,7 @@ async function trial(t, env, { killWorker = false } = {}) {
   })
   const tenant = await until(() => g.tenant({ credit: CREDIT, tier: 'busy', limit: CREDIT }), 'an account', 10000)
   let seen = 0n, credited = nano(CREDIT), stop = false, deaths = 0
+  t.after(() => { stop = true })
   const loaders = Array.from({ length: 6 }, async (_, i) => {
     while (!stop) {
       try {

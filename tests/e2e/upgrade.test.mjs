@@ -37,8 +37,9 @@ function replace(g, make) {
 }
 
 /* Calls on kept and on new connections until stop(), which gives what went wrong. */
-function load(g, key) {
+function load(t, g, key) {
   let stop = false, calls = 0
+  t.after(() => { stop = true })
   const bad = []
   const agents = Array.from({ length: 6 }, (_, i) => (i % 2 ? new http.Agent({ keepAlive: true, maxSockets: 1 }) : false))
   const running = agents.map(async (agent) => {
@@ -61,7 +62,7 @@ describe('SIGUSR2', () => {
     const first = await g.workers()
     const streams = Array.from({ length: 4 }, () => g.stream(k.key, { model: 'long' }))
     for (const s of streams) assert.equal((await s.head).status, 200)
-    const stop = load(g, k.key)
+    const stop = load(t, g, k.key)
     for (let i = 0; i < 3; i++) {
       const { pid } = (await g.ctl('status')).ledger
       replace(g, (to) => copyFileSync(path.join(build, 'tollgate'), to))
@@ -83,7 +84,7 @@ describe('SIGUSR2', () => {
     const g = await startCopy(t, 'refusing')
     const k = await g.tenant({ credit: '1000' })
     const workers = await g.workers()
-    const stop = load(g, k.key)
+    const stop = load(t, g, k.key)
     for (const text of ['#!/bin/sh\nexit 1\n', 'no program at all']) {
       replace(g, (to) => writeFileSync(to, text))
       const r = await g.ctlRaw('--json', 'upgrade')
