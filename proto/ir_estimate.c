@@ -30,7 +30,7 @@ static uint64_t parts_cost(const struct ir_part *part, const struct rates *p) {
         case IR_VIDEO: n += p->image * 30; break;
         case IR_FILE: n += part->text.len > 0 ? text_cost(part->text, p) : p->file; break;
         case IR_REASONING: break; /* earlier reasoning is taken out by the providers */
-        case IR_CALL: n += p->call; /* fall through */
+        case IR_CALL: n += p->call + text_cost(part->text, p) + text_cost(part->name, p); break;
         default: n += text_cost(part->text, p) + text_cost(part->name, p); break;
         }
         n += parts_cost(part->parts, p);

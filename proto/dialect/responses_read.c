@@ -172,6 +172,11 @@ static bool read_instructions(const struct json *j, int t, struct ir_request *r,
     return true;
 }
 
+static bool refuse_state(uint32_t which, struct ir_fault *f) {
+    return ir_refuse(f, "unsupported_parameter", slice_str(fields[which].name),
+                     SLICE("This model's provider keeps no state: send the whole conversation in input."));
+}
+
 static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
     bool on = false;
     switch (which) {
@@ -187,12 +192,8 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
     case TEXT: return read_text(j, t, r, f);
     case REASONING: read_reasoning(j, t, r); return true;
     case BACKGROUND:
-        if (json_bool(j, t, &on) && !on)
-            return true;
-        /* fall through */
-    case PREVIOUS: case CONVERSATION: case PROMPT:
-        return ir_refuse(f, "unsupported_parameter", slice_str(fields[which].name),
-                         SLICE("This model's provider keeps no state: send the whole conversation in input."));
+        return (json_bool(j, t, &on) && !on) || refuse_state(which, f);
+    case PREVIOUS: case CONVERSATION: case PROMPT: return refuse_state(which, f);
     case INCLUDE:
         for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
             r->logprobs = r->logprobs || json_str_is(j, i, "message.output_text.logprobs");
