@@ -73,6 +73,9 @@ pid_t spawn_fork(struct master *m, const int *keep, unsigned n, const char *titl
     reload_forget(m);
     wipe_environment();
     set_title(m, title);
+    /* The terminal sends these to all of the group: they are for the master, which tells its children what to do. */
+    static const int masters[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+    for (size_t i = 0; i < sizeof masters / sizeof masters[0]; i++) signal(masters[i], SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

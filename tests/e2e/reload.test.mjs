@@ -131,6 +131,16 @@ describe('the other signals', () => {
     assert.equal((await g.usage(k.account, 4)).length, 4)
     await g.audit()
   })
+  test('Ctrl-C reaches all of the group and is a drain all the same', async (t) => {
+    const g = await startGateway(t, base)
+    const k = await g.tenant()
+    up.on('brief', sse({ tokens: 10, every: 50 }))
+    const s = g.stream(k.key, { model: 'brief' })
+    await s.next()
+    process.kill(-g.pid, 'SIGINT')
+    assert.equal((await s.all()).at(-1), '[DONE]')
+    assert.deepEqual(await g.ended, { code: 0, signal: null })
+  })
   test('a drain that takes too long is ended: an error event, what was delivered is charged', async (t) => {
     const g = await startGateway(t, { ...base, top: { drain_timeout: '1s' } })
     const k = await g.tenant()
