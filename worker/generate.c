@@ -5,9 +5,6 @@
 
 #include "proto/echo.h"
 
-#pragma weak pass_responses
-#pragma weak pass_anthropic
-#pragma weak pass_gemini
 static const struct pass *const passes[DIALECT_COUNT] = {
     [DIALECT_OPENAI] = &pass_openai_chat,
     [DIALECT_RESPONSES] = &pass_responses,
@@ -59,10 +56,6 @@ static bool scan(struct exchange *ex) {
 void call_run(struct exchange *ex) {
     ex->dialect = ex->endpoint->dialect;
     ex->pass = ex->legacy ? &pass_completions : passes[ex->dialect];
-    if (ex->pass == NULL) {
-        reply_error(ex, 501, "not_implemented", NULL, "This endpoint is not available.");
-        return;
-    }
     buf_init(&ex->tr_out, &ex->worker->pages, (size_t)128 << 20);
     if (call_parse(ex) && scan(ex) && seal_open_all(ex) && admit_call(ex))
         attempt_start(ex);
