@@ -251,8 +251,6 @@ bool ir_append(struct arena *arena, struct slice *text, size_t *cap, struct slic
 /* All text of a list of parts, joined by `between`; a slice of the part where there is one. */
 struct slice ir_join_text(struct arena *arena, const struct ir_part *parts, const char *between);
 
-/* About how many input tokens a request is at a provider of that dialect, for counting; never for billing. */
-uint64_t ir_estimate_tokens(const struct ir_request *r, enum ir_dialect upstream);
 
 /* ---- answers ---- */
 

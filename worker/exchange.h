@@ -215,7 +215,6 @@ void exchange_finish(struct exchange *ex);      /* the answer is sent: settle wh
 struct slice exchange_request_id(const struct exchange *ex);
 /* Gives the request's memory back once nothing can be tried again. */
 void exchange_forget_request(struct exchange *ex);
-void exchange_quit_all(struct worker *w);       /* settle what was delivered, at once */
 
 /* ---- endpoint.c -------------------------------------------------------------------------------------------------- */
 const struct endpoint *endpoint_find(struct slice method, struct slice path, bool admin, struct slice *rest,

@@ -102,7 +102,7 @@ struct dialect {
     bool call_blobs;
 
     /* Counting input: the path behind an upstream's base, and the answer. NULL: the dialect has no such thing. A
-     * relay forwards where client and upstream are of one dialect, else answers with ir_estimate_tokens. */
+     * relay forwards where client and upstream are of one dialect, else answers with an estimate. */
     bool (*write_count_path)(struct slice model, struct buf *out);
     bool (*write_count)(uint64_t tokens, struct buf *out);
 
