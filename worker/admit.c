@@ -59,7 +59,7 @@ static void refuse_rate(struct exchange *ex, const char *which, bool never, uint
                              .param = slice_str(which),
                              .message = slice_str(text),
                              .never = never,
-                             .retry_after_ms = wait_ticks / (RATE_TICKS_PER_S / 1000) + 1 };
+                             .retry_after_ms = never ? 0 : wait_ticks / (RATE_TICKS_PER_S / 1000) + 1 };
     reply_fault(ex, &f);
 }
 

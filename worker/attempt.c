@@ -371,7 +371,8 @@ static bool build_body(struct exchange *ex) {
     if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex) : build_translation(ex, &f))
         return true;
     struct reply_fault r = {
-        .status = f.status, .code = "invalid_value", .param = f.param, .message = f.message, .provider_code = f.code
+        .status = f.status, .code = dialect_status_of(f.status)->code, .param = f.param, .message = f.message,
+        .provider_code = f.code
     };
     ex->status = r.status;
     meter_release(ex);
@@ -539,8 +540,8 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f) {
     bool keys_left;
     switch (f->blame) {
     case IR_BLAME_CLIENT: {
-        struct reply_fault r = { .status = f->status, .code = "invalid_value", .param = f->param, .message = f->message,
-                                 .provider_code = f->code };
+        struct reply_fault r = { .status = f->status, .code = dialect_status_of(f->status)->code, .param = f->param,
+                                 .message = f->message, .provider_code = f->code };
         ex->status = r.status;
         meter_release(ex);
         if (ex->conn == NULL)

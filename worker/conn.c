@@ -18,7 +18,6 @@
 #include "worker/exchange.h"
 #include "worker/listen.h"
 #include "worker/proxy.h"
-#include "worker/reply.h"
 
 enum {
     CONN_MAGIC = 0x434f4e4e,
@@ -272,36 +271,16 @@ static int fault_status(enum http_fault f, const char **code) {
     case HTTP_FAULT_HEAD_LONG: case HTTP_FAULT_TRAILER_LONG: *code = "headers_too_large"; return 431;
     case HTTP_FAULT_VERSION: *code = "http_version"; return 505;
     case HTTP_FAULT_CODING: *code = "not_implemented"; return 501;
-    default: *code = "invalid_request"; return 400;
+    default: *code = "invalid_value"; return 400;
     }
 }
 
-/* An answer without an exchange: the request could not even be understood. */
+/* The request could not even be understood: an answer, and the end of the connection. */
 static void refuse(struct conn *c, int status, const char *code, const char *text) {
-    char body[320], all[640], number[80];
-    struct slice brand = snap_text(worker_snap(c->worker), worker_snap(c->worker)->error_code);
-    const char *reason_open = "";
     COUNT(c->worker->counters, requests_bad, 1);
-    snprintf(number, sizeof number, "%s", code);
-    char reason[120] = "";
-    if (brand.len > 0) {
-        branded_code(brand, status, number, sizeof number);
-        snprintf(reason, sizeof reason, ",\"reason\":\"%s\"", code);
-        reason_open = reason;
-    }
-    int n =
-        snprintf(body, sizeof body,
-                 "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"%s\"%s}}",
-                 text, number, reason_open);
-    int m = snprintf(
-        all, sizeof all,
-        "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status,
-        http_reason(status), n, body);
-    struct iovec iov = { all, (size_t)m };
     c->close_after = true;
     c->state = CONN_BUSY;
-    conn_send(c, &iov, 1);
-    conn_done(c, false);
+    exchange_refuse(c, status, code, text);
 }
 
 /* Looks for a head in what came. false: more must come, or the connection ended. */

@@ -274,12 +274,35 @@ void exchange_begin(struct conn *c, const struct http_head *head) {
     exchange_body(ex);
 }
 
+/* The path in the first line of a head that could not be read, as far as it is there. */
+static struct slice path_begun(struct slice text) {
+    size_t from = 0, to;
+    while (from < text.len && (text.ptr[from] == '\r' || text.ptr[from] == '\n'))
+        from++;
+    while (from < text.len && text.ptr[from] != ' ' && text.ptr[from] != '\n')
+        from++;
+    for (to = from + 1; to < text.len && memchr(" ?\r\n", text.ptr[to], 4) == NULL; to++)
+        ;
+    return from < text.len && text.ptr[from] == ' ' ? slice_of(text.ptr + from + 1, to - from - 1) : SLICE("");
+}
+
+void exchange_refuse(struct conn *c, int status, const char *code, const char *text) {
+    struct http_head head = { .path = path_begun(buf_slice(&c->in)), .minor = 1, .body = HTTP_BODY_NONE };
+    struct exchange *ex = exchange_open(c, &head);
+    if (ex == NULL) {
+        conn_done(c, false);
+        return;
+    }
+    ex->state = EX_DONE;
+    reply_error(ex, status, code, NULL, "%s", text);
+}
+
 static const char *body_code(int status) {
     switch (status) {
     case 413: return "body_too_large";
     case 431: return "headers_too_large";
     case 503: return "overloaded";
-    default: return "invalid_request";
+    default: return "invalid_value";
     }
 }
 

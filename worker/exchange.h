@@ -208,6 +208,8 @@ struct exchange {
 /* ---- exchange.c: life -------------------------------------------------------------------------------------------- */
 /* conn has a whole head (slices into conn->in, consumed when this returns). */
 void exchange_begin(struct conn *c, const struct http_head *head);
+/* A request that could not be read: this error in the shape of the path it names, then the connection ends. */
+void exchange_refuse(struct conn *c, int status, const char *code, const char *text);
 void exchange_body(struct exchange *ex);        /* more of the body may be there */
 void exchange_drained(struct exchange *ex);     /* the client took what was queued */
 void exchange_client_gone(struct exchange *ex);

@@ -3,7 +3,6 @@
  * Heads are written by hand into a bounded text: this is on the path of every request. Error types and statuses come
  * from one table. */
 #include "worker/exchange.h"
-#include "worker/reply.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -213,28 +212,8 @@ size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 
-static const struct kind { int status; const char *openai, *anthropic, *gemini; } kinds[] = {
-    { 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT" },
-    { 401, "authentication_error", "authentication_error", "UNAUTHENTICATED" },
-    { 402, "insufficient_quota", "billing_error", "RESOURCE_EXHAUSTED" },
-    { 403, "permission_error", "permission_error", "PERMISSION_DENIED" },
-    { 404, "not_found_error", "not_found_error", "NOT_FOUND" },
-    { 413, "invalid_request_error", "request_too_large", "INVALID_ARGUMENT" },
-    { 429, "rate_limit_error", "rate_limit_error", "RESOURCE_EXHAUSTED" },
-    { 500, "internal_server_error", "api_error", "INTERNAL" },
-    { 502, "upstream_error", "api_error", "UNAVAILABLE" },
-    { 503, "service_unavailable_error", "overloaded_error", "UNAVAILABLE" },
-    { 504, "upstream_error", "timeout_error", "DEADLINE_EXCEEDED" },
-};
-
-static const struct kind *kind_of(int status) {
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        if (kinds[i].status == status)
-            return &kinds[i];
-    return status >= 500 ? &kinds[7] : &kinds[0];
-}
-
-void branded_code(struct slice pattern, int status, char *out, size_t n) {
+/* brand.error_code with its %d replaced by the status. */
+static void branded_code(struct slice pattern, int status, char *out, size_t n) {
     size_t at = 0;
     for (size_t i = 0; i < pattern.len && at + 1 < n; i++) {
         if (pattern.ptr[i] == '%' && i + 1 < pattern.len && pattern.ptr[i + 1] == 'd') {
@@ -258,7 +237,7 @@ static void write_openai(struct json_writer *w, const struct exchange *ex, const
     jw_key(w, "message");
     jw_str(w, f->message);
     jw_key(w, "type");
-    jw_cstr(w, kind_of(f->status)->openai);
+    jw_cstr(w, dialect_status_of(f->status)->openai);
     jw_key(w, "param");
     jw_str(w, f->param);
     jw_key(w, "code");
@@ -283,7 +262,7 @@ static void write_anthropic(struct json_writer *w, const struct exchange *ex, co
     jw_key(w, "error");
     jw_object(w);
     jw_key(w, "type");
-    jw_cstr(w, kind_of(f->status)->anthropic);
+    jw_cstr(w, dialect_status_of(f->status)->anthropic);
     jw_key(w, "message");
     jw_str(w, f->message);
     jw_key(w, "details");
@@ -307,7 +286,7 @@ static void write_gemini(struct json_writer *w, const struct exchange *ex, const
     jw_key(w, "message");
     jw_str(w, f->message);
     jw_key(w, "status");
-    jw_cstr(w, kind_of(f->status)->gemini);
+    jw_cstr(w, dialect_status_of(f->status)->gemini);
     jw_key(w, "details");
     jw_array(w);
     jw_object(w);

@@ -1,0 +1,208 @@
+/* What the outside promises, row by row, for every dialect in front: the error table with statuses, codes, types and headers,
+ * the four places of a key, request ids, limits' headers, costs, model lists. One gateway, one table of calls, one of refusals. */
+import assert from 'node:assert/strict'
+import { after, before, describe } from 'node:test'
+import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { raw } from './lib/http.mjs'
+import { test } from './lib/test.mjs'
+import { bytes, chat, hangs, startUpstream, status } from './upstream.mjs'
+
+const shared = []
+let up, g, rich
+before(async () => {
+  up = await startUpstream()
+  shared.push(() => up.close())
+  up.on('bad', status(500)).on('mute', hangs()).on('denied', status(401)).on('unpaid', status(402)).on('closed', status(403))
+    .on('limited', status(429, { headers: { 'Retry-After': '7' } })).on('unready', status(503))
+    .on('long', status(400, { error: { message: 'This prompt is too long for me.', type: 'invalid_request_error', code: 'context_length_exceeded' } }))
+    .on('huge', status(413, { error: { message: 'This body is too large for me.' } })).on('odd', status(422, { error: { message: 'This makes no sense to me.' } }))
+    .on('noise', bytes('this is not HTTP\r\n\r\n'))
+  const own = (name, more) => ({ name, url: up.url, retries: 0, cooldown: '1s', first_byte_timeout: '300ms', ...more })
+  g = await startGateway(shared, {
+    upstreams: [own('mock'), own('drained'), 'upstream local { dialect echo; }\n'],
+    models: [...['bad', 'mute', 'denied', 'unpaid', 'closed', 'limited', 'unready', 'long', 'huge', 'odd', 'noise'].map((name) => ({ name })),
+      { name: 'echo', route: 'local', alias: 'echo-alias' }, { name: 'hidden', route: 'local' }, { name: 'away', route: 'drained' },
+      { name: 'capped', route: 'local', call_cap: '0.000001' },
+      { name: 'vendor/deep/model', route: 'local', capabilities: 'tools vision reasoning', created: 1715367049, owned_by: 'vendor', provider: '"A Vendor"', call_cap: '0.5' },
+      { name: 'openrouter/*', route: 'local as *' },
+      { name: 'embed', route: 'local', kind: 'embedding', price: 'input 0.1', max_output: null }, { name: 'bare-embed', kind: 'embedding', price: 'input 0.1', max_output: null },
+      { name: 'paint', route: 'local', kind: 'image', price: 'image 0.04', max_output: null, context: null }],
+    tiers: { wide: 'rpm 1000; tpm 10000000; concurrency 50; images_rpm 1000;', one: 'rpm 1; images_rpm 1;', tokens: 'tpm 2000;', alone: 'concurrency 1;', narrow: 'models nothing;' },
+    groups: { outside: 'models nothing;' },
+    top: { max_body: '64k', client_timeout: '1s', cors_origin: '*' },
+  })
+  await g.ctl('upstream', 'drain', 'drained')
+  rich = await g.tenant({ tier: 'wide' })
+})
+after(() => cleanUp(shared))
+
+/* Every path that generates, by the name of its dialect: how a model is asked there, and what its shape of errors is. */
+const CALLS = {
+  chat: { shape: 'openai', missing: 'messages', ask: (model, more) => ['/v1/chat/completions', { model, messages: [{ role: 'user', content: 'Hello' }], ...more }] },
+  completions: { shape: 'openai', missing: 'prompt', ask: (model, more) => ['/v1/completions', { model, prompt: 'Hello', ...more }] },
+  responses: { shape: 'openai', missing: 'input', ask: (model, more) => ['/v1/responses', { model, input: 'Hello', ...more }] },
+  messages: { shape: 'anthropic', missing: 'messages', ask: (model, more) => ['/v1/messages', { model, max_tokens: 300, messages: [{ role: 'user', content: 'Hello' }], ...more }] },
+  gemini: { shape: 'gemini', missing: 'contents', ask: (model, more) => [`/v1beta/models/${model}:generateContent`, { contents: [{ role: 'user', parts: [{ text: 'Hello' }] }], ...more }] },
+  'gemini stream': { shape: 'gemini', missing: 'contents', ask: (model, more) => [`/v1beta/models/${model}:streamGenerateContent?alt=sse`, { contents: [{ role: 'user', parts: [{ text: 'Hello' }] }], ...more }] },
+}
+const ROWS = { // the error table: OpenAI's type, Anthropic's type, Gemini's status
+  400: ['invalid_request_error', 'invalid_request_error', 'INVALID_ARGUMENT'], 401: ['authentication_error', 'authentication_error', 'UNAUTHENTICATED'],
+  402: ['insufficient_quota', 'billing_error', 'RESOURCE_EXHAUSTED'], 403: ['permission_error', 'permission_error', 'PERMISSION_DENIED'],
+  404: ['not_found_error', 'not_found_error', 'NOT_FOUND'], 413: ['invalid_request_error', 'request_too_large', 'INVALID_ARGUMENT'],
+  429: ['rate_limit_error', 'rate_limit_error', 'RESOURCE_EXHAUSTED'], 500: ['internal_server_error', 'api_error', 'INTERNAL'],
+  502: ['upstream_error', 'api_error', 'UNAVAILABLE'], 503: ['service_unavailable_error', 'overloaded_error', 'UNAVAILABLE'],
+  504: ['upstream_error', 'timeout_error', 'DEADLINE_EXCEEDED'],
+}
+for (const s of [405, 408, 414, 415, 431, 501, 505]) ROWS[s] = ROWS[400]
+
+/* r is an answer {status, headers, text}; it must be this row of the table in this shape. */
+function refused(r, shape, code, symbol, { param, message } = {}) {
+  assert.equal(r.status, code, r.text)
+  assert.match(r.headers['content-type'], /^application\/json/)
+  assert.match(r.headers['x-request-id'], /^[A-Za-z0-9._-]{1,128}$/)
+  const body = JSON.parse(r.text), e = body.error, [openai, anthropic, gemini] = ROWS[code]
+  assert.ok(typeof e.message === 'string' && e.message.length > 5)
+  if (message) assert.match(e.message, message)
+  if (shape === 'openai') {
+    assert.deepEqual(Object.keys(body), ['error'])
+    assert.deepEqual(Object.keys(e), ['message', 'type', 'param', 'code'])
+    assert.deepEqual([e.type, e.code], [openai, symbol], r.text)
+    if (param !== undefined) assert.equal(e.param, param)
+  } else if (shape === 'anthropic') {
+    assert.deepEqual(Object.keys(body), ['type', 'error', 'request_id'])
+    assert.deepEqual([body.type, e.type, e.details.error_code], ['error', anthropic, symbol], r.text)
+    assert.equal(body.request_id, r.headers['request-id'])
+    assert.equal(body.request_id, r.headers['x-request-id'])
+  } else {
+    assert.deepEqual(Object.keys(body), ['error'])
+    assert.deepEqual([e.code, e.status], [code, gemini], r.text)
+    const info = e.details.find((d) => d['@type'] === 'type.googleapis.com/google.rpc.ErrorInfo')
+    assert.equal(info.reason, symbol)
+    assert.equal(e.details.some((d) => d['@type'] === 'type.googleapis.com/google.rpc.RetryInfo'), 'retry-after' in r.headers && code === 429)
+  }
+  if ([401, 402, 403].includes(code)) assert.deepEqual([r.headers['x-should-retry'], r.headers['retry-after']], ['false', undefined])
+}
+function limitsOf(r, requests, tokens) {
+  for (const [h, value] of [['', requests], ['-requests', requests], ['-tokens', tokens]]) {
+    const found = ['limit', 'remaining', 'reset'].map((x) => r.headers[`x-ratelimit-${x}${h}`])
+    if (value === undefined) { assert.deepEqual(found, [undefined, undefined, undefined]); continue }
+    assert.equal(found[0], String(value), `x-ratelimit-limit${h} on a ${r.status}`)
+    assert.match(found[1], /^\d+$/)
+    const now = Date.now() / 1000
+    assert.ok(Number(found[2]) >= Math.floor(now) - 1 && Number(found[2]) <= now + 121, found[2])
+  }
+}
+const send = (name, model, more, o = {}) => {
+  const [path, body] = CALLS[name].ask(model, more)
+  return g.req({ method: 'POST', key: rich.key, path, body, ...o })
+}
+
+describe('the error table', () => {
+  for (const [name, { shape, missing }] of Object.entries(CALLS)) {
+    const text = (n) => 'x'.repeat(n)
+    const larger = (n) => ({ [missing]: { prompt: text(n), input: text(n), messages: [{ role: 'user', content: text(n) }], contents: [{ parts: [{ text: text(n) }] }] }[missing] })
+    const answer = (r, code, symbol, o) => { refused(r, shape, code, symbol, o); limitsOf(r, 1000, 10000000) }
+    test(`${name}: 400`, async () => {
+      answer(await send(name, 'echo', {}, { body: '{"model": "echo", ' }), 400, 'invalid_json')
+      answer(await send(name, 'echo', {}, { body: '' }), 400, 'invalid_json')
+      answer(await send(name, 'echo', { [missing]: undefined }), 400, 'missing_field', { param: missing })
+      answer(await send(name, 'echo', { [missing]: 5 }), 400, 'invalid_value', { param: missing })
+      if (shape !== 'gemini') {
+        answer(await send(name, undefined), 400, 'missing_field', { param: 'model' })
+        answer(await send(name, 7), 400, 'invalid_value', { param: 'model' })
+        answer(await send(name, 'echo', { stream: 'yes' }), 400, 'invalid_value', { param: 'stream' })
+        answer(await send(name, 'echo', { service_tier: 'priority' }), 400, 'unsupported_parameter', { param: 'service_tier' })
+      }
+      answer(await send(name, 'embed'), 400, 'invalid_value')
+    })
+    test(`${name}: 401`, async () => {
+      for (const key of [undefined, 'sk-nobody', `${rich.key}x`]) {
+        const r = await send(name, 'echo', {}, { key })
+        refused(r, shape, 401, 'invalid_api_key')
+        limitsOf(r)
+      }
+    })
+    test(`${name}: 402`, async () => {
+      const poor = await g.tenant({ credit: null })
+      refused(await send(name, 'echo', {}, { key: poor.key }), shape, 402, 'insufficient_balance')
+      const spent = await g.tenant({ limit: '0.000000001' })
+      refused(await send(name, 'echo', {}, { key: spent.key }), shape, 402, 'key_limit_exceeded')
+      answer(await send(name, 'capped'), 402, 'call_cap_exceeded')
+    })
+    test(`${name}: 403`, async () => {
+      const t = await g.tenant({ tier: 'wide' })
+      await g.ctl('key', 'revoke', t.id)
+      answer(await send(name, 'echo', {}, { key: t.key }), 403, 'key_revoked')
+      const old = await g.tenant({ tier: 'wide', expires: '2020-01-01' })
+      answer(await send(name, 'echo', {}, { key: old.key }), 403, 'key_expired')
+      const out = await g.tenant({ tier: 'wide' })
+      await g.ctl('account', 'suspend', out.account)
+      answer(await send(name, 'echo', {}, { key: out.key }), 403, 'account_suspended')
+      refused(await send(name, 'echo', {}, { key: (await g.tenant({ tier: 'narrow' })).key }), shape, 403, 'model_not_allowed')
+      answer(await send(name, 'echo', {}, { key: (await g.tenant({ tier: 'wide', models: 'other*' })).key }), 403, 'model_not_allowed')
+    })
+    test(`${name}: 404, 405, 413, 415`, async () => {
+      answer(await send(name, 'nothing'), 404, 'model_not_found')
+      answer(await send(name, 'echo', {}, { key: (await g.tenant({ tier: 'wide', group: 'outside' })).key }), 404, 'model_not_found')
+      const [path] = CALLS[name].ask('echo')
+      for (const method of ['DELETE', 'PUT', 'PATCH']) {
+        const r = await g.req({ path, method, key: rich.key })
+        answer(r, 405, 'method_not_allowed')
+        assert.match(r.headers.allow, /POST/)
+      }
+      answer(await send(name, 'echo', { padding: 'x'.repeat(70000) }), 413, 'body_too_large')
+      answer(await send(name, 'echo', {}, { headers: { 'Content-Encoding': 'gzip' } }), 415, 'unsupported_encoding')
+      answer(await send(name, 'echo', {}, { path: `/api${path.split('?')[0]}x` }), 404, 'unknown_path')
+    })
+    test(`${name}: 429`, async () => {
+      const waits = (r, least, most) => {
+        const s = Number(r.headers['retry-after']), ms = Number(r.headers['retry-after-ms'])
+        assert.ok(Number.isInteger(s) && s >= least && s <= most && ms <= s * 1000 && ms > (s - 1) * 1000, `${r.headers['retry-after']}, ${ms}`)
+        assert.equal(r.headers['x-should-retry'], undefined)
+      }
+      const once = await g.tenant({ tier: 'one' })
+      assert.equal((await send(name, 'echo', {}, { key: once.key })).status, 200)
+      const requests = await send(name, 'echo', {}, { key: once.key })
+      refused(requests, shape, 429, 'rate_limit_exceeded', { param: 'requests' })
+      waits(requests, 55, 60)
+      limitsOf(requests, 1)
+      const few = await g.tenant({ tier: 'tokens' })
+      const big = await send(name, 'echo', larger(9000), { key: few.key })
+      refused(big, shape, 429, 'rate_limit_exceeded', { param: 'tokens' })
+      assert.deepEqual([big.headers['x-should-retry'], big.headers['retry-after'], big.headers['retry-after-ms']], ['false', undefined, undefined])
+      limitsOf(big, undefined, 2000)
+      const alone = await g.tenant({ tier: 'alone' })
+      const held = send(name, 'mute', {}, { key: alone.key })
+      let second
+      do second = await send(name, 'echo', {}, { key: alone.key }); while (second.status === 200)
+      refused(second, shape, 429, 'rate_limit_exceeded', { param: 'concurrency' })
+      assert.deepEqual([second.headers['retry-after'], second.headers['retry-after-ms']], ['1', '1000'])
+      refused(await held, shape, 504, 'upstream_timeout')
+    })
+    test(`${name}: 502, 503, 504, and a provider's own words`, async () => {
+      for (const model of ['bad', 'denied', 'unpaid', 'closed', 'noise', 'unready']) answer(await send(name, model), 502, 'upstream_failed')
+      const away = await send(name, 'away')
+      answer(away, 503, 'no_upstream')
+      answer(await send(name, 'mute'), 504, 'upstream_timeout')
+      answer(await send(name, 'long'), 400, 'context_length_exceeded', { message: /too long for me/ })
+      refused(await send(name, 'huge'), shape, 413, 'body_too_large', { message: /too large for me/ })
+      const odd = await send(name, 'odd')
+      assert.ok([400, 422].includes(odd.status), odd.text)
+      assert.match(odd.text, /makes no sense to me/)
+      const limited = await send(name, 'limited')
+      answer(limited, 429, 'rate_limit_exceeded')
+      assert.equal(limited.headers['retry-after'], '7')
+    })
+  }
+  test('408, 414, 431, 501, 505 in the shape of the path that was called', async () => {
+    for (const { shape, ask } of Object.values(CALLS)) {
+      const [path] = ask('echo'), auth = `Host: x\r\nAuthorization: Bearer ${rich.key}\r\n`
+      const of = async (...parts) => (await raw({ port: g.port, answers: 1 }, ...parts)).answers[0]
+      refused(await of(`POST ${path} HTTP/1.1\r\n${auth}Content-Length: 10\r\n\r\n{`), shape, 408, 'request_timeout')
+      refused(await of(`POST ${path}${path.includes('?') ? '&' : '?'}a=${'x'.repeat(20000)} HTTP/1.1\r\n${auth}\r\n`), shape, 414, 'uri_too_long')
+      refused(await of(`POST ${path} HTTP/1.1\r\n${auth}X-Big: ${'x'.repeat(100000)}\r\n\r\n`), shape, 431, 'headers_too_large')
+      refused(await of(`POST ${path} HTTP/1.1\r\n${auth}Transfer-Encoding: gzip, chunked\r\n\r\n`), shape, 501, 'not_implemented')
+      refused(await of(`POST ${path} HTTP/3.0\r\n${auth}\r\n`), shape, 505, 'http_version')
+    }
+  })
+})
