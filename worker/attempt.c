@@ -710,23 +710,45 @@ static bool read_whole(struct exchange *ex) {
     return true;
 }
 
-/* The same for a stream: each run goes on at once. */
+/* The body bytes of all that is there, moved together over the framing between them; *used: bytes worked off. A
+ * provider makes each event a chunk, and a chunk by itself would be a write of its own. false: the framing is bad,
+ * behind the run. */
+static bool join_runs(struct http_reader *reader, const struct buf *in, struct slice *run, size_t *used) {
+    char *base = buf_ptr(in);
+    *run = slice_of(base, 0);
+    *used = 0;
+    while (!reader->done && *used < in->len) {
+        struct slice data;
+        size_t n;
+        if (http_reader_next(reader, slice_of(base + *used, in->len - *used), &data, &n) == HTTP_BAD)
+            return false;
+        *used += n;
+        if (run->len == 0) {
+            *run = data;
+        } else {
+            memmove(base + (run->ptr - base) + run->len, data.ptr, data.len);
+            run->len += data.len;
+        }
+        if (n == 0)
+            break;
+    }
+    return true;
+}
+
+/* The same for a stream: what one read brought goes on at once, in one write. */
 static bool read_stream(struct exchange *ex) {
     struct attempt *t = &ex->try;
     struct buf *in = &t->conn->in;
-    while (!t->reader.done && in->len > 0) {
-        struct slice data;
-        size_t used;
-        if (http_reader_next(&t->reader, buf_slice(in), &data, &used) == HTTP_BAD) {
-            broken(ex, "The provider's stream is damaged.");
-            return false;
-        }
-        if (data.len > 0 && ex->state == EX_STREAM && !relay_stream_bytes(ex, data))
-            return false;
-        buf_consume(in, used);
-        if (used == 0)
-            break;
+    struct slice run;
+    size_t used;
+    bool sound = join_runs(&t->reader, in, &run, &used);
+    if (run.len > 0 && ex->state == EX_STREAM && !relay_stream_bytes(ex, run))
+        return false;
+    if (!sound) {
+        broken(ex, "The provider's stream is damaged.");
+        return false;
     }
+    buf_consume(in, used);
     if (in->len == 0)
         buf_release(in);
     if (t->reader.done) {

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
-import { chat, json, sequence, sse, startUpstream } from './upstream.mjs'
+import { atOnce, chat, json, sequence, sse, startUpstream } from './upstream.mjs'
+import { raw } from './lib/http.mjs'
 import { PRICE } from './lib/gateway.mjs'
 import { test } from './lib/test.mjs'
 
@@ -198,6 +199,15 @@ describe('streams', () => {
     assert.equal(second.choices[0].delta.content, 'word0 ')
     open()
     assert.equal((await s.all()).at(-1), '[DONE]')
+  })
+  test('events that come together leave together, whatever chunks they came in', async () => {
+    up.on('together', atOnce(sse({ tokens: 20 })))
+    const body = JSON.stringify({ model: 'family/together', stream: true, messages: [{ role: 'user', content: 'hi' }] })
+    const r = await raw({ port: g.port, answers: 1 }, `POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${tenant.key}\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+    const [answer] = r.answers
+    assert.equal(answer.chunks, 1)
+    assert.equal(answer.text.match(/"content":"word/g).length, 20)
+    assert.ok(answer.text.endsWith('data: [DONE]\n\n'))
   })
   test('line ends of every sort, comments, one byte a write, close-delimited, trailers', async () => {
     const ways = { crlf: { eol: '\r\n' }, comments: { comments: true }, bytes: { split: 1, tokens: 2 }, close: { chunked: false }, trailers: { trailers: { 'X-Sum': '1' } } }

@@ -193,6 +193,14 @@ export function chat(o = {}) {
   const whole = json(o), streamed = sse(typeof o.usage === 'object' ? { ...o, usage: 'asked', figures: o.usage } : o)
   return (c) => (c.req.json?.stream ? streamed(c) : whole(c))
 }
+/* What a behaviour writes, in a single write. */
+export function atOnce(behaviour) {
+  return async (c) => {
+    const parts = []
+    await behaviour({ ...c, write: async (data) => parts.push(Buffer.from(data)) })
+    return c.write(Buffer.concat(parts))
+  }
+}
 /* One behaviour after the other; the last stays. */
 export function sequence(...list) {
   let i = 0

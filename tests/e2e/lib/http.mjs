@@ -140,6 +140,7 @@ export function parseAnswers(bytes, heads = []) {
     const lines = bytes.subarray(at, cut).toString('latin1').split('\r\n')
     const status = Number(lines[0].split(' ')[1])
     const headers = {}
+    let chunks
     for (const l of lines.slice(1)) headers[l.slice(0, l.indexOf(':')).toLowerCase()] = l.slice(l.indexOf(':') + 1).trim()
     let from = cut + 4, body = Buffer.alloc(0)
     if (status < 200 || status === 204 || status === 304 || heads.includes(list.filter((a) => a.status >= 200).length)) {
@@ -156,6 +157,7 @@ export function parseAnswers(bytes, heads = []) {
         if (size === 0) break
       }
       body = Buffer.concat(parts)
+      chunks = parts.length - 1
     } else if (headers['content-length'] !== undefined) {
       const n = Number(headers['content-length'])
       if (from + n > bytes.length) break
@@ -163,7 +165,7 @@ export function parseAnswers(bytes, heads = []) {
     } else {
       body = bytes.subarray(from); from = bytes.length
     }
-    list.push({ status, headers, line: lines[0], body, text: body.toString(), get json() { return JSON.parse(body.toString()) } })
+    list.push({ status, headers, line: lines[0], body, chunks, text: body.toString(), get json() { return JSON.parse(body.toString()) } })
     at = from
   }
   return { list, rest: bytes.subarray(at) }
