@@ -194,6 +194,7 @@ static void on_top(struct loop *l) {
 
 static void on_idle(struct loop *l) {
     (void)l;
+    end_if_drained(the_worker); /* after what the last turn let go of: the end does not wait for a tick */
     money_idle(&the_worker->money);
 }
 

@@ -271,7 +271,7 @@ void loop_turn(struct loop *l, int timeout_ms) {
     int wait = wait_ms(l, timeout_ms);
     if (wait && l->on_idle)
         l->on_idle(l);
-    int n = epoll_wait(l->epfd, events, EVENTS_A_TURN, wait);
+    int n = epoll_wait(l->epfd, events, EVENTS_A_TURN, l->stop ? 0 : wait);
     CHECK(n >= 0 || errno == EINTR);
     if (wait && l->on_wake)
         l->on_wake(l);

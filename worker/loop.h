@@ -42,7 +42,7 @@ struct loop {
     struct epoll_event *events;           /* fetched in this turn, for loop_unwatch; NULL outside of it */
     int event_at, event_count;
     /* hooks of the worker: before each turn's work (money_top; now_ns is already of this turn), around a blocking
-     * wait */
+     * wait (which on_idle may spare by stop) */
     void (*on_top)(struct loop *l);
     void (*on_idle)(struct loop *l);
     void (*on_wake)(struct loop *l);

@@ -347,6 +347,17 @@ static void test_run(void **state) {
     assert_true(loop.stop);
 }
 
+static void stop_when_idle(struct loop *l) { l->stop = true; }
+
+static void test_stop_when_idle(void **state) {
+    (void)state;
+    loop.on_idle = stop_when_idle;
+    alarm(5); /* a turn that blocks would block for ever */
+    loop_run(&loop);
+    alarm(0);
+    assert_true(loop.stop);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_edges, setup, teardown),
@@ -360,6 +371,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_tasks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hooks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_when_idle, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
