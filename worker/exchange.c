@@ -347,11 +347,13 @@ void exchange_forget_request(struct exchange *ex) {
     arena_reset(&ex->arena);
 }
 
-/* The record of what nobody settled: an estimate of what was delivered, or nothing. */
+/* The record of what nobody settled: an estimate of what was delivered, or nothing. A head that told of an error
+ * delivered nothing. */
 static void settle_rest(struct exchange *ex) {
     if (ex->slot == NULL || ex->settled)
         return;
-    if (ex->text_delivered > 0 || ex->answer.usage_seen || ex->head_sent)
+    bool begun = ex->head_sent && ex->status < 400;
+    if (ex->text_delivered > 0 || ex->answer.usage_seen || begun)
         meter_settle(ex, !ex->answer.usage_seen);
     else
         meter_release(ex);
