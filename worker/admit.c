@@ -92,7 +92,7 @@ static bool take_rates(struct exchange *ex) {
 
 /* ---- model ------------------------------------------------------------------------------------------------------- */
 
-bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan) {
+bool admit_globs(const struct exchange *ex, struct slice name, bool *plan) {
     const struct snap *s = ex->snapshot->snap;
     *plan = true;
     if (!ex->known_key)
@@ -101,7 +101,6 @@ bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct s
         return false;
     *plan = snap_globs_allow(s, ex->tier->models, name) &&
             (ex->key.models == 0 || shm_globs_allow(shm_text(&ex->worker->shm, ex->key.models), name));
-    (void)m;
     return true;
 }
 
@@ -119,22 +118,26 @@ static bool fits(struct exchange *ex, const struct snap_model *m) {
     return ok;
 }
 
-bool admit_model(struct exchange *ex, struct slice name) {
-    const struct snap *s = ex->snapshot->snap;
-    const struct snap_model *m = snap_find_model(s, name);
+const struct snap_model *admit_find(struct exchange *ex, struct slice name) {
+    const struct snap_model *m = snap_find_model(ex->snapshot->snap, name);
     bool plan;
     int shown = (int)(name.len < 100 ? name.len : 100);
-    if (m == NULL || m->routes.count == 0 || !admit_globs(ex, m, name, &plan)) {
+    if (m == NULL || m->routes.count == 0 || !admit_globs(ex, name, &plan)) {
         reply_error(ex, 404, "model_not_found", "model",
                     "The model '%.*s' does not exist or you do not have access to it.", shown, name.ptr);
-        return false;
+        return NULL;
     }
     if (!plan) {
         reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown,
                     name.ptr);
-        return false;
+        return NULL;
     }
-    if (!fits(ex, m))
+    return m;
+}
+
+bool admit_model(struct exchange *ex, struct slice name) {
+    const struct snap_model *m = admit_find(ex, name);
+    if (m == NULL || !fits(ex, m))
         return false;
     ex->model = m;
     ex->model_len = (uint16_t)(name.len < SHM_MODEL_NAME ? name.len : SHM_MODEL_NAME);
@@ -205,14 +208,14 @@ struct purse {
     const char *code, *text;
 };
 
-static int64_t cap_of(const struct exchange *ex) {
+int64_t admit_cap(const struct exchange *ex, const struct snap_model *m) {
     const struct shm *shm = &ex->worker->shm;
-    int64_t cap = ex->snapshot->snap->unit_tokens ? SNAP_NO_AMOUNT : ex->model->call_cap_nano, own;
+    int64_t cap = ex->snapshot->snap->unit_tokens ? SNAP_NO_AMOUNT : m->call_cap_nano, own;
     if (!ex->account.has_caps)
         return cap;
-    if (shm_cap_find(shm, ex->key.account, ex->model->id, &own) && own < cap)
+    if (shm_cap_find(shm, ex->key.account, m->id, &own) && own < cap)
         cap = own;
-    if (shm_cap_find(shm, ex->key_index | SHM_CAP_KEY, ex->model->id, &own) && own < cap)
+    if (shm_cap_find(shm, ex->key_index | SHM_CAP_KEY, m->id, &own) && own < cap)
         cap = own;
     return cap;
 }
@@ -262,7 +265,7 @@ static bool take_hold(struct exchange *ex) {
         most = ex->req.limit;
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
     floor = floor < most && ex->task == NULL ? floor : most;
-    int64_t cap = cap_of(ex);
+    int64_t cap = admit_cap(ex, ex->model);
     uint64_t wanted = most;
     struct purse p = { .code = "call_cap_exceeded", .text = CAP_TEXT };
     most = dollars_pay(ex, most);

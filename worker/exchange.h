@@ -240,8 +240,11 @@ bool auth_refresh(struct exchange *ex);
 /* Model, plan, limits, room, hold; sets out_limit and limit_cut. False: an error was sent and nothing is held. */
 bool admit_model(struct exchange *ex, struct slice name);
 bool admit_call(struct exchange *ex);
-bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name,
-                 bool *plan);                   /* group; *plan: tier and key too */
+/* The model of that name if this key may call it; NULL: an error was sent (404; 403 where tier or key forbid it). */
+const struct snap_model *admit_find(struct exchange *ex, struct slice name);
+bool admit_globs(const struct exchange *ex, struct slice name, bool *plan); /* group; *plan: tier and key too */
+/* The lowest cap of a call in the unit: the operator's (where that is dollars), the account's, the key's. */
+int64_t admit_cap(const struct exchange *ex, const struct snap_model *m);
 void admit_limits_view(struct exchange *ex);    /* current rate headers of the key */
 void admit_end(struct exchange *ex, int64_t held); /* the slot was settled: gauges */
 

@@ -74,8 +74,9 @@ static void put_openai(struct json_writer *w, const struct exchange *ex, const s
     m->context > 0 ? jw_u64(w, m->context) : jw_null(w);
     jw_key(w, "max_output_tokens");
     m->max_output > 0 ? jw_u64(w, m->max_output) : jw_null(w);
+    int64_t cap = ex->known_key && !s->unit_tokens ? admit_cap(ex, m) : m->call_cap_nano;
     jw_key(w, "call_cap");
-    m->call_cap_nano != SNAP_NO_AMOUNT ? jw_fixed(w, m->call_cap_nano, 9, false) : jw_null(w);
+    cap != SNAP_NO_AMOUNT ? jw_fixed(w, cap, 9, false) : jw_null(w);
     jw_end_object(w);
 }
 
@@ -137,7 +138,7 @@ static void put_model(struct json_writer *w, const struct exchange *ex, const st
 
 static bool may_call(const struct exchange *ex, const struct snap_model *m, struct slice name) {
     bool plan;
-    return m->routes.count > 0 && admit_globs(ex, m, name, &plan) && plan;
+    return m->routes.count > 0 && admit_globs(ex, name, &plan) && plan;
 }
 
 static void send_body(struct exchange *ex, struct buf *body, const struct json_writer *w) {
@@ -184,23 +185,19 @@ void models_list(struct exchange *ex) {
 }
 
 void models_show(struct exchange *ex) {
-    const struct snap *s = ex->snapshot->snap;
     char text[NAME_MAX_BYTES];
     size_t n = 0;
     bool ok = http_percent_decode(ex->path_rest, false, text, sizeof text, &n);
-    struct slice name = slice_of(text, n);
-    const struct snap_model *m = ok ? snap_find_model(s, name) : NULL;
-    if (ex->anthropic_version && ex->shape == SHAPE_OPENAI && (m == NULL || !may_call(ex, m, name)))
+    struct slice name = ok ? slice_of(text, n) : ex->path_rest;
+    if (ex->anthropic_version && ex->shape == SHAPE_OPENAI)
         ex->shape = SHAPE_ANTHROPIC;
-    if (m == NULL || !may_call(ex, m, name)) {
-        reply_error(ex, 404, "model_not_found", "model",
-                    "The model '%.*s' does not exist or you do not have access to it.", (int)(n < 100 ? n : 100), text);
+    const struct snap_model *m = admit_find(ex, name);
+    if (m == NULL)
         return;
-    }
     struct json_writer w;
     struct buf body;
     buf_init(&body, &ex->worker->pages, BODY_MAX);
     jw_init(&w, &body);
-    put_model(&w, ex, m, m->flags & MODEL_FAMILY ? name : snap_text(s, m->name));
+    put_model(&w, ex, m, m->flags & MODEL_FAMILY ? name : snap_text(ex->snapshot->snap, m->name));
     send_body(ex, &body, &w);
 }
