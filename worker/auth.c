@@ -131,13 +131,13 @@ bool auth_request(struct exchange *ex, const struct http_head *head, bool requir
     COUNT(ex->worker->counters, requests_unauthorized, 1);
     reply_error(ex, 401, "invalid_api_key", NULL,
                 c.count == 0 ? "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'."
-                             : "Incorrect API key provided.");
+                             : "Invalid API key provided.");
     return false;
 }
 
 bool auth_refresh(struct exchange *ex) {
     if (!read_state(ex)) {
-        reply_error(ex, 401, "invalid_api_key", NULL, "Incorrect API key provided.");
+        reply_error(ex, 401, "invalid_api_key", NULL, "Invalid API key provided.");
         return false;
     }
     return check_state(ex);
