@@ -18,7 +18,9 @@ static void answered(struct exchange *ex, const struct json *j) {
     json_u64(j, json_get(j, result, "retry_after_s"), &wait_s);
     int body = json_get(j, result, "body");
     struct slice extra =
-        wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\n", (unsigned long long)wait_s) : SLICE("");
+        wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\nretry-after-ms: %llu\r\n",
+                                  (unsigned long long)wait_s, (unsigned long long)wait_s * 1000)
+                   : SLICE("");
     if (status >= 401 && status <= 403)
         extra = SLICE("x-should-retry: false\r\n");
     if (body < 0)

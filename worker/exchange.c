@@ -127,7 +127,13 @@ static bool refuse_head(struct exchange *ex, const struct http_head *head) {
     return false;
 }
 
-static void reply_preflight(struct exchange *ex, const struct http_head *head) {
+static void reply_options(struct exchange *ex, const struct http_head *head) {
+    char allow[128];
+    if (!ex->cors && !ex->cors_any) {
+        endpoint_methods(head->path, ex->conn->admin, allow, sizeof allow);
+        reply_empty(ex, 204, arena_printf(&ex->arena, "Allow: %s\r\n", allow));
+        return;
+    }
     const struct http_header *asked = http_find(head, SLICE("access-control-request-headers"));
     struct slice names = asked != NULL ? asked->value : SLICE("Authorization, Content-Type");
     struct slice lines = arena_printf(&ex->arena,
@@ -140,9 +146,7 @@ static void reply_preflight(struct exchange *ex, const struct http_head *head) {
 static void reply_no_endpoint(struct exchange *ex, const struct http_head *head, bool other_method) {
     char allow[128];
     endpoint_methods(head->path, ex->conn->admin, allow, sizeof allow);
-    if (slice_is(head->method, "OPTIONS")) {
-        reply_empty(ex, 204, arena_printf(&ex->arena, "Allow: %s\r\n", allow));
-    } else if (other_method) {
+    if (other_method) {
         struct reply_fault f = { .status = 405, .code = "method_not_allowed", .allow = allow,
                                  .message = SLICE("This method is not allowed at this path.") };
         reply_fault(ex, &f);
@@ -164,6 +168,16 @@ static enum shape shape_of_path(struct slice path) {
         slice_starts(path, SLICE("/billing/")))
         return SHAPE_DETAIL;
     return SHAPE_OPENAI;
+}
+
+/* A list of models is Anthropic's to those who name a version of it, as its SDKs do. */
+static enum shape shape_of(const struct endpoint *e, const struct http_head *head) {
+    bool list = e->shape == SHAPE_OPENAI && (e->run == models_list || e->run == models_show);
+    return list && http_find(head, SLICE("anthropic-version")) != NULL ? SHAPE_ANTHROPIC : e->shape;
+}
+
+static bool needs_key(const struct endpoint *e, const struct snap *s) {
+    return e != NULL && (e->needs == NEEDS_KEY || (e->needs == NEEDS_KEY_UNLESS_PUBLIC && !s->models_public));
 }
 
 static struct exchange *exchange_open(struct conn *c, const struct http_head *head) {
@@ -216,22 +230,21 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
     bool other_method = false;
     struct slice rest;
     const struct snap *s = ex->snapshot->snap;
-    if (ex->cors && slice_is(head->method, "OPTIONS")) {
-        reply_preflight(ex, head);
-        return;
-    }
-    const struct endpoint *e = endpoint_find(ex->head_request ? SLICE("GET") : head->method, head->path,
+    bool options = slice_is(head->method, "OPTIONS");
+    const struct endpoint *e = endpoint_find(ex->head_request || options ? SLICE("GET") : head->method, head->path,
                                              ex->conn->admin, &rest, &other_method);
     if (e != NULL) {
         ex->endpoint = e;
-        ex->shape = e->shape;
+        ex->shape = shape_of(e, head);
         ex->path_rest = arena_copy(&ex->arena, rest);
         ex->query = arena_copy(&ex->arena, head->query);
     }
-    if (e == NULL || e->needs != NEEDS_NOTHING) {
-        bool required = e != NULL && !(e->needs == NEEDS_KEY_UNLESS_PUBLIC && s->models_public);
-        if (!auth_request(ex, head, required))
-            return;
+    if (!ex->conn->admin && !auth_request(ex, head, !options && needs_key(e, s))) /* limits are told to any known key */
+        return;
+    if (options) {
+        ex->cors_any = e != NULL && e->run == status_show; /* open to every page, whatever is configured */
+        reply_options(ex, head);
+        return;
     }
     if (refuse_head(ex, head))
         return;
@@ -241,8 +254,6 @@ static void dispatch(struct exchange *ex, const struct http_head *head) {
     }
     if (e->command != NULL)
         auth_keep(ex, head);
-    const struct http_header *version = http_find(head, SLICE("anthropic-version"));
-    ex->anthropic_version = version != NULL;
     if (!e->body) {
         buf_consume(&ex->conn->in, head->bytes);
         ex->head_consumed = true;

@@ -103,7 +103,6 @@ struct exchange {
     bool head_request, http10, keep, expect_continue;
     bool cors;                     /* configured */
     bool cors_any;                 /* this answer is for every page */
-    bool anthropic_version;        /* the header is there: a model list takes Anthropic's shape */
     bool head_consumed;
     size_t head_bytes;
     char client[48];               /* address: of the peer, or of who is behind a trusted proxy */

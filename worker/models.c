@@ -130,7 +130,7 @@ static void put_gemini(struct json_writer *w, const struct snap_model *m, struct
 static void put_model(struct json_writer *w, const struct exchange *ex, const struct snap_model *m, struct slice id) {
     if (ex->shape == SHAPE_GEMINI)
         put_gemini(w, m, id);
-    else if (ex->anthropic_version)
+    else if (ex->shape == SHAPE_ANTHROPIC)
         put_anthropic(w, m, id);
     else
         put_openai(w, ex, m, id);
@@ -157,7 +157,7 @@ void models_list(struct exchange *ex) {
     buf_init(&body, &ex->worker->pages, BODY_MAX);
     jw_init(&w, &body);
     jw_object(&w);
-    if (ex->shape == SHAPE_OPENAI && !ex->anthropic_version) {
+    if (ex->shape == SHAPE_OPENAI) {
         jw_key(&w, "object");
         jw_cstr(&w, "list");
     }
@@ -172,7 +172,7 @@ void models_list(struct exchange *ex) {
         last = name;
     }
     jw_end_array(&w);
-    if (ex->shape == SHAPE_OPENAI && ex->anthropic_version) {
+    if (ex->shape == SHAPE_ANTHROPIC) {
         jw_key(&w, "has_more");
         jw_bool(&w, false);
         jw_key(&w, "first_id");
@@ -189,8 +189,6 @@ void models_show(struct exchange *ex) {
     size_t n = 0;
     bool ok = http_percent_decode(ex->path_rest, false, text, sizeof text, &n);
     struct slice name = ok ? slice_of(text, n) : ex->path_rest;
-    if (ex->anthropic_version && ex->shape == SHAPE_OPENAI)
-        ex->shape = SHAPE_ANTHROPIC;
     const struct snap_model *m = admit_find(ex, name);
     if (m == NULL)
         return;

@@ -214,21 +214,27 @@ static bool read_parts(struct state *s, const struct json *j, int parts, struct 
     return true;
 }
 
+static bool read_content(struct state *s, const struct json *j, int c, struct ir_fault *f) {
+    struct ir_request *r = s->r;
+    int role = gemini_get(j, c, "role");
+    bool model = json_str_is(j, role, "model"),
+         user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
+    if (!model && !user && !json_str_is(j, role, "function") && !json_str_is(j, role, "tool"))
+        return common_wrong(r, f, arena_printf(r->arena, "contents[%u].role", s->content), "user or model");
+    struct ir_turn *turn = ir_add_turn(r, model ? IR_ASSISTANT : IR_USER);
+    return !turn || read_parts(s, j, gemini_get(j, c, "parts"), &turn->parts, f);
+}
+
 bool gemini_read_contents(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     struct state s = { .r = r };
     s.tail = &s.open;
+    if (json_is(j, t, JSON_OBJECT)) /* proto3 readers take one for a list of one */
+        return read_content(&s, j, t, f);
     if (!json_is(j, t, JSON_ARRAY) || json_size(j, t) == 0)
         return common_wrong(r, f, SLICE("contents"), "a list of at least one content");
-    for (int c = json_first(j, t); c >= 0; c = json_next(j, t, c), s.content++) {
-        int role = gemini_get(j, c, "role");
-        bool model = json_str_is(j, role, "model"),
-             user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
-        if (!model && !user && !json_str_is(j, role, "function") && !json_str_is(j, role, "tool"))
-            return common_wrong(r, f, arena_printf(r->arena, "contents[%u].role", s.content), "user or model");
-        struct ir_turn *turn = ir_add_turn(r, model ? IR_ASSISTANT : IR_USER);
-        if (turn && !read_parts(&s, j, gemini_get(j, c, "parts"), &turn->parts, f))
+    for (int c = json_first(j, t); c >= 0; c = json_next(j, t, c), s.content++)
+        if (!read_content(&s, j, c, f))
             return false;
-    }
     return true;
 }
 

@@ -5,7 +5,7 @@ import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway } from './lib/gateway.mjs'
 import { raw } from './lib/http.mjs'
 import { test } from './lib/test.mjs'
-import { bytes, chat, hangs, startUpstream, status } from './upstream.mjs'
+import { bytes, hangs, startUpstream, status } from './upstream.mjs'
 
 const shared = []
 let up, g, rich
@@ -204,5 +204,167 @@ describe('the error table', () => {
       refused(await of(`POST ${path} HTTP/1.1\r\n${auth}Transfer-Encoding: gzip, chunked\r\n\r\n`), shape, 501, 'not_implemented')
       refused(await of(`POST ${path} HTTP/3.0\r\n${auth}\r\n`), shape, 505, 'http_version')
     }
+  })
+})
+
+describe('a key', () => {
+  const PATHS = [['GET', '/v1/models'], ['GET', '/v1/models/echo'], ['GET', '/v1beta/models'], ['GET', '/v1beta/models/echo'], ['GET', '/v1/key'], ['GET', '/billing/balance'],
+    ['GET', '/billing/usage?limit=1'], ...['chat', 'responses', 'messages', 'gemini'].map((name) => ['POST', ...CALLS[name].ask('echo')]),
+    ['POST', '/v1/messages/count_tokens', { model: 'echo', messages: [{ role: 'user', content: 'Hello' }] }],
+    ['POST', '/v1beta/models/echo:countTokens', { contents: [{ parts: [{ text: 'Hello' }] }] }],
+    ['POST', '/v1/embeddings', { model: 'embed', input: 'Hello' }], ['POST', '/v1/images/generations', { model: 'paint', prompt: 'Hello' }],
+    ['POST', '/v1beta/models/embed:embedContent', { content: { parts: [{ text: 'Hello' }] } }],
+    ['POST', '/v1beta/models/embed:batchEmbedContents', { requests: [{ model: 'models/embed', content: { parts: [{ text: 'Hello' }] } }] }]]
+  for (const [method, path, body] of PATHS) {
+    test(`in four places, also under /api, first known first: ${method} ${path}`, async () => {
+      const other = await g.tenant({ tier: 'tokens' }), with_ = `${path}${path.includes('?') ? '&' : '?'}key=`
+      const ways = [{ headers: { Authorization: `Bearer ${rich.key}` } }, { headers: { 'x-api-key': rich.key } }, { headers: { 'x-goog-api-key': rich.key } }, { path: `${with_}${rich.key}` },
+        { headers: { Authorization: 'Bearer sk-nobody', 'x-api-key': rich.key, 'x-goog-api-key': other.key } },
+        { headers: { 'x-api-key': 'sk-nobody', 'x-goog-api-key': rich.key }, path: `${with_}${other.key}` }, { headers: { 'x-goog-api-key': 'sk-nobody' }, path: `${with_}${rich.key}` }]
+      for (const way of ways) for (const prefix of ['', '/api']) {
+        const r = await g.req({ method, body, ...way, path: prefix + (way.path ?? path) })
+        assert.equal(r.status, 200, `${JSON.stringify(way.headers)}: ${r.text}`)
+        limitsOf(r, 1000, 10000000)
+      }
+      if (!path.startsWith('/billing')) assert.equal((await g.req({ method, path, body })).status, 401)
+    })
+  }
+  test('limits are told on paths that need no key, and on /v1/models/M/cap', async () => {
+    for (const path of ['/api/status', '/v1/status', '/api-keys', '/v1/models/echo/cap', '/auth/login', '/nothing']) limitsOf(await g.req({ path, key: rich.key }), 1000, 10000000)
+  })
+})
+
+describe('request ids', () => {
+  test('every answer has one, the client\'s if it is decent; /v1/messages twice', async () => {
+    for (const path of ['/', '/api/status', '/v1/models', '/v1beta/models', '/v1/messages', '/auth/login', '/billing/balance', '/api-keys', '/v1/key', '/v1/nothing'])
+      for (const method of ['GET', 'HEAD', 'OPTIONS', 'POST']) {
+        const mine = `id-${'x'.repeat(120)}.A_9`
+        const r = await g.req({ path, method, headers: { 'X-Request-Id': mine } })
+        assert.equal(r.headers['x-request-id'], mine)
+        assert.equal(r.headers['request-id'], path.includes('messages') ? mine : undefined)
+        assert.match((await g.req({ path, method, headers: { 'X-Request-Id': 'not decent' } })).headers['x-request-id'], /^req_[a-z0-9]{24}$/)
+      }
+  })
+})
+
+describe('costs', () => {
+  const NUMBER = '(0|[1-9]\\d*)(\\.\\d{0,8}[1-9])?'
+  /* the figure as it stands in the text, wherever it stands; every one of them is plain decimal */
+  const costs = (text) => [...text.matchAll(/"(?:cost_usd|costUsd)":([^,}\]]+)/g)].map((m) => { assert.match(m[1], new RegExp(`^${NUMBER}$`)); return m[1] })
+  const streams = { chat: { stream: true }, completions: { stream: true }, responses: { stream: true }, messages: { stream: true } }
+  for (const name of Object.keys(CALLS)) {
+    test(`${name}: once, in the last usage, and the record\'s`, async () => {
+      const t = await g.tenant()
+      const whole = await send(name, 'echo', {}, { key: t.key })
+      const list = costs(whole.text)
+      assert.equal(list.length, 1, whole.text)
+      const [u] = await g.usage(t.account)
+      assert.equal(u.cost, list[0])
+      if (!name.includes('stream')) assert.equal(whole.headers['x-tollgate-cost'], list[0])
+      if (name in streams) {
+        const r = await send(name, 'echo', streams[name], { key: t.key })
+        assert.match(r.headers['content-type'], /^text\/event-stream/)
+        assert.equal(r.headers['x-tollgate-cost'], undefined)
+        assert.deepEqual(costs(r.text), list)
+        const events = r.events.filter((e) => JSON.stringify(e).includes('cost_usd'))
+        assert.equal(events.length, 1)
+        const where = { chat: () => events[0].choices[0].finish_reason && events[0].usage, completions: () => events[0].choices[0].finish_reason && events[0].usage,
+          responses: () => events[0].type === 'response.completed' && events[0].response.usage, messages: () => events[0].type === 'message_delta' && events[0].usage }[name]()
+        assert.equal(String(where.cost_usd), String(Number(list[0])))
+      }
+      if (name.startsWith('gemini')) assert.match(whole.text, new RegExp(`"usageMetadata":\\{[^{}]*"costUsd":${list[0]}`))
+    })
+  }
+  test('a stream of Gemini\'s without alt=sse is one JSON array, its last element has the cost', async () => {
+    for (const alt of ['', '?alt=json']) {
+      const r = await send('gemini', 'echo', {}, { path: `/v1beta/models/echo:streamGenerateContent${alt}` })
+      assert.match(r.headers['content-type'], /^application\/json/)
+      assert.ok(r.json.length > 1 && r.json.at(-1).usageMetadata.costUsd > 0)
+      assert.equal(costs(r.text).length, 1)
+    }
+  })
+  test('embeddings and pictures: usage is made where the provider sends none', async () => {
+    up.on('bare-embed', bytes('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 80\r\n\r\n' +
+      '{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1]}]}     ', 'keep'))
+    const e = await g.req({ path: '/v1/embeddings', key: rich.key, body: { model: 'bare-embed', input: 'Hello there' } })
+    assert.ok(e.json.usage.prompt_tokens > 0 && costs(e.text).length === 1, e.text)
+    assert.equal(e.headers['x-tollgate-cost'], costs(e.text)[0])
+    const i = await g.req({ path: '/v1/images/generations', key: rich.key, body: { model: 'paint', prompt: 'Hello', n: 2 } })
+    assert.deepEqual(costs(i.text), ['0.08'])
+    assert.equal(i.json.usage.cost_usd, 0.08)
+  })
+})
+
+describe('model lists', () => {
+  test('three shapes, with a key', async () => {
+    const openai = await g.req({ path: '/v1/models', key: rich.key })
+    assert.deepEqual(Object.keys(openai.json), ['object', 'data'])
+    const m = openai.json.data.find((x) => x.id === 'vendor/deep/model')
+    assert.deepEqual(m, { id: 'vendor/deep/model', object: 'model', created: 1715367049, owned_by: 'vendor', provider: 'A Vendor', kind: 'chat',
+      capabilities: { streaming: true, tools: true, vision: true, reasoning: true },
+      pricing: { prompt: '0.00000275', completion: '0.000011', input_cache_read: '0.000001375', input_cache_write: '0.00000275', input_per_1m: 2.75, output_per_1m: 11 },
+      context_length: 128000, max_output_tokens: 16384, call_cap: 0.5 })
+    assert.equal(openai.json.data.find((x) => x.id === 'paint').pricing.image, '0.04')
+    assert.ok(!openai.text.includes('openrouter'))
+    const anthropic = await g.req({ path: '/v1/models', key: rich.key, headers: { 'anthropic-version': '2023-06-01' } })
+    assert.deepEqual(Object.keys(anthropic.json), ['data', 'has_more', 'first_id', 'last_id'])
+    assert.deepEqual(anthropic.json.data.find((x) => x.id === 'vendor/deep/model'), { type: 'model', id: 'vendor/deep/model', display_name: 'vendor/deep/model', created_at: '2024-05-10T18:50:49Z' })
+    assert.deepEqual(anthropic.json.data.map((x) => x.id), openai.json.data.map((x) => x.id))
+    assert.equal(anthropic.json.has_more, false)
+    assert.ok(anthropic.headers['request-id'])
+    const gemini = await g.req({ path: '/v1beta/models', key: rich.key })
+    assert.deepEqual(gemini.json.models.map((x) => x.name), openai.json.data.map((x) => `models/${x.id}`))
+  })
+  test('one of them, raw and as %2F, by alias, of a family; refusals in the list\'s own shape', async () => {
+    for (const path of ['/v1/models/vendor/deep/model', '/v1/models/vendor%2Fdeep%2Fmodel', '/v1/models/vendor%2fdeep/model', '/api/v1/models/vendor/deep/model'])
+      assert.equal((await g.req({ path, key: rich.key })).json.id, 'vendor/deep/model', path)
+    for (const path of ['/v1beta/models/vendor/deep/model', '/v1beta/models/vendor%2Fdeep%2Fmodel']) assert.equal((await g.req({ path, key: rich.key })).json.name, 'models/vendor/deep/model')
+    assert.equal((await g.req({ path: '/v1/models/openrouter/a/b', key: rich.key })).json.id, 'openrouter/a/b')
+    assert.equal((await g.req({ path: '/v1/models/echo-alias', key: rich.key })).status, 200)
+    const version = { 'anthropic-version': '2023-06-01' }
+    for (const [path, headers, shape] of [['/v1/models', {}, 'openai'], ['/v1/models', version, 'anthropic'], ['/v1beta/models', {}, 'gemini']]) {
+      refused(await g.req({ path, headers }), shape, 401, 'invalid_api_key')
+      refused(await g.req({ path: `${path}/nothing`, headers, key: rich.key }), shape, 404, 'model_not_found')
+      refused(await g.req({ path: `${path}/hidden`, headers, key: (await g.tenant({ models: 'echo' })).key }), shape, 404, 'model_not_found')
+    }
+  })
+})
+
+describe('what nobody wrote down', () => {
+  test('CORS: a preflight is let through on every path, without a key', async () => {
+    for (const path of ['/v1/chat/completions', '/v1/messages', '/v1beta/models/echo:generateContent', '/v1/key', '/auth/login', '/api/status', '/v1/models/echo/cap']) {
+      const r = await g.req({ path, method: 'OPTIONS', headers: { Origin: 'https://a.example', 'Access-Control-Request-Method': 'PUT', 'Access-Control-Request-Headers': 'authorization,x-stainless-os' } })
+      assert.equal(r.status, 204)
+      assert.equal(r.headers['access-control-allow-headers'], 'authorization,x-stainless-os')
+      assert.match(r.headers['access-control-allow-methods'], /PUT/)
+      assert.equal(r.headers['access-control-allow-origin'], '*')
+      const exposed = (await g.req({ path, key: rich.key })).headers['access-control-expose-headers'].toLowerCase().split(', ')
+      for (const h of ['x-request-id', 'request-id', 'retry-after', 'x-ratelimit-limit', 'x-ratelimit-remaining-tokens']) assert.ok(exposed.includes(h), h)
+    }
+  })
+  test('a slash at the end, a query nobody asked for, a charset, unknown members and headers', async () => {
+    for (const [name, { ask }] of Object.entries(CALLS)) {
+      const [path, body] = ask('echo', { x_unknown: { a: [1] }, _y: null })
+      const [p, q] = path.split('?')
+      const r = await g.req({ path: `${p}/?${q ? `${q}&` : ''}beta=true&a=%20`, key: rich.key, body,
+        headers: { 'Content-Type': 'application/json; charset=utf-8', 'anthropic-beta': 'a-1,b-2', 'x-stainless-retry-count': '0', Accept: '*/*' } })
+      assert.equal(r.status, 200, `${name}: ${r.text}`)
+    }
+  })
+  test('Gemini\'s own ways: one content or part alone, snake_case', async () => {
+    for (const body of [{ contents: { parts: { text: 'Hello' } } }, { contents: [{ parts: { text: 'Hello' } }], system_instruction: { parts: { text: 'Be brief' } }, generation_config: { max_output_tokens: 50 } }])
+      assert.match((await send('gemini', 'echo', {}, { body })).json.candidates?.[0].content.parts[0].text ?? '', /Hello/)
+  })
+  test('no list of messages, or an empty one', async () => {
+    for (const name of ['chat', 'messages', 'gemini']) refused(await send(name, 'echo', { [CALLS[name].missing]: [] }), CALLS[name].shape, 400, 'invalid_value', { param: CALLS[name].missing })
+  })
+  test('HEAD where there is GET; none where there is not', async () => {
+    for (const path of ['/v1/models', '/v1/key', '/api/status', '/v1beta/models']) {
+      const r = await g.req({ path, method: 'HEAD', key: rich.key })
+      assert.deepEqual([r.status, r.text], [200, ''])
+      assert.ok(Number(r.headers['content-length']) > 10)
+    }
+    assert.equal((await g.req({ path: '/v1/messages', method: 'HEAD', key: rich.key })).status, 405)
+    assert.equal((await g.req({ path: '/', method: 'HEAD' })).status, 404)
   })
 })
