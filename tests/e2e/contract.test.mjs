@@ -325,7 +325,7 @@ describe('model lists', () => {
     for (const [path, headers, shape] of [['/v1/models', {}, 'openai'], ['/v1/models', version, 'anthropic'], ['/v1beta/models', {}, 'gemini']]) {
       refused(await g.req({ path, headers }), shape, 401, 'invalid_api_key')
       refused(await g.req({ path: `${path}/nothing`, headers, key: rich.key }), shape, 404, 'model_not_found')
-      refused(await g.req({ path: `${path}/hidden`, headers, key: (await g.tenant({ models: 'echo' })).key }), shape, 404, 'model_not_found')
+      refused(await g.req({ path: `${path}/hidden`, headers, key: (await g.tenant({ models: 'echo' })).key }), shape, 403, 'model_not_allowed')
     }
   })
 })
