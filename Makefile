@@ -15,7 +15,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 OPT     ?= -O2
 FUZZ_SECONDS ?= 10
-CHAOS_KILLS  ?= 200
+CHAOS_KILLS  ?= 1000
 CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -fstack-protector-strong -MMD -MP
 LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -llmdb -lcrypt
