@@ -12,6 +12,7 @@
  * fails; roll-ups are then read again from the database. */
 #include <stdlib.h>
 #include "master/ledger_int.h"
+#include "shm/steps.h"
 
 enum { GROUP_RECORDS = 8192, GROUP_BLOCKS = 512, GROUP_NAMED = 8, MAX_QUARANTINED = 10000 };
 #define GROUP_BYTES ((size_t)GROUP_BLOCKS * (PACK_BLOCK + 2048))
@@ -454,6 +455,7 @@ static void publish(struct ledger *l, uint64_t took_ns) {
         l->count.records += g->next[i] - l->watermark[i];
         l->watermark[i] = g->next[i];
         atomic_store_explicit(&l->shm->ranges[i].tail, g->next[i], memory_order_release);
+        SHM_STEP("drain.tail");
     }
     atomic_store_explicit(&h->commits, atomic_load_explicit(&h->commits, memory_order_relaxed) + 1,
                           memory_order_release);
@@ -466,6 +468,7 @@ enum store_err drain_commit(struct ledger *l) {
     struct group *g = l->group;
     build(l);
     name_fixes(l);
+    SHM_STEP("drain.built");
     uint64_t start_ns = ledger_now_ns();
     enum store_err err = store_write_relaxed(&l->store, write_group, l); /* the loop syncs when nothing follows */
     if (err != STORE_OK) {

@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "proto/base/check.h"
+#include "shm/steps.h"
 
 enum { MAX_READERS = 64, LOW_SPACE = 4 << 20 };
 #define DEFAULT_MAP ((size_t)64 << 30)
@@ -132,12 +133,19 @@ static int grow(struct store *s) {
 static int commit(struct store *s) {
     MDB_txn *txn = s->txn;
     s->txn = NULL;
+    int fault = SHM_FAULT("commit");
     if (s->fail_commits > 0) {
         s->fail_commits--;
-        mdb_txn_abort(txn);
-        return s->fail_with;
+        fault = s->fail_with;
     }
-    return mdb_txn_commit(txn);
+    if (fault) {
+        mdb_txn_abort(txn);
+        return fault;
+    }
+    SHM_STEP("commit.written");
+    int rc = mdb_txn_commit(txn);
+    SHM_STEP("commit.done");
+    return rc;
 }
 
 enum { MAP_FULL = STORE_BROKEN + 1 }; /* never leaves this file */
@@ -190,7 +198,9 @@ enum store_err store_sync(struct store *s) {
     assert_mine(s);
     if (!s->unsynced)
         return STORE_OK;
-    int rc = mdb_env_sync(s->env, 1);
+    int rc = SHM_FAULT("sync");
+    if (rc == 0)
+        rc = mdb_env_sync(s->env, 1);
     if (rc == 0)
         s->unsynced = false;
     return error_of(s, rc, "sync");

@@ -1,11 +1,16 @@
 /* Named steps: every store to shared memory whose place in the order matters is followed (or preceded) by
- * SHM_STEP("name").
+ * SHM_STEP("name"), and what the outside may refuse asks SHM_FAULT("name") first.
  *
  * Nothing in a normal build. With -DSHM_STEPS the hook is called there: the model switches between its actors, the
- * stress test and a chaos build of the server die. The chaos build is told by the environment, read here and nowhere
- * else: TOLLGATE_KILL_AT="settle.pushed:3"    the process that passes this step for the third time (counted over all
- * processes since the program started) gets SIGKILL; "settle.pushed:3+": every third time A mutation leaves a rule of
- * docs/recovery.md out, so that the tests can show that they would notice. */
+ * stress test and a build of the server for tests die. That build takes orders from the environment (steps.c), a list
+ * with commas; passages of a step are counted over all processes since the program started:
+ *     TOLLGATE_STEPS="settle.pushed:3"       the process that passes this step for the third time gets SIGKILL
+ *                    "settle.pushed:3+"      every third time
+ *                    "hold.key:1~20"         stands still there for 20 ms, from the first passage on
+ *                    "free:40!"              runs in a circle there for ever
+ *     TOLLGATE_FAULTS="commit:5:30-60"       from the 30th to the 60th time a commit fails with errno 5
+ * Each death, hang and first failure is a line "steps: killed at settle.pushed" on standard error. A mutation leaves a
+ * rule of docs/recovery.md out, so that the tests can show that they would notice. */
 #ifndef TG_STEPS_H
 #define TG_STEPS_H
 
@@ -56,9 +61,12 @@ extern void (*shm_wait_hook)(_Atomic uint32_t *word,
 extern enum shm_mutation shm_mutation;
 #define SHM_STEP(name) (shm_step_hook ? shm_step_hook(name) : (void)0)
 #define SHM_MUTATE(m) (shm_mutation == (m))
+#define SHM_FAULT(name) shm_fault(name)
+int shm_fault(const char *name); /* 0, or the errno to fail with */
 #else
 #define SHM_STEP(name) ((void)0)
 #define SHM_MUTATE(m) 0
+#define SHM_FAULT(name) 0
 #endif
 
 /* Waiting (pause.c). A futex between processes; the word may be in a read-only mapping. timeout_ns 0: none. */

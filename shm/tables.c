@@ -10,6 +10,7 @@
 
 #include "proto/base/check.h"
 #include "proto/base/crypto.h"
+#include "shm/steps.h"
 
 enum { READ_TRIES = 2000, MISS_TRIES = 50, CAP_PROBES = 256 };
 #define PLACE_EMPTY 0u
@@ -20,11 +21,13 @@ static void write_begin(_Atomic uint32_t *version) {
     uint32_t v = atomic_load_explicit(version, memory_order_relaxed);
     atomic_store_explicit(version, v | 1, memory_order_relaxed); /* odd already: a predecessor died here */
     atomic_thread_fence(memory_order_release);
+    SHM_STEP("publish.begun");
 }
 
 static void write_end(_Atomic uint32_t *version) {
     uint32_t v = atomic_load_explicit(version, memory_order_relaxed);
     atomic_store_explicit(version, v + 1, memory_order_release);
+    SHM_STEP("publish.ended");
 }
 
 static bool read_begin(_Atomic uint32_t *version, uint32_t *v) {

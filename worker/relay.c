@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 
+#include "shm/steps.h"
+
 enum { EVENT_MAX = 32 << 20, HEAD_BYTES = 6144, PIECES_LOW = 64, TRANSLATED_LOW = 64 << 10 };
 
 static struct pieces batch; /* one at a time: a worker is one thread */
@@ -110,6 +112,7 @@ static void send_batch(struct exchange *ex, bool last) {
     if (ex->conn != NULL && (batch.count > 0 || last)) {
         if (ex->slot != NULL)
             money_delivered(ex->slot, ex->answer.text_bytes);
+        SHM_STEP("deliver.slot");
         ex->text_delivered = ex->answer.text_bytes;
         if (!ex->head_sent)
             iov[n++] = (struct iovec){ head, open_stream(ex, head) };
@@ -124,6 +127,7 @@ static void send_batch(struct exchange *ex, bool last) {
         if (end.len > 0)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)end.ptr, end.len };
         conn_send(ex->conn, iov, n);
+        SHM_STEP("deliver.client");
         ex->last_sent_ns = ex->worker->loop.now_ns;
     }
     buf_release(&ex->tr_out);

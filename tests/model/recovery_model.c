@@ -93,7 +93,7 @@ static int64_t cost_of(uint64_t id) { return number_of(id) % 2 ? 1 : 3; } /* wit
 
 static FRAME void admit(struct money *m) {
     struct shm_key key;
-    CHECK(shm_key_read(&shm, 0, &key));
+    if (!shm_key_read(&shm, 0, &key)) return; /* a ledger died as it published: unknown until its successor does */
     struct shm_usage u = { .capped = key.capped, .prompt_tokens = 2, .price_input = 1000, .price_output = 1000, .ratio_millionths = RATIO_ONE };
     struct shm_slot *slot = money_begin(m, &u);
     if (!slot) return;
@@ -243,9 +243,11 @@ static FRAME void set_cap(void) {
     recover_unname(&shm);
 }
 
-/* A new ledger: first the words, then a limit that its predecessor committed and did not come to publish. */
+/* A new ledger: first an entry that its predecessor left half written, then the words, then a limit that was committed
+ * and not published. */
 static FRAME void start_ledger(void) {
-    struct shm_key k = key_entry();
+    struct shm_key k = key_entry(), is;
+    if (!shm_key_read(&shm, 0, &is)) CHECK(shm_key_publish(&shm, 0, &k));
     if (sc.cold) recover_cold(&shm, &truth, &stats);
     else recover_restart(&shm, &truth, &stats);
     forget_sums();

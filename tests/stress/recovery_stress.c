@@ -54,7 +54,7 @@ static const char *const steps[] = {
     "ledger.opened", "recover.tail", "recover.probe", "recover.raised", "recover.reset", "recover.seq", "recover.payload", "recover.pushed",
     "recover.published", "recompute.adopt_record", "recompute.adopt_slot", "recompute.word", "recover.freed", "recover.fallen", "recover.clean",
     "credit.named", "credit.word", "credit.key", "credit.unnamed", "credit.acknowledged", "debit.word", "drain.read", "db.put", "db.committed",
-    "drain.tail",
+    "drain.tail", "publish.begun", "publish.ended",
 };
 enum { WORKER_STEPS = 29, STEPS = ARRAY_LEN(steps) };
 
