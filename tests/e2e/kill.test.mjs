@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
-import { Client, compare, newSum, quantiles, random, startLoop, startProvider } from './lib/chaos.mjs'
+import { Books, Client, quantiles, random, startLoop, startProvider } from './lib/chaos.mjs'
 import { nano } from './lib/money.mjs'
 import { chat, sse, startUpstream } from './upstream.mjs'
 import { test } from './lib/test.mjs'
@@ -50,54 +50,19 @@ async function killOne(g, what, rnd, n, mark) {
   }, 'all processes', 20000)
 }
 
-/* The accounts once nothing is held. */
-function idle(g, tenants) {
-  return until(async () => {
-    const list = (await g.ctl('account', 'list')).accounts
-    const rows = tenants.map((t) => list.find((a) => a.id === t.account))
-    return rows.every((a) => a.held === '0') && rows
-  }, 'nothing held', 10000)
-}
 /* All places of one key are free, and there is not one more. */
-async function places(g, p, loop, k, tenants) {
+async function places(g, p, loop, { key, account }) {
   const id = (i) => `${loop.prefix}gate-${i}`
-  const clients = Array.from({ length: PLACES + 1 }, () => new Client(g.port)), { key } = tenants[k]
+  const clients = Array.from({ length: PLACES + 1 }, () => new Client(g.port))
   const calls = clients.slice(0, PLACES).map((c, i) => c.call({ key, id: id(i), model: 'gate' }))
   await until(() => p.waiting.size === PLACES, `${PLACES} calls at the provider`)
   assert.equal((await clients[PLACES].call({ key, id: id(PLACES), model: 'gate' })).status, 429)
   p.open()
   for (const [i, r] of (await Promise.all(calls)).entries()) {
     assert.equal(r.status, 200)
-    loop.note(id(i), k, r)
+    loop.note(id(i), account, r)
   }
   for (const c of clients) c.close()
-}
-/* What must be true once nothing runs any more: nothing is held, the audit (which compares every word in shared memory, the
- * concurrency words among them, with the slots) is clean, and each call of this round has the record that it should. */
-async function verify(g, tenants, loop, p, book, since, rnd) {
-  await idle(g, tenants)
-  await places(g, p, loop, Math.floor(rnd() * TENANTS), tenants)
-  const rows = await idle(g, tenants)
-  const audit = await until(() => g.audit(), 'a clean audit', 5000)
-  for (const w of (await g.ctl('status')).workers) assert.equal(w.in_flight, 0)
-  const { usage } = await g.ctl('usage', '--since', since, '--limit', 100000)
-  const found = new Set()
-  for (const u of usage) {
-    if (!u.request_id.startsWith(loop.prefix)) continue // of an earlier round: the number of all records says that it is there once
-    assert.ok(!found.has(u.request_id), `two records of ${u.request_id}`)
-    found.add(u.request_id)
-    const seen = loop.facts.get(u.request_id)
-    const charged = compare(u, seen, p.facts.get(u.request_id), book.sum)
-    assert.equal(u.account, tenants[seen.key].account)
-    book.spent[seen.key] += charged
-  }
-  for (const [id, seen] of loop.facts) // whatever reached the provider was admitted, and what was admitted has a record
-    if (seen.end === 'whole' || p.facts.has(id)) assert.ok(found.has(id), `no record of ${id}: ${seen.end}, ${seen.bytes} bytes, provider ${JSON.stringify(p.facts.get(id))}`)
-  book.records += found.size
-  assert.equal(audit.usage_records, book.records, 'records that were booked, once each')
-  assert.equal(audit.quarantined, 0)
-  rows.forEach((a, i) => assert.equal(nano(a.balance), nano(CREDIT) - book.spent[i], 'credit less charges'))
-  p.facts.clear()
 }
 describe('kill -9', () => {
   for (const workers of [2, 4]) test(`${KILLS / 2} times under load, ${CLIENTS} clients, ${workers} workers (seed ${SEED})`, { timeout: 60000 + KILLS * 6000 }, async (t) => {
@@ -111,14 +76,15 @@ describe('kill -9', () => {
     })
     const tenants = []
     for (let i = 0; i < TENANTS; i++) tenants.push(await g.tenant({ credit: CREDIT, tier: 'busy', ...(i % 2 && { limit: CREDIT }) }))
-    const book = { sum: newSum(), spent: tenants.map(() => 0n), records: 0 }
+    const books = new Books(g, p)
+    for (const k of tenants) books.credit(k.account, nano(CREDIT))
     const ends = {}, statuses = {}, service = {}, restored = {}
-    let calls = 0
+    let calls = 0, loop
+    t.after(() => loop?.stop())
     for (let i = 0; i < KILLS / 2; i++) {
       const what = KINDS[Math.floor(rnd() * KINDS.length)]
       const since = new Date(Date.now() - 2000).toISOString()
-      const loop = startLoop({ port: g.port, keys: tenants.map((k) => k.key), clients: CLIENTS, rnd, prefix: `k${i}-` })
-      t.after(() => loop.stop())
+      loop = startLoop({ port: g.port, keys: tenants, clients: CLIENTS, rnd, prefix: `k${i}-` })
       try {
         await new Promise((r) => setTimeout(r, 100 + rnd() * 200))
         await killOne(g, what, rnd, workers, () => loop.now());
@@ -126,7 +92,9 @@ describe('kill -9', () => {
         (service[what] ??= []).push(await until(() => loop.firstAfter, 'service', 10000) - loop.mark)
         if (rnd() < 0.3) await new Promise((r) => setTimeout(r, rnd() * 100))
         await loop.stop()
-        await verify(g, tenants, loop, p, book, since, rnd)
+        await books.idle()
+        await places(g, p, loop, tenants[Math.floor(rnd() * TENANTS)])
+        await books.check(loop, since)
       } catch (e) {
         await loop.stop()
         e.message = `after kill ${i + 1} (${what}), seed ${SEED}: ${e.message}\n${g.log()}`
@@ -136,11 +104,10 @@ describe('kill -9', () => {
       for (const f of loop.facts.values()) ends[f.end] = (ends[f.end] ?? 0) + 1
       for (const [k, n] of Object.entries(loop.statuses)) statuses[k] = (statuses[k] ?? 0) + n
     }
-    const { errors, ...sum } = book.sum
     t.diagnostic(`${calls} calls: ${JSON.stringify(ends)}, statuses ${JSON.stringify(statuses)}`)
-    t.diagnostic(`records: ${JSON.stringify(sum)}; an estimate's output is off by ${JSON.stringify(quantiles(errors))} tokens`)
+    t.diagnostic(books.report())
     for (const what of Object.keys(service)) t.diagnostic(`${what}: first new call answered after ms ${JSON.stringify(quantiles(service[what]))}, all processes back after ${JSON.stringify(quantiles(restored[what]))}`)
-    assert.ok(sum.exact > KILLS && sum.estimated > 0, 'there was load')
+    assert.ok(books.sum.exact > KILLS && books.sum.estimated > 0, 'there was load')
   })
 
   test('a worker killed in mid-stream: the client is cut, pays for what it got, its place is free', async (t) => {

@@ -8,6 +8,7 @@
  *   const l = startLoop({ port, keys, clients, rnd, mix })     l.facts: id → what the client saw; await l.stop() */
 import assert from 'node:assert/strict'
 import net from 'node:net'
+import { until } from './gateway.mjs'
 import { digitsOf, nano } from './money.mjs'
 
 /* mulberry32: the same choices from the same seed. */
@@ -33,7 +34,8 @@ const contentBytes = (text) => { let n = 0; for (const m of text.matchAll(/"cont
 /* Tokens of one to seven bytes, four in the middle: what an estimate by bytes takes them for. */
 const token = (seed, i) => 'abcdefg'.slice(0, 1 + ((seed + Math.imul(i, 2654435761)) >>> 8) % 7)
 
-/* Models: whole, stream (a token every 3 ms), long (every 8 ms), fails (500), gate (answers when p.open() is called).
+/* Models: whole, stream (a token every 3 ms), long (every 8 ms), fails (500), over (says that it used far more than it was
+ * allowed), gate (answers when p.open() is called). A name may go on behind a '-'.
  * p.connections counts accepted connections; p.active, p.most: calls of a model under way, now and at most. */
 export async function startProvider() {
   const p = { facts: new Map(), connections: 0, sockets: new Set(), waiting: new Set(), active: new Map(), most: new Map(), arrived: 0 }
@@ -75,6 +77,7 @@ function serve(p, socket, body) {
   const done = () => { f.ended = true; socket.off('close', leave); leave() }
   if (kind === 'fails') { socket.write('HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\n{}'); return done() }
   if (kind === 'gate') return p.waiting.add(() => { whole(socket, f, model, seed, n); done() })
+  if (kind === 'over') { f.tokens = 100000 - n; whole(socket, f, model, seed, n); return done() }
   if (!/"stream": *true/.test(body)) { whole(socket, f, model, seed, n); return done() }
   stream(socket, f, model, seed, n, kind === 'long' ? 8 : 3, done)
 }
@@ -157,24 +160,26 @@ function complete(text) {
   return text.endsWith('\r\n0\r\n\r\n')
 }
 
-/* keys: client i calls with keys[i % keys.length]. Facts: {key, end, status, bytes, cost, sent}: `bytes` of answer text that came. */
+/* keys: a list of {key, account}, which may grow; client i calls with keys[i % keys.length].
+ * Facts: {account, end, status, bytes, cost}: `bytes` of answer text that came; end: 'whole', 'other' (an error), 'cut' or 'left'. */
 export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-' }) {
   const l = { prefix, facts: new Map(), statuses: {}, calls: 0, firstAfter: null, mark: 0 }
   let running = true
-  l.note = (id, key, r, stream = false) => {
+  l.note = (id, account, r, stream = false) => {
     const whole = r.end === 'whole' && r.status === 200 && (!stream || r.text.includes('data: [DONE]'))
     const end = whole ? 'whole' : r.end === 'whole' ? 'other' : r.end
-    l.facts.set(id, { key, end, status: r.status, bytes: r.status === 200 ? contentBytes(r.text) : 0, cost: whole ? nano(digitsOf(r.text, 'cost_usd')) : null })
+    l.facts.set(id, { account, end, status: r.status, bytes: r.status === 200 ? contentBytes(r.text) : 0, cost: whole ? nano(digitsOf(r.text, 'cost_usd')) : null })
     return whole
   }
   const one = async (i) => {
     const c = new Client(port)
     while (running) {
-      const { model, stream, leave } = mix(rnd)
+      const { model, stream, leave } = mix(rnd, i)
       const id = `${prefix}${i}-${l.calls++}`
       const sent = performance.now()
-      const r = await c.call({ key: keys[i % keys.length], id, model, stream, leaveAfter: leave ? 300 + rnd() * 4000 : Infinity })
-      const whole = l.note(id, i % keys.length, r, stream)
+      const k = keys[i % keys.length]
+      const r = await c.call({ key: k.key, id, model, stream, leaveAfter: leave ? 300 + rnd() * 4000 : Infinity })
+      const whole = l.note(id, k.account, r, stream)
       if (whole && l.firstAfter === null && sent > l.mark) l.firstAfter = performance.now()
       if (r.end === 'whole') l.statuses[r.status] = (l.statuses[r.status] ?? 0) + 1
       if (!whole) await pause(r.status ? 5 + rnd() * 10 : 3)
@@ -183,6 +188,7 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-' }
   }
   const all = Array.from({ length: clients }, (_, i) => one(i))
   l.now = () => { l.mark = performance.now(); l.firstAfter = null } // service is measured from here
+  l.end = () => { running = false }
   l.stop = () => { running = false; return Promise.all(all) }
   return l
 }
@@ -198,13 +204,13 @@ export function MIX(rnd) {
 /* One usage record beside what provider and client saw. Adds to `sum`. Throws an assertion that names the call.
  * Ended by the provider's own figures: tokens are exact. Estimated: the output lies between what the client has and what
  * the provider sent, in quarters of bytes. */
-export function compare(u, seen, sent, sum) {
+function compare(u, seen, sent, sum) {
   const say = () => `${u.request_id}: record ${JSON.stringify(u)}, client ${JSON.stringify(seen, (_, v) => (typeof v === 'bigint' ? String(v) : v))}, provider ${JSON.stringify(sent)}`
   assert.ok(seen, `a record of a call that nobody made: ${JSON.stringify(u)}`)
   const charged = nano(u.cost)
   if (seen.end === 'whole') {
     assert.equal(u.estimated, false, say())
-    assert.equal(charged, seen.cost, say())
+    assert.equal(charged + nano(u.uncollected), seen.cost, say())
   }
   if (seen.bytes > 0) assert.ok(charged > 0n, say())
   if (u.estimated) {
@@ -227,7 +233,51 @@ export function compare(u, seen, sent, sum) {
   }
   return charged
 }
-export const newSum = () => ({ exact: 0, exactTokens: 0, estimated: 0, estimatedTokens: 0, deliveredTokens: 0, estimatedInput: 0, deliveredInput: 0, free: 0, errors: [] })
+const newSum = () => ({ exact: 0, exactTokens: 0, estimated: 0, estimatedTokens: 0, deliveredTokens: 0, estimatedInput: 0, deliveredInput: 0, free: 0, errors: [] })
+
+/* The books of a gateway as they must be. credit(account, nano) says what came in; check(loop) compares, once nothing runs:
+ * nothing is held, the audit (which compares every word in shared memory, those of concurrency too, with the slots) is clean,
+ * each call of this loop has the one record that it should, and each balance is credit less charges.
+ * A record of an earlier loop is not looked at again: the number of all records says that each is there once. */
+export class Books {
+  constructor(g, p) { Object.assign(this, { g, p, sum: newSum(), credits: new Map(), spent: new Map(), records: 0 }) }
+  credit(account, amount) { this.credits.set(account, (this.credits.get(account) ?? 0n) + amount) }
+  /* The accounts once nothing is held. */
+  idle(ms = 10000) {
+    return until(async () => {
+      const list = (await this.g.ctl('account', 'list')).accounts
+      const rows = [...this.credits.keys()].map((id) => list.find((a) => a.id === id))
+      return rows.every((a) => a.held === '0') && rows
+    }, 'nothing held', ms)
+  }
+  async check(loop, since = '2000-01-01') {
+    const rows = await this.idle()
+    const audit = await until(() => this.g.audit(), 'a clean audit', 5000)
+    for (const w of (await this.g.ctl('status')).workers) assert.equal(w.in_flight, 0)
+    const found = new Set()
+    for (const u of (await this.g.ctl('usage', '--since', since, '--limit', 100000)).usage) {
+      if (!u.request_id.startsWith(loop.prefix)) continue
+      assert.ok(!found.has(u.request_id), `two records of ${u.request_id}`)
+      found.add(u.request_id)
+      const seen = loop.facts.get(u.request_id), charged = compare(u, seen, this.p.facts.get(u.request_id), this.sum)
+      assert.equal(u.account, seen.account)
+      this.spent.set(u.account, (this.spent.get(u.account) ?? 0n) + charged)
+    }
+    for (const [id, seen] of loop.facts) { // whatever reached the provider was admitted, and what was admitted has a record
+      const sent = this.p.facts.get(id)
+      if (seen.end === 'whole' || sent) assert.ok(found.has(id), `no record of ${id}: ${seen.end}, ${seen.bytes} bytes, provider ${JSON.stringify(sent)}`)
+      this.p.facts.delete(id)
+    }
+    this.records += found.size
+    assert.equal(audit.usage_records, this.records, 'records that were booked, once each')
+    assert.equal(audit.quarantined, 0)
+    for (const a of rows) assert.equal(nano(a.balance), this.credits.get(a.id) - (this.spent.get(a.id) ?? 0n), `${a.id}: credit less charges`)
+  }
+  report() {
+    const { errors, ...sum } = this.sum
+    return `records: ${JSON.stringify(sum)}; an estimate's output is off by ${JSON.stringify(quantiles(errors))} tokens`
+  }
+}
 export function quantiles(list) {
   if (list.length === 0) return 'none'
   const s = [...list].sort((a, b) => a - b)
