@@ -171,6 +171,7 @@ struct call {
     bool refused, later;     /* later: a reader or a password helper will answer */
     uint8_t http;            /* enum http_shape of ledger_http.h: 0: not HTTP's */
     bool numbers;            /* amounts as JSON numbers, not as texts */
+    uint32_t self_id;        /* the account that asks for itself over HTTP; 0: an operator does */
     char code[48], message[400];
 };
 void call_take(struct ledger *l, uint32_t id, uint32_t origin, struct slice json);

@@ -2,7 +2,8 @@
  * environment of its own, so that no commit waits for it. The child inherits the ledger's database by fork and must
  * never touch it: the first thing it does is to close every descriptor but its pipe and to open the file anew. Its
  * answer comes through the pipe: a byte R or E, then the result's JSON, or code NUL message. A child that dies has no
- * answer, and the caller is told. A few run at a time, a few more wait, the rest is refused. */
+ * answer, and the caller is told. A few run at a time, a few more wait, the rest is refused; of one account's own only
+ * so many that the others' find room. They are nice: calls come first. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,17 +12,19 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "master/ledger_http.h"
 
-enum { MAX_RUNNING = 3, MAX_WAITING = 32, PIPE_READ = 65536 };
+enum { MAX_RUNNING = 3, MAX_WAITING = 32, MAX_OF_ACCOUNT = 2, PIPE_READ = 65536, NICE = 10 };
 
 struct reader {
     struct reader *next;
     struct reader_job job;
     uint32_t id, origin;
     uint8_t http; /* the call's */
+    uint32_t self_id; /* likewise */
     pid_t pid; /* 0: waits */
     int fd;
     char *text;
@@ -66,6 +69,7 @@ static _Noreturn void child(struct ledger *l, struct reader_job *job, int fd, pi
         _exit(1);
     close_others(fd);
     fd = 3;
+    (void)setpriority(PRIO_PROCESS, 0, NICE);
     pages_init(&pages, 16);
     buf_init(&job->out, &pages, IPC_MAX_PAYLOAD);
     job->l = l;
@@ -152,6 +156,7 @@ static void retire(struct ledger *l, struct reader *r) {
         close(r->fd);
         while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
             ;
+        store_check_readers(&l->store); /* it left its place in the database's table of readers behind */
         l->reader_count--;
     }
     free(r->text);
@@ -163,8 +168,19 @@ static void retire(struct ledger *l, struct reader *r) {
         }
 }
 
+static uint32_t readers_of(const struct ledger *l, uint32_t account_id) {
+    uint32_t n = 0;
+    for (const struct reader *r = l->readers; r; r = r->next)
+        n += r->self_id == account_id;
+    return n;
+}
+
 void reader_start(struct call *c, const struct reader_job *job) {
     struct ledger *l = c->l;
+    if (c->self_id && readers_of(l, c->self_id) >= MAX_OF_ACCOUNT) {
+        call_refuse(c, "busy", "%d long searches of this account are under way; try again in a moment", MAX_OF_ACCOUNT);
+        return;
+    }
     struct reader *r = l->reader_waiting < MAX_WAITING ? calloc(1, sizeof *r) : NULL;
     if (!r) {
         call_refuse(c, "busy", "too many reports are under way; try again in a moment");
@@ -174,6 +190,7 @@ void reader_start(struct call *c, const struct reader_job *job) {
     r->id = c->id;
     r->origin = c->origin;
     r->http = c->http;
+    r->self_id = c->self_id;
     r->fd = -1;
     if (l->reader_count < MAX_RUNNING && !spawn(l, r)) {
         free(r);

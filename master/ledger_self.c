@@ -225,6 +225,7 @@ void call_http_usage(struct call *c) {
         return;
     }
     c->numbers = true;
+    c->self_id = c->l->accounts[who.account].id;
     http_inner(c, call_usage, &d);
 }
 
