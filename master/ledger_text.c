@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <time.h>
 #include "master/ledger_int.h"
+#include "proto/base/text.h"
 
 void id_format(char out[ID_TEXT], const char *prefix, uint64_t id, unsigned width) {
     char digits[16];
@@ -137,35 +138,40 @@ bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms) {
     return true;
 }
 
-/* Trimmed, in lower case, one @ with something on both sides and a host of plain characters: what can be an address
- * at all. Whether it is someone's only a mail to it could tell. */
-bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]) {
-    while (text.len > 0 && (unsigned char)text.ptr[0] <= ' ')
-        text = slice_from(text, 1);
-    while (text.len > 0 && (unsigned char)text.ptr[text.len - 1] <= ' ')
-        text.len--;
-    if (text.len < 3 || text.len > STORE_EMAIL)
-        return false;
-    size_t at = 0, ats = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.ptr[i];
-        if (c <= ' ' || c == 0x7f || strchr("()<>,;:\\\"[]", c))
-            return false;
-        if (c == '@')
-            at = i, ats++;
-        out[i] = (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
-    }
-    out[text.len] = '\0';
-    if (ats != 1 || at == 0 || at + 1 >= text.len)
-        return false;
-    const char *host = out + at + 1;
-    if (host[0] == '.' || out[text.len - 1] == '.' || strstr(host, ".."))
+static bool host_fits(const char *host) {
+    size_t n = strlen(host);
+    if (n == 0 || host[0] == '.' || host[n - 1] == '.' || strstr(host, ".."))
         return false;
     for (const char *p = host; *p; p++)
         if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '.' || *p == '-' ||
               (unsigned char)*p >= 0x80))
             return false;
     return true;
+}
+
+/* Trimmed, in lower case, one @ with something on both sides and a host of plain characters: what can be an address
+ * at all. Whether it is someone's only a mail to it could tell. Letters beyond ASCII are letters (RFC 6532), what
+ * cannot be seen is refused: two addresses that look the same are not to be two accounts for that reason. */
+bool email_normalise(struct slice text, char out[STORE_EMAIL + 1]) {
+    size_t n = 0, at = 0, ats = 0;
+    char utf8[4];
+    bool ended = false;
+    for (uint32_t c; text.len > 0;) {
+        text = slice_from(text, text_char(text, &c));
+        if (text_space(c) || (c >= '\t' && c <= '\r')) { /* around it only */
+            ended = n > 0;
+            continue;
+        }
+        size_t len = text_put(utf8, text_lower(c));
+        if (ended || text_hidden(c) || (c < 0x80 && strchr("()<>,;:\\\"[]", (int)c)) || n + len > STORE_EMAIL)
+            return false;
+        if (c == '@')
+            at = n, ats++;
+        memcpy(out + n, utf8, len);
+        n += len;
+    }
+    out[n] = '\0';
+    return ats == 1 && at > 0 && host_fits(out + at + 1);
 }
 
 void key_shown(struct slice key, struct slice prefix, struct slice *begin, struct slice *end) {

@@ -1011,6 +1011,17 @@ static void tokens_unit(void **state) {
 
 /* ---- who may say what -------------------------------------------------------------------------------------------- */
 
+/* A reader process that ends leaves its place in the database's table of readers: that must not fill up. */
+static void many_reports(void **state) {
+    struct rig *r = *state;
+    (void)rig_tenant(r, "a@x.y", "1", NULL);
+    for (int i = 0; i < 150; i++) {
+        struct json j = rig_call(r, "{'cmd':'usage','by':'day'}");
+        if (rig_array(&j, "usage") < 0)
+            fail_msg("report %d: %.*s", i, (int)j.len, j.text);
+    }
+}
+
 static void origins(void **state) {
     struct rig *r = *state;
     static const char *const cmds[] = {
@@ -1104,6 +1115,49 @@ static void times_and_ids(void **state) {
     assert_true(begin.len + end.len <= 3);
 }
 
+static void emails(void **state) {
+    (void)state;
+    static const struct { const char *text, *normal; /* NULL: refused */
+    } cases[] = {
+        { "a@b.c", "a@b.c" },
+        { "  Dev+Tag@Example.COM\t\n", "dev+tag@example.com" },
+        { "\u00a0\u3000x@y\u2003", "x@y" },
+        { "M\u00dcLLER@B\u00dcCHER.DE", "m\u00fcller@b\u00fccher.de" },
+        { "\u0418\u0412\u0410\u041d@\u041f\u041e\u0427\u0422\u0410.\u0420\u0424",
+          "\u0438\u0432\u0430\u043d@\u043f\u043e\u0447\u0442\u0430.\u0440\u0444" },
+        { "\u0130@x.y", "\u0130@x.y" },
+        { "", NULL },
+        { "   ", NULL },
+        { "a b@c.d", NULL },
+        { "a\u00a0b@c.d", NULL },
+        { "a\u202eb@c.d", NULL },
+        { "a\u200bb@c.d", NULL },
+        { "\ufeffa@c.d", NULL },
+        { "a\x01@c.d", NULL },
+        { "a\xff@c.d", NULL },
+        { "a\xc0\x80@c.d", NULL },
+        { "a@b@c", NULL },
+        { "@b.c", NULL },
+        { "a@", NULL },
+        { "a@.b", NULL },
+        { "a@b.", NULL },
+        { "a@b..c", NULL },
+        { "a@b_c", NULL },
+        { "\"a\"@b.c", NULL },
+        { "<a@b.c>", NULL },
+    };
+    char out[STORE_EMAIL + 1], longest[300];
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        bool ok = email_normalise(slice_str(cases[i].text), out);
+        if (ok != !!cases[i].normal || (ok && strcmp(out, cases[i].normal) != 0))
+            fail_msg("case %zu, \"%s\": %s", i, cases[i].text, ok ? out : "refused");
+    }
+    memset(longest, 'x', sizeof longest);
+    longest[250] = '@';
+    assert_true(email_normalise(slice_of(longest, 254), out) && strlen(out) == 254);
+    assert_false(email_normalise(slice_of(longest, 255), out));
+}
+
 static void pepper(void **state) {
     struct rig *r = *state;
     uint8_t one[32], two[32];
@@ -1150,10 +1204,12 @@ int main(void) {
         TEST(backup_and_restore),
         TEST(starts_that_are_refused),
         TEST(tokens_unit),
+        TEST(many_reports),
         TEST(origins),
         TEST(names_are_for_ever),
         TEST(pepper),
         cmocka_unit_test(times_and_ids),
+        cmocka_unit_test(emails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
