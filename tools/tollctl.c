@@ -105,7 +105,7 @@ static _Noreturn void refuse(struct slice code, struct slice message) {
         printf("%.*s\n", SLICE_ARG(buf_slice(&out)));
         fflush(stdout);
     }
-    fprintf(stderr, "tollctl: %.*s\n", SLICE_ARG(message));
+    fprintf(stderr, "tollctl: %.*s\n", SLICE_ARG(print_clean(message, &ctl.arena)));
     exit(1);
 }
 static _Noreturn void refuse_errno(const char *code, const char *what) {

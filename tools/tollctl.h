@@ -10,6 +10,8 @@ struct answer {
     int result; /* token of the result; -1: refused */
 };
 
+/* The text without what a terminal would act on. */
+struct slice print_clean(struct slice s, struct arena *arena);
 /* An object as lines "name  value". */
 void print_object(const struct json *j, int object, struct arena *arena);
 /* An array of objects as a table of these columns ("a,b,c"), which are members; prints a heading if `head`. */

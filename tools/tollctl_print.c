@@ -1,8 +1,11 @@
 /* How answers look to people: lines, tables, CSV. Text from outside (model names, request ids) cannot move the
- * terminal's cursor: control characters become question marks. */
+ * terminal's cursor, nor turn other text around: such characters become question marks. A CSV that goes to a file has
+ * the texts as they are. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "proto/base/check.h"
+#include "proto/base/text.h"
 #include "tools/tollctl.h"
 
 enum { MAX_COLUMNS = 32, WIDEST = 48 };
@@ -23,12 +26,19 @@ static struct slice text_of(const struct json *j, int t, struct arena *arena) {
     return all;
 }
 
-static struct slice clean(struct slice s, struct arena *arena) {
-    struct slice copy = arena_copy(arena, s);
-    for (size_t i = 0; copy.ptr && i < copy.len; i++)
-        if ((unsigned char)copy.ptr[i] < 0x20 || copy.ptr[i] == 0x7f)
-            ((char *)(uintptr_t)copy.ptr)[i] = '?';
-    return copy.ptr ? copy : SLICE("");
+struct slice print_clean(struct slice s, struct arena *arena) {
+    char *out = arena_alloc(arena, s.len + 1);
+    size_t n = 0;
+    for (uint32_t c; out && s.len > 0;) {
+        size_t len = text_char(s, &c);
+        if (text_hidden(c))
+            out[n++] = '?';
+        else
+            for (size_t i = 0; i < len; i++)
+                out[n++] = s.ptr[i];
+        s = slice_from(s, len);
+    }
+    return slice_of(out, out ? n : 0);
 }
 
 /* Characters, not bytes: UTF-8's continuation bytes take no place. */
@@ -51,7 +61,7 @@ void print_object(const struct json *j, int object, struct arena *arena) {
         width = n > width ? n : width;
     }
     for (int k = json_first(j, object); k >= 0; k = json_next(j, object, k)) {
-        struct slice name = json_raw(j, k), value = clean(text_of(j, k + 1, arena), arena);
+        struct slice name = json_raw(j, k), value = print_clean(text_of(j, k + 1, arena), arena);
         printf("%.*s", SLICE_ARG(name));
         pad(width + 2 - width_of(name));
         printf("%.*s\n", SLICE_ARG(value));
@@ -117,7 +127,7 @@ void print_table(const struct json *j, int array, const char *columns, bool head
         putchar('\n');
     for (int row = json_first(j, array); row >= 0; row = json_next(j, array, row)) {
         for (unsigned i = 0; i < n; i++)
-            cell(clean(text_of(j, member(j, row, names[i]), arena), arena), width[i], i + 1 == n);
+            cell(print_clean(text_of(j, member(j, row, names[i]), arena), arena), width[i], i + 1 == n);
         putchar('\n');
     }
 }
@@ -144,6 +154,7 @@ static void csv_cell(struct slice s, bool text) {
 void print_csv(const struct json *j, int array, const char *columns, bool head, struct arena *arena) {
     struct slice names[MAX_COLUMNS];
     unsigned n = split(columns, names);
+    bool terminal = isatty(STDOUT_FILENO);
     if (head)
         printf("%s\n", columns);
     for (int row = json_first(j, array); row >= 0; row = json_next(j, array, row)) {
@@ -151,7 +162,7 @@ void print_csv(const struct json *j, int array, const char *columns, bool head, 
             struct slice value = text_of(j, member(j, row, names[i]), arena);
             if (i > 0)
                 putchar(',');
-            csv_cell(value, !is_number(value));
+            csv_cell(terminal ? print_clean(value, arena) : value, !is_number(value));
         }
         putchar('\n');
     }
@@ -173,7 +184,7 @@ void print_status(const struct json *j, int object, struct arena *arena) {
     for (int k = json_first(j, object); k >= 0; k = json_next(j, object, k)) {
         if (json_is(j, k + 1, JSON_OBJECT) || json_is(j, k + 1, JSON_ARRAY))
             continue;
-        struct slice name = json_raw(j, k), value = clean(text_of(j, k + 1, arena), arena);
+        struct slice name = json_raw(j, k), value = print_clean(text_of(j, k + 1, arena), arena);
         printf("%-18.*s%.*s\n", SLICE_ARG(name), SLICE_ARG(value));
     }
     for (int k = json_first(j, object); k >= 0; k = json_next(j, object, k)) {
