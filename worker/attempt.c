@@ -7,8 +7,6 @@
 
 #include <stdio.h>
 
-#include "worker/seal.h"
-
 enum { ERROR_BODY_MAX = 1 << 20, TRIES_MAX = 16, REUSE_FAILURES_MAX = 3, HEAD_MAX = 16384 };
 
 static void on_upstream_event(struct upconn *u, uint32_t events);
@@ -286,7 +284,7 @@ static uint32_t texts_of(const struct exchange *ex, struct snap_list list, struc
 }
 
 /* The body as it came, with splices. */
-static bool build_pass(struct exchange *ex, struct ir_fault *f) {
+static bool build_pass(struct exchange *ex) {
     static struct pieces pieces;
     struct slice strip[32];
     struct pass_edit e = { .model = ex->target_model,
@@ -295,12 +293,11 @@ static bool build_pass(struct exchange *ex, struct ir_fault *f) {
                            .limit_field = snap_text(ex->snapshot->snap, ex->model->limit_field),
                            .strip = strip,
                            .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
-                           .ask_usage = ex->req.stream,
-                           .plain = ex->plain };
+                           .ask_usage = ex->req.stream };
     if (slice_eq(e.model, ex->req.model))
         e.model = SLICE_NONE;
-    if (ex->unsealed.ptr != NULL)
-        return ir_refuse(f, "invalid_value", SLICE_NONE, seal_unknown(ex, ex->unsealed));
+    for (uint32_t i = 0; i < ex->req.sealed_count; i++)
+        e.plain[i] = ex->plain[i];
     pieces_reset(&pieces);
     if (!ex->pass->build(&ex->json, &ex->req, &e, &ex->arena, &pieces) || !keep_pieces(ex, &pieces))
         return false;
@@ -371,7 +368,7 @@ static bool build_body(struct exchange *ex) {
     enum task_go go = ex->task != NULL ? task_build(ex, &f) : TASK_REFUSED;
     if (go == TASK_ANSWERED)
         return false;
-    if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex, &f) : build_translation(ex, &f))
+    if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex) : build_translation(ex, &f))
         return true;
     struct reply_fault r = {
         .status = f.status, .code = dialect_status_of(f.status)->code, .param = f.param, .message = f.message,
@@ -617,15 +614,19 @@ static void broken(struct exchange *ex, const char *text) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-/* Retry-After in seconds (RFC 9110 §10.2.3; a date is not worth a parser here) or retry-after-ms, at most an hour. */
-static uint64_t retry_after(const struct http_head *h) {
+/* Retry-After in seconds or as a date (RFC 9110 §10.2.3), or retry-after-ms, as milliseconds from now; at most an
+ * hour. 0: none that is still to come. */
+static uint64_t retry_after(const struct http_head *h, int64_t now_ms) {
     const struct http_header *ms = http_find(h, SLICE("retry-after-ms")), *s = http_find(h, SLICE("retry-after"));
     uint64_t v = 0;
+    int64_t at_s;
     if (ms != NULL && slice_to_u64(ms->value, &v))
         return v < 3600000 ? v : 3600000;
     if (s != NULL && slice_to_u64(s->value, &v))
         return v < 3600 ? v * 1000 : 3600000;
-    return 0;
+    if (s == NULL || !http_date(s->value, &at_s) || at_s * 1000 <= now_ms)
+        return 0;
+    return at_s * 1000 - now_ms < 3600000 ? (uint64_t)(at_s * 1000 - now_ms) : 3600000;
 }
 
 /* The answer's head. 1 taken, 0 more must come, -1 the attempt is over. */
@@ -649,7 +650,7 @@ static int take_head(struct exchange *ex) {
     const struct http_header *type = http_find(&head, SLICE("content-type"));
     t->status = head.status;
     t->keep_alive = head.keep_alive && t->sent == t->head.len + ex->body_out.bytes && !t->write_failed;
-    t->retry_after_ms = retry_after(&head);
+    t->retry_after_ms = retry_after(&head, (int64_t)ex->worker->loop.wall_ms);
     t->event_stream = type != NULL && slice_ieq(slice_of(type->value.ptr, type->value.len < 17 ? type->value.len : 17),
                                                 SLICE("text/event-stream"));
     t->body_length = head.body == HTTP_BODY_SIZED ? head.content_length : 0;

@@ -69,6 +69,8 @@ bool http_has_token(struct slice list, struct slice token);
 bool http_query_get(struct slice query, struct slice name, char *out, size_t cap, size_t *len);
 /* %XX decoded into out; false on a malformed escape, a NUL, or when it does not fit. plus: '+' is a space. */
 bool http_percent_decode(struct slice in, bool plus, char *out, size_t cap, size_t *len);
+/* A date of HTTP in any of its three forms (RFC 9110 §5.6.7), as seconds since 1970; false: it is none. */
+bool http_date(struct slice text, int64_t *epoch_s);
 const char *http_reason(int status); /* "OK", "Bad Request", … */
 
 /* Body framing, in place: fed with what has come, it says how many of those bytes are body. */

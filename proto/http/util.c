@@ -73,6 +73,72 @@ bool http_query_get(struct slice query, struct slice name, char *out, size_t cap
     return false;
 }
 
+/* ---- dates ------------------------------------------------------------------------------------------------------- */
+
+static bool date_number(struct slice t, size_t min, size_t max, int *out) {
+    int v = 0;
+    if (t.len < min || t.len > max)
+        return false;
+    for (size_t i = 0; i < t.len; i++) {
+        if (t.ptr[i] < '0' || t.ptr[i] > '9')
+            return false;
+        v = v * 10 + (t.ptr[i] - '0');
+    }
+    *out = v;
+    return true;
+}
+
+static bool date_clock(struct slice t, int *seconds) {
+    int h, m, s;
+    if (t.len != 8 || t.ptr[2] != ':' || t.ptr[5] != ':' || !date_number(slice_of(t.ptr, 2), 2, 2, &h) ||
+        !date_number(slice_of(t.ptr + 3, 2), 2, 2, &m) || !date_number(slice_of(t.ptr + 6, 2), 2, 2, &s) || h > 23 ||
+        m > 59 || s > 60)
+        return false;
+    *seconds = h * 3600 + m * 60 + s;
+    return true;
+}
+
+/* 0: none of them. */
+static int date_month(struct slice t) {
+    static const char names[] = "janfebmaraprmayjunjulaugsepoctnovdec";
+    for (int m = 0; t.len == 3 && m < 12; m++)
+        if (slice_ieq(t, slice_of(names + m * 3, 3)))
+            return m + 1;
+    return 0;
+}
+
+/* Days from 1970-01-01 in the Gregorian calendar, counted in years that begin with March. */
+static int64_t date_days(int year, int month, int day) {
+    int64_t y = month <= 2 ? year - 1 : year, era = y / 400, of_era = y - era * 400;
+    int64_t of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+}
+
+bool http_date(struct slice text, int64_t *epoch_s) {
+    int day = 0, month = 0, year = -1, seconds = -1, n;
+    while (text.len > 0) { /* the three forms differ in order and separators only: each part is told by its look */
+        size_t len = 0;
+        while (len < text.len && !memchr(" ,-", text.ptr[len], 3))
+            len++;
+        struct slice part = slice_of(text.ptr, len);
+        text = slice_from(text, len < text.len ? len + 1 : len);
+        if (seconds < 0 && date_clock(part, &seconds))
+            continue;
+        if (month == 0 && (n = date_month(part)) > 0)
+            month = n;
+        else if (day == 0 && date_number(part, 1, 2, &n))
+            day = n;
+        else if (year < 0 && date_number(part, 4, 4, &n))
+            year = n;
+        else if (year < 0 && date_number(part, 2, 2, &n)) /* RFC 850's: never far in the future */
+            year = n < 70 ? 2000 + n : 1900 + n;
+    }
+    if (day < 1 || day > 31 || month == 0 || year < 1970 || seconds < 0)
+        return false;
+    *epoch_s = date_days(year, month, day) * 86400 + seconds;
+    return true;
+}
+
 const char *http_fault_text(enum http_fault f) {
     static const char *const texts[] = {
         [HTTP_FAULT_NONE] = "no fault",

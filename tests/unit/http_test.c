@@ -628,6 +628,26 @@ static void utilities(void **state) {
         assert_true(strlen(http_fault_text((enum http_fault)f)) > 0);
 }
 
+static void dates(void **state) {
+    (void)state;
+    static const struct { const char *text; int64_t s; /* -1: none */
+    } cases[] = {
+        { "Sun, 06 Nov 1994 08:49:37 GMT", 784111777 },  { "Sunday, 06-Nov-94 08:49:37 GMT", 784111777 },
+        { "Sun Nov  6 08:49:37 1994", 784111777 },       { "Thu, 01 Jan 1970 00:00:00 GMT", 0 },
+        { "Tue, 29 Feb 2028 23:59:60 GMT", 1835481600 }, { "Fri, 01 Mar 2069 00:00:00 GMT", 3129321600 },
+        { "06-NOV-26 08:49:37", 1793954977 },            { "", -1 },
+        { "tomorrow", -1 },                              { "Sun, 06 Nov 1994", -1 },
+        { "Sun, 32 Nov 1994 08:49:37 GMT", -1 },         { "Sun, 06 Nob 1994 08:49:37 GMT", -1 },
+        { "Sun, 06 Nov 1994 24:49:37 GMT", -1 },         { "Sun, 06 Nov 1494 08:49:37 GMT", -1 },
+        { "Sun, 06 Nov 1994 8:49:37 GMT", -1 },          { "120", -1 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int64_t s = -1;
+        if (http_date(slice_str(cases[i].text), &s) != (cases[i].s >= 0) || s != cases[i].s)
+            fail_msg("%s: %lld", cases[i].text, (long long)s);
+    }
+}
+
 static void character_classes(void **state) {
     (void)state;
     for (int c = 0; c < 256; c++) {
@@ -651,6 +671,7 @@ int main(void) {
         cmocka_unit_test(chunked_bodies),
         cmocka_unit_test(other_bodies),
         cmocka_unit_test(utilities),
+        cmocka_unit_test(dates),
         cmocka_unit_test(character_classes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
