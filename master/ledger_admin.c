@@ -4,6 +4,7 @@
 #include "master/ledger_http.h"
 
 static void account_status(struct call *c);
+static void keys_post(struct call *c);
 
 static const struct admin {
     const char *name;
@@ -17,12 +18,15 @@ static const struct admin {
     { "http.admin_account", call_account_show, "account", true, { NULL } },
     { "http.admin_account_set", account_status, "account", false, { "tier", "group", "status" } },
     { "http.admin_keys", call_key_list, NULL, true, { "account", "limit", "cursor" } },
-    { "http.admin_key_create", call_key_create, NULL, false,
-      { "account", "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency" } },
+    { "http.admin_balance", call_balance, "account", true, { NULL } },
+    { "http.admin_key_create", keys_post, NULL, false,
+      { "account", "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency", "keys" } },
+    { "http.admin_key", call_key_show, "key", true, { NULL } },
     { "http.admin_key_set", call_key_set, "key", false,
       { "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency" } },
     { "http.admin_key_revoke", call_key_revoke, "key", true, { NULL } },
     { "http.admin_credit", call_credit, NULL, false, { "account", "amount", "reason", "idempotency_key" } },
+    { "http.admin_debit", call_debit, NULL, false, { "account", "amount", "reason", "idempotency_key", "force" } },
     { "http.admin_usage", call_usage, NULL, true,
       { "account", "key", "model", "since", "until", "limit", "by", "cursor" } },
 };
@@ -56,10 +60,19 @@ static void account_status(struct call *c) {
         suspend ? call_account_suspend(c) : call_account_resume(c);
 }
 
-/* A list of texts becomes one with commas; anything else stays what it is. */
+/* A new key, or with `keys` those of another gateway. */
+static void keys_post(struct call *c) {
+    int keys = json_get(&c->json, 0, "keys");
+    if (keys >= 0 && !json_is(&c->json, keys, JSON_NULL))
+        call_key_import(c);
+    else
+        call_key_create(c);
+}
+
+/* A list of models becomes one text with commas; anything else stays what it is. */
 static void put_value(struct call *c, struct http_doc *d, const char *name, int t) {
     jw_key(&d->w, name);
-    if (!json_is(&c->json, t, JSON_ARRAY)) {
+    if (!json_is(&c->json, t, JSON_ARRAY) || strcmp(name, "models") != 0) {
         jw_raw(&d->w, json_span(&c->json, t));
         return;
     }

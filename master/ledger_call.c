@@ -37,7 +37,9 @@ static const struct command { const char *name; unsigned who; void (*fn)(struct 
     { "http.admin_account", WORKER, call_http_admin },     { "http.admin_account_set", WORKER, call_http_admin },
     { "http.admin_keys", WORKER, call_http_admin },        { "http.admin_key_create", WORKER, call_http_admin },
     { "http.admin_key_set", WORKER, call_http_admin },     { "http.admin_key_revoke", WORKER, call_http_admin },
-    { "http.admin_credit", WORKER, call_http_admin },      { "http.admin_usage", WORKER, call_http_admin },
+    { "http.admin_credit", WORKER, call_http_admin },      { "http.admin_debit", WORKER, call_http_admin },
+    { "http.admin_key", WORKER, call_http_admin },         { "http.admin_balance", WORKER, call_http_admin },
+    { "http.admin_usage", WORKER, call_http_admin },
 };
 
 void call_refuse(struct call *c, const char *code, const char *fmt, ...) {

@@ -36,13 +36,16 @@ static const struct endpoint admin_endpoints[] = {
     { "GET", "/metrics", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, admin_metrics, NULL },
     { "GET", "/admin/accounts", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_accounts" },
     { "POST", "/admin/accounts", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_account_create" },
+    { "GET", "/admin/accounts/*/balance", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_balance" },
     { "GET", "/admin/accounts/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_account" },
     { "POST", "/admin/accounts/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_account_set" },
     { "GET", "/admin/keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_keys" },
     { "POST", "/admin/keys", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_key_create" },
+    { "GET", "/admin/keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_key" },
     { "POST", "/admin/keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_key_set" },
     { "DELETE", "/admin/keys/*", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_key_revoke" },
     { "POST", "/admin/credits", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_credit" },
+    { "POST", "/admin/debits", SHAPE_DETAIL, 0, NEEDS_NOTHING, true, accounts_run, "http.admin_debit" },
     { "GET", "/admin/usage", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_usage" },
 };
 

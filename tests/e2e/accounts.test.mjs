@@ -70,6 +70,16 @@ describe('registering', () => {
     assert.equal((await login('long@example.com', 'x'.repeat(1024))).status, 200)
     assert.equal((await login('long@example.com', `${'x'.repeat(1023)}y`)).status, 401)
   })
+  test('however it is typed it is one address: case, blanks, letters beyond ASCII; what cannot be seen is refused', async () => {
+    const m = await member('J\u00fcrgen.\u00d6@B\u00fccher.Example')
+    for (const email of ['j\u00fcrgen.\u00f6@b\u00fccher.example', ' J\u00dcRGEN.\u00d6@B\u00dcCHER.EXAMPLE\u00a0', '\tJ\u00fcrgen.\u00f6@b\u00fccher.Example\r\n']) {
+      refused(await register(email), 400, /already registered/)
+      assert.equal((await login(email, m.password)).status, 200, JSON.stringify(email))
+    }
+    assert.equal((await ask('GET', '/billing/balance', { key: m.key })).json.email, 'j\u00fcrgen.\u00f6@b\u00fccher.example')
+    for (const hidden of ['\u202e', '\u200b', '\u0000', '\u001b[2J', '\u009b2J', '\ufeff', ' ', '\u00a0']) refused(await register(`a${hidden}b@example.com`), 400)
+    assert.equal((await login('a\u0000b@example.com', 'whatever')).status, 401)
+  })
   test('a known email: 400, also when both come at once', async () => {
     await member('twice@example.com')
     refused(await register('TWICE@example.com'), 400, /already registered/)
@@ -384,11 +394,32 @@ describe('/admin', () => {
     assert.equal((await admin('DELETE', `/admin/keys/${key.id}`)).json.status, 'revoked')
     assert.equal((await g.chat(key.key)).status, 403)
   })
-  test('a webhook that comes again credits once', async () => {
+  test('debits, a key\'s record, a balance, keys of another gateway', async () => {
+    const a = (await admin('POST', '/admin/accounts', { email: `back${++n}@example.com`, credit: '2.5' })).json
+    const debit = { account: a.email, amount: '2', reason: 'charge-back', idempotency_key: `back-${n}` }
+    const d = await admin('POST', '/admin/debits', debit)
+    assert.equal(d.status, 200, d.text)
+    assert.deepEqual([d.json.amount, d.json.balance, d.json.reason], ['2', '0.5', 'charge-back'])
+    assert.deepEqual((await admin('POST', '/admin/debits', debit)).json, d.json, 'again: once')
+    refused(await admin('POST', '/admin/debits', { account: a.id, amount: '1' }), 402)
+    refused(await admin('POST', '/admin/credits', debit), 409)
+    assert.equal((await admin('POST', '/admin/debits', { account: a.id, amount: '1', force: true })).json.balance, '-0.5')
+    assert.deepEqual((await admin('GET', `/admin/accounts/${a.id}/balance`)).json, await g.ctl('balance', a.id))
+    refused(await admin('GET', '/admin/accounts/acct_0000zzzz/balance'), 404)
+    const old = Array.from({ length: 3 }, (_, i) => `old-gateway-${n}-${i}-abcdefghijklmnop`)
+    assert.deepEqual((await admin('POST', '/admin/keys', { account: a.id, keys: [...old, old[0], 'short'] })).json, { imported: 3, skipped: 2 })
+    const shown = await admin('GET', `/admin/keys/${encodeURIComponent(old[1])}`)
+    assert.deepEqual(shown.json, await g.ctl('key', 'show', old[1]))
+    assert.ok(!shown.text.includes(old[1]))
+    refused(await admin('GET', '/admin/keys/key_0000zzzz'), 404)
+    for (const keys of ['x', [], {}, null]) assert.equal((await admin('POST', '/admin/keys', { account: a.id, keys })).status, keys === null ? 200 : 400)
+    await g.audit()
+  })
+  test('a webhook that comes again and again credits once', async () => {
     const m = await member()
     const body = { account: m.email, amount: '10', reason: 'payment 4711', idempotency_key: 'pay-4711' }
-    const all = await Promise.all(Array.from({ length: 8 }, () => admin('POST', '/admin/credits', body)))
-    for (const r of all) assert.deepEqual(r.json, all[0].json)
+    const all = await Promise.all(Array.from({ length: 100 }, () => admin('POST', '/admin/credits', body)))
+    for (const r of all) assert.deepEqual([r.status, r.json], [200, all[0].json])
     assert.equal((await ask('GET', '/billing/balance', { key: m.key })).json.balance, 15)
     refused(await admin('POST', '/admin/credits', { ...body, account: (await member()).email }), 409)
     refused(await admin('POST', '/admin/credits', { account: m.email, amount: -5 }), 400)

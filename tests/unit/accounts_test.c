@@ -89,7 +89,7 @@ static void test_a_worker_gains_nothing(void **state) {
         "http.keys", "http.key_create", "http.key_revoke", "http.balance", "http.usage", "http.cap", "http.cap_set",
         "http.admin_accounts", "http.admin_account_create", "http.admin_account", "http.admin_account_set",
         "http.admin_keys", "http.admin_key_create", "http.admin_key_set", "http.admin_key_revoke",
-        "http.admin_credit", "http.admin_usage" };
+        "http.admin_credit", "http.admin_usage", "http.admin_debit", "http.admin_key", "http.admin_balance" };
     struct rig r;
     (void)state;
     begin(&r);
