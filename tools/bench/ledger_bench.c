@@ -1,8 +1,23 @@
 /* What the ledger costs: CPU a record in group commits of 100 and 1,000, for one account and for many; a start with
  * many keys; an audit and reports over many records. usage: ledger_bench [KEYS [RECORDS]] (1,000,000 each; KEYS 0
- * leaves the start-up part out) */
+ * leaves the start-up part out)
+ *
+ * ledger_bench leave DIR RECORDS: makes the records by the ledger's own code, as if they had come over the last 30
+ * days, and leaves DIR as the state_dir of a server (tools/bench/usage.mjs starts one on it). Half of them are one
+ * account's. */
+#include <sys/syscall.h>
 #include <time.h>
 #include "tests/unit/ledger_fixture.h"
+
+static int64_t behind_s; /* how far the wall clock of this program is behind */
+
+/* Stands before libc's for the whole program, so that the ledger's own clock goes as `behind_s` says. */
+int clock_gettime(clockid_t id, struct timespec *ts) {
+    long r = syscall(SYS_clock_gettime, id, ts);
+    if (id == CLOCK_REALTIME)
+        ts->tv_sec -= behind_s;
+    return (int)r;
+}
 
 static double cpu_us(void) { /* microseconds */
     struct timespec ts;
@@ -108,8 +123,71 @@ static void start_up(struct rig *r, uint32_t keys) {
     printf("start with %u keys, segment kept: %.2f s\n", r->l.key_count, wall_s() - w);
 }
 
+/* ---- a state_dir to leave ---------------------------------------------------------------------------------------- */
+
+enum { PERIOD_S = 30 * 86400, TENANTS = 2000, BATCH = 1000, RARE_KEY = 50000, RARE_MODEL = 500000 };
+
+/* One more key of account 1; its id. The secret is printed. */
+static uint32_t heavy_key(struct rig *r, const char *name) {
+    struct json j = rig_call(r, "{'cmd':'key.create','account':'n1@x.y','name':'%s'}", name);
+    uint64_t id = rig_id(rig_at(r, &j, "result.id"));
+    printf("%s %.*s %.*s\n", name, SLICE_ARG(rig_at(r, &j, "result.id")), SLICE_ARG(rig_at(r, &j, "result.key")));
+    arena_reset(&r->arena);
+    return (uint32_t)id;
+}
+
+static void push_as(struct rig *r, uint32_t account_id, uint32_t key_id, const char *model, uint32_t n) {
+    struct tenant t = { .account = ledger_account_index(&r->l, account_id), .key = ledger_key_index(&r->l, key_id) };
+    struct shm_usage u = rig_usage(r, &t, model);
+    char id[32];
+    u.request_id_len = (uint16_t)snprintf(id, sizeof id, "req_hf13s8eumddgirea%08x", n);
+    memcpy(u.request_id, id, u.request_id_len);
+    struct shm_slot *slot = rig_admit(r, n % 2, &u, 1000 + n % 1000);
+    CHECK(slot);
+    struct shm_record rec = rig_record(1000 + n % 1000);
+    money_settle(&r->worker[n % 2], slot, &rec);
+}
+
+static void leave(struct rig *r, const char *dir, uint32_t records) {
+    uint32_t seed = 1;
+    behind_s = PERIOD_S;
+    snprintf(r->state, sizeof r->state, "%s", dir);
+    CHECK(mkdir(dir, 0700) == 0 || errno == EEXIST);
+    CHECK(rig_start(r));
+    make_tenants(r, TENANTS);
+    uint32_t main_key = heavy_key(r, "main"), rare = heavy_key(r, "rare"), old = heavy_key(r, "old");
+    for (uint32_t n = 0; n < records; n++) {
+        seed = seed * 1664525 + 1013904223;
+        uint32_t other = 2 + (seed >> 8) % (TENANTS - 1);
+        bool heavy = seed >> 31;
+        uint32_t key = n % RARE_KEY < 2 ? rare : n < records / 20 ? old : main_key;
+        const char *model = n % RARE_MODEL < 2 ? "fam/rare" : (seed >> 12) % 200 == 0 ? "mini" : "gpt-4o";
+        push_as(r, heavy ? 1 : other, heavy ? key : other, model, n);
+        if (n % BATCH == BATCH - 1 || n + 1 == records) {
+            CHECK(drain_commit(&r->l) == STORE_OK);
+            behind_s = PERIOD_S - (int64_t)PERIOD_S * n / records;
+        }
+        if (n % 100000 == 99999)
+            CHECK(drain_checkpoint(&r->l) == STORE_OK);
+    }
+    CHECK(rig_audit(r) == 0);
+    printf("%llu records, database %.1f MB\n", (unsigned long long)r->l.next_usage - 1,
+           (double)store_file_bytes(&r->l.store) / 1e6);
+    rig_stop(r, true);
+    unlink(r->segment);
+    (void)rmdir(r->dir);
+}
+
 int main(int argc, char **argv) {
     static struct rig r;
+    if (argc == 4 && strcmp(argv[1], "leave") == 0) {
+        rig_init(&r);
+        (void)rmdir(r.state);
+        r.map_bytes = (size_t)64 << 30;
+        r.sizes = (struct shm_sizes){ .max_accounts = 20000, .max_keys = 40000, .max_active = 4096, .max_ranges = 4 };
+        leave(&r, argv[2], (uint32_t)strtoul(argv[3], NULL, 10));
+        return 0;
+    }
     uint32_t keys = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1000000;
     uint32_t records = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000000;
     rig_init(&r);
