@@ -4,6 +4,8 @@
 # make model      the exhaustive recovery model      make stress    real processes, real kills
 # make fuzz       every fuzzer for FUZZ_SECONDS each make bench     the micro benchmarks of tools/bench
 # make e2e        the end-to-end tests     make chaos   kill.test.mjs with CHAOS_KILLS kills
+# make bench-compare   CPU time a call beside nginx and HAProxy      make bench-scale  what size costs
+# make soak            mixed traffic and faults for SOAK_MINUTES     (tools/bench/README.md)
 # make install    PREFIX, DESTDIR
 # Variables: CC, SAN=1 (address and undefined-behaviour sanitizers), B (build folder), FUZZ_SECONDS, PREFIX, DESTDIR
 CC      ?= gcc
@@ -16,6 +18,7 @@ DESTDIR ?=
 OPT     ?= -O2
 FUZZ_SECONDS ?= 10
 CHAOS_KILLS  ?= 1000
+SOAK_MINUTES ?= 30
 CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -fstack-protector-strong -MMD -MP
 LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -llmdb -lcrypt
@@ -71,6 +74,9 @@ $(B)/stress/%: tests/stress/%.c $(filter-out %_stress.c,$(wildcard tests/stress/
 	$(call one-file)
 $(B)/bench/%: tools/bench/%.c $(NOMAIN)
 	$(call one-file)
+# A load generator and a provider for it: what tools/bench/run.mjs measures with.
+$(B)/bench/load: tools/bench/load_client.c tools/bench/load_request.c tools/bench/proc.c
+$(B)/bench/mock: tools/bench/mock_script.c
 $(B)/fuzzers/%: tests/fuzz/%.c $(NOMAIN)
 	$(call one-file,-fsanitize=fuzzer)
 
@@ -89,6 +95,13 @@ stress:
 	@tests/run-each 120 $(patsubst $(B)/%,$(B)/steps/%,$(STRESS))
 bench: $(BENCH)
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
+bench-build: all $(B)/bench/load $(B)/bench/mock $(B)/bench/ledger_bench
+bench-compare: bench-build
+	@B=$(B) tools/bench/run.mjs compare
+bench-scale: bench-build
+	@B=$(B) tools/bench/run.mjs scale --full
+soak: bench-build
+	@B=$(B) tools/bench/run.mjs soak --minutes $(SOAK_MINUTES)
 fuzz-build: $(FUZZ)
 fuzz:
 	$(MAKE) --no-print-directory B=$(B)/san-clang CC=clang SAN=1 FUZZING=1 fuzz-build
@@ -113,7 +126,8 @@ install: all
 
 clean:
 	rm -rf $(B)
-.PHONY: all unit-build unit model-build stress-build steps-build model stress bench fuzz-build fuzz lint e2e chaos \
+.PHONY: all unit-build unit model-build stress-build steps-build model stress bench bench-build bench-compare \
+        bench-scale soak fuzz-build fuzz lint e2e chaos \
         check install clean
 .SECONDARY:
 -include mk/*.mk
