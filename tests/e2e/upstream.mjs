@@ -9,7 +9,7 @@
 import net from 'node:net'
 import tls from 'node:tls'
 
-export async function startUpstream({ cert, minVersion, maxVersion, listen = '127.0.0.1', requestCert } = {}) {
+export async function startUpstream({ cert, minVersion, maxVersion, listen = '127.0.0.1', port = 0, requestCert } = {}) {
   const up = {
     requests: [], connections: 0, open: new Set(), delivered: 0, routes: new Map(), handshakes: 0, resumed: 0,
     otherwise: chat(),
@@ -35,7 +35,7 @@ export async function startUpstream({ cert, minVersion, maxVersion, listen = '12
     server.on('tlsClientError', () => { up.refused = (up.refused ?? 0) + 1 })
     server.on('secureConnection', (s) => { up.handshakes++; if (s.isSessionReused()) up.resumed++ })
   }
-  await new Promise((resolve, reject) => { server.on('error', reject); server.listen(0, listen, resolve) })
+  await new Promise((resolve, reject) => { server.on('error', reject); server.listen(port, listen, resolve) })
   up.port = server.address().port
   up.server = server
   up.url = cert ? `https://localhost:${up.port}/v1` : `http://127.0.0.1:${up.port}/v1`

@@ -58,6 +58,7 @@ export function run(program, args, { input, env, cwd, ms = 20000 } = {}) {
 }
 
 /* ---- The configuration as text ---- */
+/* o.product: the text behind the server's own directives, whole; else it is made from brand, billing, tiers, groups, upstreams, models. */
 export const PRICE = { input: '2.75', output: '11.00', cached_input: '1.375' }
 /* o: name, url, and any directive of the block by its name (an array repeats it) */
 export function upstreamBlock({ name, url, ...rest }) {
@@ -91,6 +92,7 @@ function configText(g, o) {
     if (v === undefined || v === null) continue
     for (const one of Array.isArray(v) ? v : [v]) blocks.push(`${k} ${one};\n`)
   }
+  if (o.product !== undefined) return blocks.join('') + o.product
   blocks.push(`brand {\n${lines({ ...o.brand })}}\n`, `billing {\n${lines({ unit: 'usd', ...o.billing })}}\n`)
   for (const [name, text] of Object.entries({ ...o.tiers })) blocks.push(`tier ${name} { ${text} }\n`)
   for (const [name, text] of Object.entries({ ...o.groups })) blocks.push(`group ${name} { ${text} }\n`)
