@@ -233,14 +233,12 @@ void ledgerd_reaped(struct master *m, int status) {
     struct ledgerd *l = &m->ledger;
     char cause[96];
     uint64_t lived_ms = (events_mono_ns() - l->started_ns) / 1000000;
+    wire_finish(&l->channel); /* why it ends is its last frame; and what it had done is answered */
     bool was_ready = l->ready;
     pid_t pid = l->pid;
     l->pid = 0;
     l->ready = false;
-    if (l->channel.open) {
-        wire_close(&l->channel);
-        calls_fail_all(m);
-    }
+    calls_fail_all(m);
     if (l->stopping) {
         stopped(m, status);
         return;

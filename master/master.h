@@ -62,6 +62,8 @@ struct wire {
 };
 int wire_open(struct wire *c, struct master *m, int fd, size_t out_max);
 void wire_close(struct wire *c);
+/* The child was reaped: what it had sent is taken, then the wire is closed. */
+void wire_finish(struct wire *c);
 /* 0, or -errno: not sent. -ENOBUFS: the child does not read. */
 int wire_send(struct wire *c, const struct ipc_header *h, struct slice payload, const int *fds, unsigned n);
 /* Paused: frames that come wait in the socket. */

@@ -65,6 +65,15 @@ void wire_close(struct wire *c) {
     ipc_close(&c->ipc);
 }
 
+void wire_finish(struct wire *c) {
+    struct ipc_frame f;
+    while (c->open && ipc_recv(&c->ipc, &f) == 1) {
+        close_fds(&f);
+        c->on_frame(c, &f);
+    }
+    wire_close(c);
+}
+
 int wire_send(struct wire *c, const struct ipc_header *h, struct slice payload, const int *fds, unsigned n) {
     if (!c->open) return -EPIPE;
     int rc = ipc_send(&c->ipc, h, payload, fds, n);

@@ -274,12 +274,12 @@ int ipc_recv(struct ipc *c, struct ipc_frame *f) {
             .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
         };
         ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (n < 0 && errno == EINTR)
-            continue;
+        if (n < 0 && (errno == EINTR || errno == ECONNRESET))
+            continue; /* reset: it closed with frames of ours unread, said once and before what it had sent */
         if (n < 0 && errno == EAGAIN)
             return 0;
         if (n <= 0)
-            return n < 0 && errno != ECONNRESET ? -errno : -EPIPE;
+            return n < 0 ? -errno : -EPIPE;
         int fds[IPC_MAX_FDS];
         unsigned fd_count = 0;
         int got = take_fds(&m, fds, &fd_count) ? accept_packet(c, packet, (size_t)n, fds, fd_count) : -EPROTO;

@@ -247,10 +247,27 @@ static void broken_protocol(void **state) {
     close_pair(&p);
 }
 
+/* Its last frame says why it ends, and is read though frames of ours were not. */
+static void last_words(void **state) {
+    (void)state;
+    struct pair p;
+    struct ipc_frame f;
+    struct ipc_header h = head(IPC_ALERT, 0, 0);
+    open_pair(&p, 1 << 20);
+    assert_int_equal(ipc_send(&p.a, &h, slice_str("never read"), NULL, 0), 0);
+    assert_int_equal(ipc_send(&p.b, &h, slice_str("the disk"), NULL, 0), 0);
+    ipc_close(&p.b);
+    assert_int_equal(ipc_recv(&p.a, &f), 1);
+    assert_true(slice_eq(f.payload, slice_str("the disk")));
+    assert_int_equal(ipc_recv(&p.a, &f), -EPIPE);
+    close_pair(&p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_frames_in_order), cmocka_unit_test(fragments), cmocka_unit_test(interleaved),
         cmocka_unit_test(descriptors), cmocka_unit_test(full_queue), cmocka_unit_test(peer_gone),
+        cmocka_unit_test(last_words),
         cmocka_unit_test(broken_protocol),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,127 @@
+/* What a disk does to a ledger, under load: full, read-only, failing; and a ring that fills. New billable calls get 503 in time,
+ * what runs goes on to its end, and afterwards the books are right to the call: as soon as there is room again, or after a restart
+ * where only that can help. CHAOS_SEED repeats the choices of the load. The failing commits need a build with steps. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { Books, random, startLoop, startProvider } from './lib/chaos.mjs'
+import { BUILD, startGateway, until } from './lib/gateway.mjs'
+import { nano } from './lib/money.mjs'
+import { test } from './lib/test.mjs'
+
+const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
+const STEPS = path.join(BUILD, 'steps', 'tollgate')
+const CLIENTS = 40, CREDIT = '100000'
+const needsSteps = { skip: !existsSync(STEPS) && 'make steps-build', timeout: 60000 }
+
+async function world(t, { onlyWhole, ...o } = {}) {
+  const p = await startProvider()
+  t.after(() => p.close())
+  const g = await startGateway(t, {
+    workers: 2, ...o, upstreams: [{ name: 'mock', url: p.url, retries: 1, cooldown: '1s' }], models: ['whole', 'stream', 'long'], tiers: { busy: 'concurrency 100;' },
+    top: { access_log: 'off', ...o.top },
+  })
+  const books = new Books(g, p), tenants = []
+  for (let i = 0; i < 4; i++) tenants.push(await g.tenant({ credit: CREDIT, tier: 'busy', ...(i % 2 && { limit: CREDIT }) }))
+  for (const k of tenants) books.credit(k.account, nano(CREDIT))
+  const rnd = random(SEED)
+  const mix = () => { const r = rnd(); return r < 0.5 || onlyWhole ? { model: 'whole', stream: false } : { model: r < 0.85 ? 'stream' : 'long', stream: true, leave: rnd() < 0.15 } }
+  const loop = startLoop({ port: g.port, keys: tenants, clients: CLIENTS, rnd, mix, prefix: 'f-' })
+  t.after(() => loop.stop())
+  await until(() => loop.facts.size > 100, 'load')
+  return { g, p, books, loop, rnd }
+}
+const mount = (...args) => execFileSync('mount', args, { stdio: 'pipe' })
+const unmount = (dir) => { try { execFileSync('umount', ['-l', dir], { stdio: 'pipe' }) } catch { /* gone */ } }
+
+/* Waits until billable calls are shed, and only shed: what was running ends, and not one new call is served. */
+async function shed(loop, since = performance.now()) {
+  const first = await until(() => loop.statuses[503] > 0 && performance.now(), 'a call that is shed', 15000)
+  await until(() => { loop.statuses[200] = 0; return new Promise((r) => setTimeout(() => r(loop.statuses[200] === 0), 150)) }, 'nothing but 503')
+  return first - since
+}
+const serves = (loop, ms = 20000) => { loop.statuses[200] = 0; return until(() => loop.statuses[200] > 20, 'service again', ms) }
+
+test('a full disk, and deaths of a worker and of the ledger while it is full', { timeout: 60000 }, async (t) => {
+  const disk = path.join('/tmp', `tg-full-${process.pid}`)
+  mkdirSync(disk, { recursive: true })
+  try { mount('-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', disk) } catch { rmSync(disk, { recursive: true }); return t.skip('mounting a small disk needs root') }
+  t.after(() => { unmount(disk); rmSync(disk, { recursive: true, force: true }) })
+  const { g, books, loop } = await world(t, { top: { state_dir: path.join(disk, 'state') } })
+  const fill = (i) => { const s = statfsSync(disk); try { writeFileSync(path.join(disk, `filler${i}`), Buffer.alloc(s.bavail * s.bsize, 1)) } catch { /* full */ } }
+  for (let i = 0; i < 4; i++) fill(i)
+  await shed(loop)
+  const s = await g.ctl('status')
+  process.kill(s.workers[0].pid, 'SIGKILL')
+  process.kill(s.ledger.pid, 'SIGKILL')
+  await until(async () => { const n = await g.ctl('status'); return n.workers.length === 2 && n.ledger.pid && n.ledger.pid !== s.ledger.pid }, 'new processes', 15000)
+  for (let i = 0; i < 4; i++) rmSync(path.join(disk, `filler${i}`), { force: true })
+  await serves(loop)
+  await loop.stop()
+  await books.check(loop)
+})
+
+test('a read-only state_dir: the running ledger goes on, the next one cannot start; all is booked after a restart', { timeout: 60000 }, async (t) => {
+  const state = path.join('/tmp', `tg-ro-${process.pid}`)
+  mkdirSync(state, { recursive: true, mode: 0o700 })
+  const { g, books, loop } = await world(t, { top: { state_dir: state } })
+  try { mount('--bind', state, state); mount('-o', 'remount,bind,ro', state) } catch { unmount(state); rmSync(state, { recursive: true, force: true }); return t.skip('a read-only mount needs root') }
+  t.after(() => { unmount(state); rmSync(state, { recursive: true, force: true }) })
+  const { workers, ledger } = await g.ctl('status')
+  process.kill(ledger.pid, 'SIGKILL')
+  await shed(loop)
+  process.kill(workers[0].pid, 'SIGKILL') // and nobody settles it for now
+  assert.match(g.errorLog(), /database cannot be opened.*Read-only file system/)
+  assert.equal((await g.req({ path: '/v1/models' })).status, 401, 'workers answer')
+  assert.match((await g.adminGet('/readyz')).text, /ledger stuck/)
+  await loop.stop()
+  assert.equal((await g.stop('SIGTERM', 10000)).code, 1, 'it says that not all is committed')
+  await g.start({ wait: false })
+  await g.ended
+  assert.equal(g.exit.code, 1, 'no start on a read-only state_dir')
+  assert.match(g.errorLog() + g.output, /Read-only file system/)
+  unmount(state)
+  await g.start()
+  await books.check(loop)
+})
+
+for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:10-10']]) {
+  test(`${what} that fails with an I/O error: the ledger stops for good, and all is booked after a restart`, needsSteps, async (t) => {
+    const { g, books, loop } = await world(t, { program: STEPS, env: { TOLLGATE_FAULTS: fault } })
+    await shed(loop)
+    assert.match(g.output, new RegExp(`steps: fails at ${fault.split(':')[0]}`))
+    assert.match(g.errorLog(), /ledger: the disk of state_dir failed \(.*Input\/output error/)
+    assert.match(g.errorLog(), /stopped for good/)
+    process.kill((await g.ctl('status')).workers[1].pid, 'SIGKILL')
+    await loop.stop()
+    g.env = {}
+    assert.equal((await g.stop('SIGTERM', 10000)).code, 1)
+    await g.start()
+    await books.check(loop)
+  })
+}
+test('commits that find no room for a while: 503 meanwhile, service again by itself', needsSteps, async (t) => {
+  const { g, books, loop } = await world(t, { program: STEPS, env: { TOLLGATE_FAULTS: 'commit:28:60-62' } })
+  await shed(loop)
+  assert.match(g.output, /steps: fails at commit/)
+  await serves(loop)
+  await loop.stop()
+  await books.check(loop)
+})
+
+test('a ring that fills: not one call more than it has places, 503 in time, all of it booked', { timeout: 60000 }, async (t) => {
+  const { g, p, books, loop } = await world(t, { workers: 1, onlyWhole: true }) // one ring, of 1,024 records
+  const { pid } = (await g.ctl('status')).ledger
+  process.kill(pid, 'SIGSTOP')
+  const from = loop.facts.size, arrived = p.arrived
+  let took
+  try { took = await shed(loop) } finally { process.kill(pid, 'SIGCONT') }
+  assert.ok(took < 2500, `shed after ${took} ms`)
+  const admitted = p.arrived - arrived
+  assert.ok(admitted > 100 && admitted <= 1024 + CLIENTS, `${admitted} calls admitted meanwhile`)
+  await serves(loop)
+  await loop.stop()
+  await books.check(loop)
+  t.diagnostic(`shed ${Math.round(took)} ms after the ledger stopped, ${admitted} calls admitted meanwhile, ${loop.facts.size - from} answered in all`)
+})
