@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#include "worker/seal.h"
+
 enum { ERROR_BODY_MAX = 1 << 20, TRIES_MAX = 16, REUSE_FAILURES_MAX = 3, HEAD_MAX = 16384 };
 
 static void on_upstream_event(struct upconn *u, uint32_t events);
@@ -284,7 +286,7 @@ static uint32_t texts_of(const struct exchange *ex, struct snap_list list, struc
 }
 
 /* The body as it came, with splices. */
-static bool build_pass(struct exchange *ex) {
+static bool build_pass(struct exchange *ex, struct ir_fault *f) {
     static struct pieces pieces;
     struct slice strip[32];
     struct pass_edit e = { .model = ex->target_model,
@@ -293,11 +295,12 @@ static bool build_pass(struct exchange *ex) {
                            .limit_field = snap_text(ex->snapshot->snap, ex->model->limit_field),
                            .strip = strip,
                            .strip_count = texts_of(ex, ex->model->strip, strip, ARRAY_LEN(strip)),
-                           .ask_usage = ex->req.stream };
+                           .ask_usage = ex->req.stream,
+                           .plain = ex->plain };
     if (slice_eq(e.model, ex->req.model))
         e.model = SLICE_NONE;
-    for (uint32_t i = 0; i < ex->req.sealed_count; i++)
-        e.plain[i] = ex->plain[i];
+    if (ex->unsealed.ptr != NULL)
+        return ir_refuse(f, "invalid_value", SLICE_NONE, seal_unknown(ex, ex->unsealed));
     pieces_reset(&pieces);
     if (!ex->pass->build(&ex->json, &ex->req, &e, &ex->arena, &pieces) || !keep_pieces(ex, &pieces))
         return false;
@@ -368,7 +371,7 @@ static bool build_body(struct exchange *ex) {
     enum task_go go = ex->task != NULL ? task_build(ex, &f) : TASK_REFUSED;
     if (go == TASK_ANSWERED)
         return false;
-    if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex) : build_translation(ex, &f))
+    if (ex->task != NULL ? go == TASK_GO : same ? build_pass(ex, &f) : build_translation(ex, &f))
         return true;
     struct reply_fault r = {
         .status = f.status, .code = dialect_status_of(f.status)->code, .param = f.param, .message = f.message,

@@ -84,6 +84,7 @@ struct plan {
     const char *(*content_type)(const struct exchange *ex);
 };
 extern const struct plan plan_pass, plan_translate, plan_task;
+extern const struct pass *const passes[DIALECT_COUNT]; /* generate.c */
 
 struct body_pieces { struct slice *at; uint32_t count; size_t bytes; };
 
@@ -146,7 +147,8 @@ struct exchange {
     struct slice forward; /* header lines of the client that a provider of the same dialect gets (versions, betas) */
     const struct plan *plan;
     struct slice target_model;     /* the model's name at this attempt's provider */
-    struct slice plain[PASS_SEALED]; /* unsealed ids of req.sealed */
+    struct slice *plain;           /* unsealed ids of req.sealed, in the arena */
+    struct slice unsealed;         /* an id without a seal that only a translation may leave out; ptr NULL: none */
     struct ir_request *ir;         /* read when a route needs a translation */
     struct translate tr;
     bool tr_open;

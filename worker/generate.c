@@ -5,7 +5,7 @@
 
 #include "proto/echo.h"
 
-static const struct pass *const passes[DIALECT_COUNT] = {
+const struct pass *const passes[DIALECT_COUNT] = {
     [DIALECT_OPENAI] = &pass_openai_chat,
     [DIALECT_RESPONSES] = &pass_responses,
     [DIALECT_ANTHROPIC] = &pass_anthropic,

@@ -8,7 +8,7 @@ enum {
     SEAL_BYTES = BOUND + TAG,
     SEAL_TEXT = 27 /* base64url of 20 bytes */,
     MARK = 3,
-    ID_MAX = 1024
+    ID_MAX = 1024 /* of a provider's own; larger ones are not handed out */
 };
 
 /* Names a provider key without holding it: a key that moved in the configuration keeps its mark. */
@@ -51,17 +51,21 @@ struct slice seal_id(void *arg, struct slice id, struct arena *arena) {
     return sealed;
 }
 
+static bool has_seal(struct slice id) {
+    return id.len > MARK + SEAL_TEXT && slice_is(slice_of(id.ptr + id.len - MARK - SEAL_TEXT, MARK), "_tg");
+}
+
 /* Checks one sealed id of this account. */
 static bool open_one(struct exchange *ex, struct slice sealed, struct slice *plain, uint8_t bound[BOUND]) {
     uint8_t tag[32];
     struct buf seal;
     bool ok = false;
-    if (sealed.len <= MARK + SEAL_TEXT || sealed.len > ID_MAX)
+    if (!has_seal(sealed) || sealed.len > ID_MAX + MARK + SEAL_TEXT)
         return false;
     *plain = slice_of(sealed.ptr, sealed.len - MARK - SEAL_TEXT);
-    struct slice mark = slice_of(plain->ptr + plain->len, MARK), text = slice_from(sealed, plain->len + MARK);
+    struct slice text = slice_from(sealed, plain->len + MARK);
     buf_init(&seal, &ex->worker->pages, PAGE_BYTES);
-    if (slice_is(mark, "_tg") && base64_decode(&seal, text, false) && seal.len == SEAL_BYTES) {
+    if (base64_decode(&seal, text, false) && seal.len == SEAL_BYTES) {
         memcpy(bound, buf_ptr(&seal), BOUND);
         tag_of(ex, bound, *plain, tag);
         ok = slice_eq_secret(slice_of(buf_ptr(&seal) + BOUND, TAG), slice_of((const char *)tag, TAG));
@@ -92,23 +96,53 @@ static bool pin(struct exchange *ex, const uint8_t bound[BOUND]) {
     return found;
 }
 
+struct slice seal_unknown(struct exchange *ex, struct slice id) {
+    struct slice shown = slice_of(id.ptr, id.len < 80 ? id.len : 80);
+    return arena_printf(&ex->arena, "The request refers to an id that is unknown, or not this account's: '%.*s'.",
+                        SLICE_ARG(shown));
+}
+
+/* One id; pinned: where the ones before it live, once there is one. */
+static bool open_id(struct exchange *ex, uint32_t i, uint8_t pinned[BOUND], bool *has_pin) {
+    enum pass_state is = ex->req.sealed[i].is;
+    struct slice id = json_str(&ex->json, ex->req.sealed[i].value, &ex->arena);
+    uint8_t bound[BOUND];
+    if (id.ptr == NULL)
+        return false;
+    if (is != PASS_STATE && !has_seal(id)) {
+        if (is == PASS_KEPT && ex->unsealed.ptr == NULL)
+            ex->unsealed = id;
+        return true;
+    }
+    if (!open_one(ex, id, &ex->plain[i], bound))
+        return false;
+    if (is == PASS_ITEM)
+        return true;
+    if (*has_pin)
+        return memcmp(pinned, bound, BOUND) == 0;
+    memcpy(pinned, bound, BOUND);
+    *has_pin = true;
+    return pin(ex, bound);
+}
+
 bool seal_open_all(struct exchange *ex) {
-    uint8_t first[BOUND], bound[BOUND];
+    uint8_t pinned[BOUND];
+    bool has_pin = false;
+    size_t room = ex->req.sealed_count * sizeof *ex->plain;
     ex->pinned_key = -1;
-    for (uint32_t i = 0; i < ex->req.sealed_count; i++) {
-        struct slice sealed = json_str(&ex->json, ex->req.sealed[i], &ex->arena);
-        bool ok = sealed.ptr != NULL && open_one(ex, sealed, &ex->plain[i], bound) &&
-                  (i == 0 || memcmp(first, bound, BOUND) == 0);
-        if (ok && i == 0) {
-            memcpy(first, bound, BOUND);
-            ok = pin(ex, bound);
-        }
-        if (!ok) {
-            reply_error(ex, 400, "invalid_value", NULL,
-                        "The request refers to an id that is unknown, or not this account's: '%.*s'.",
-                        (int)(sealed.len < 80 ? sealed.len : 80), sealed.ptr ? sealed.ptr : "");
+    if (ex->req.sealed_count == 0)
+        return true;
+    ex->plain = arena_alloc(&ex->arena, room);
+    if (ex->plain == NULL) {
+        reply_error(ex, 413, "body_too_large", NULL, "The request is too large.");
+        return false;
+    }
+    memset(ex->plain, 0, room);
+    for (uint32_t i = 0; i < ex->req.sealed_count; i++)
+        if (!open_id(ex, i, pinned, &has_pin)) {
+            struct slice id = json_str(&ex->json, ex->req.sealed[i].value, &ex->arena);
+            reply_error(ex, 400, "invalid_value", NULL, "%.*s", SLICE_ARG(seal_unknown(ex, id)));
             return false;
         }
-    }
     return true;
 }

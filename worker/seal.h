@@ -9,8 +9,10 @@
 /* The id with its seal behind it (pass_answer.seal; arg: the exchange). An id that cannot be sealed (memory) becomes
  * empty, never naked. */
 struct slice seal_id(void *arg, struct slice id, struct arena *arena);
-/* Opens every sealed id of the request into ex->plain and pins the exchange to their upstream and key. false: a 400 was
- * sent. */
+/* Opens every sealed id of the request into ex->plain and pins the exchange to the upstream and key of its state. An id
+ * of an item may have no seal: ex->unsealed is the first that a pass must not let through. false: a 400 was sent. */
 bool seal_open_all(struct exchange *ex);
+/* What a client is told of an id that is not his; in the arena. */
+struct slice seal_unknown(struct exchange *ex, struct slice id);
 
 #endif

@@ -4,7 +4,7 @@
  * A picture's price depends on its size and quality, so it is found here and held for all pictures asked for; those
  * that came are charged. A count is free: it takes a place among the requests of the minute and nothing else, and where
  * no provider of the client's dialect can be asked, or none answers, it is estimated. */
-#include "worker/exchange.h"
+#include "worker/seal.h"
 
 enum { LIST_MAX = 64 };
 
@@ -53,6 +53,8 @@ static bool look(struct exchange *ex) {
     r->has_limit = true; /* of no output at all, but for pictures priced by tokens */
     r->t_model = r->t_limit = r->t_limit2 = r->t_options = r->t_include_usage = -1;
     ex->task->scan(&ex->json, &ex->call, r, &ex->arena);
+    if (r->fault_code == NULL)
+        passes[ex->dialect]->state(&ex->json, r, &ex->arena);
     if (ex->path_model.len > 0)
         r->model = ex->path_model;
     if (refused(ex) || !auth_refresh(ex) || !admit_model(ex, r->model))
@@ -75,7 +77,7 @@ void task_run(struct exchange *ex, const struct task_module *task) {
     ex->call.client = (enum ir_dialect)ex->dialect;
     ex->call.now_s = ex->worker->loop.wall_ms / 1000;
     buf_init(&ex->tr_out, &ex->worker->pages, (size_t)128 << 20);
-    if (call_parse(ex) && look(ex) && admit_call(ex))
+    if (call_parse(ex) && look(ex) && seal_open_all(ex) && admit_call(ex))
         attempt_start(ex);
 }
 
@@ -98,6 +100,18 @@ bool task_guess(struct exchange *ex) {
     return true;
 }
 
+/* The provider's own ids in the place of the sealed ones. */
+static bool unseal(struct exchange *ex, struct task_target *t) {
+    struct splice *s = arena_alloc(&ex->arena, (ex->req.sealed_count + 1) * sizeof *s);
+    if (s == NULL)
+        return false;
+    for (uint32_t i = 0; i < ex->req.sealed_count; i++)
+        if (ex->plain[i].ptr != NULL)
+            s[t->unsealed_count++] = pass_string(&ex->json, ex->req.sealed[i].value, ex->plain[i], &ex->arena);
+    t->unsealed = s;
+    return !ex->arena.overflow;
+}
+
 enum task_go task_build(struct exchange *ex, struct ir_fault *f) {
     struct slice strip[LIST_MAX];
     struct task_target t = { .dialect = upstream_dialect(ex),
@@ -106,6 +120,8 @@ enum task_go task_build(struct exchange *ex, struct ir_fault *f) {
                              .strip_count = words_of(ex, ex->model->strip, strip) };
     struct ir_dropped dropped = { 0 };
     struct buf path, body;
+    if (!unseal(ex, &t))
+        return TASK_REFUSED;
     ex->plan = &plan_task;
     if (ex->task == &task_count && t.dialect != ex->call.client)
         return task_guess(ex) ? TASK_ANSWERED : TASK_REFUSED;

@@ -5,6 +5,12 @@
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"
 
+/* Files and containers of the provider's own tools; handed out in answers, so the same table seals there. */
+const struct scan_state anthropic_state = {
+    .names = { SLICE("file_id"), SLICE("container") },
+    .opaque = { SLICE("input"), SLICE("input_schema"), SLICE("metadata") },
+};
+
 /* ---- scan ---- */
 
 static void scan_content(struct scan *s, int v);
@@ -21,22 +27,6 @@ static void scan_source(struct scan *s, int source) {
         scan_content(s, json_get(j, source, "content"));
     } else {
         s->r->references++;
-        scan_seal(s, json_get(j, source, "file_id"));
-    }
-}
-
-/* Files that the provider's own tools left: handed out in their results, so they come back sealed. */
-static void scan_files(struct scan *s, int v) {
-    const struct json *j = s->j;
-    if (json_is(j, v, JSON_ARRAY)) {
-        for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
-            scan_files(s, t);
-    } else if (json_is(j, v, JSON_OBJECT)) {
-        for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
-            if (json_str_is(j, k, "file_id"))
-                scan_seal(s, k + 1);
-            scan_files(s, k + 1);
-        }
     }
 }
 
@@ -62,10 +52,8 @@ static void scan_block(struct scan *s, int block) {
         scan_content(s, json_get(j, block, "content"));
     } else if (json_str_is(j, type, "container_upload")) {
         s->r->references++;
-        scan_seal(s, json_get(j, block, "file_id"));
     } else if (ends_with(json_raw(j, type), "_tool_result")) {
         scan_raw(s, block);
-        scan_files(s, json_get(j, block, "content"));
     } else {
         bool known = false;
         for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
@@ -187,11 +175,9 @@ static void scan_hosted_member(struct scan *s, int v, const char *name, const ch
         scan_refuse(s, "unsupported_parameter", name, "This hosted feature is not available for this model.");
 }
 
-/* An id, or {id, skills}. */
+/* An id, or {id, skills}; its id comes back sealed. */
 static void scan_container(struct scan *s, int v) {
     scan_hosted_member(s, v, "container", "code_execution");
-    scan_seal(s, v);
-    scan_seal(s, json_get(s->j, v, "id"));
 }
 
 enum member {
@@ -253,6 +239,12 @@ static void anthropic_scan(const struct json *j, struct pass_request *r, struct 
     if (!(s.seen & 1u << M_MESSAGES))
         scan_refuse(&s, "missing_field", "messages", "messages: Field required");
     scan_tools_end(&s, forces(&s, choice));
+    scan_state(&s, &anthropic_state);
+}
+
+static void anthropic_state_ids(const struct json *j, struct pass_request *r, struct arena *arena) {
+    struct scan s = { .j = j, .r = r, .arena = arena };
+    scan_state(&s, &anthropic_state);
 }
 
 /* ---- build ---- */
@@ -275,6 +267,7 @@ static bool anthropic_build(const struct json *j, const struct pass_request *r, 
 
 const struct pass pass_anthropic = {
     .scan = anthropic_scan,
+    .state = anthropic_state_ids,
     .build = anthropic_build,
     .whole = pass_anthropic_whole,
     .event = pass_anthropic_event,

@@ -2,7 +2,9 @@
 #ifndef TG_PASS_ANTHROPIC_H
 #define TG_PASS_ANTHROPIC_H
 
-#include "proto/pass/pass.h"
+#include "proto/pass/scan.h"
+
+extern const struct scan_state anthropic_state;
 
 enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *j, struct arena *arena,
                                       struct pieces *out, struct pass_fault *fault);

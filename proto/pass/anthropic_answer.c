@@ -67,13 +67,6 @@ static uint64_t made_bytes(const struct json *j, int v) {
     return bytes;
 }
 
-/* Containers and the files in them can be named by a later request. */
-static void seal_ids(struct edits *e, const struct pass_answer *a, int message, int content) {
-    int container = json_get(e->j, message, "container");
-    edits_seal(e, a, json_is(e->j, container, JSON_OBJECT) ? json_get(e->j, container, "id") : container);
-    edits_seal_all(e, a, content, "file_id");
-}
-
 /* Cost into the usage object there, or one of our own. */
 static void edit_usage(struct edits *e, struct pass_answer *a, int object, int usage) {
     if (json_is(e->j, usage, JSON_OBJECT) && a->usage_seen) {
@@ -133,7 +126,7 @@ enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *
     edits_settle(a);
     edits_begin(&e, j, arena);
     edit_usage(&e, a, 0, usage);
-    seal_ids(&e, a, 0, content);
+    edits_seal_all(&e, a, 0, &anthropic_state); /* containers and the files in them can be named by a later request */
     return edits_put(&e, out) ? PASS_OK : PASS_BAD;
 }
 
@@ -147,7 +140,7 @@ static enum pass_result message_start(struct pass_answer *a, struct edits *e, co
     n = notes_of(a);
     n.started = true;
     notes_keep(a, &n);
-    seal_ids(e, a, message, -1);
+    edits_seal_all(e, a, message, &anthropic_state);
     return edits_put_event(e, ev, SLICE("message_start"), out) ? PASS_OK : PASS_BAD;
 }
 
@@ -163,7 +156,7 @@ static enum pass_result message_delta(struct pass_answer *a, struct edits *e, co
         edits_settle(a);
     if (a->usage_final)
         edit_usage(e, a, 0, usage);
-    seal_ids(e, a, delta, -1);
+    edits_seal_all(e, a, delta, &anthropic_state);
     return edits_put_event(e, ev, SLICE("message_delta"), out) ? PASS_OK : PASS_BAD;
 }
 
@@ -195,7 +188,7 @@ enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_ev
     } else if (slice_is(type, "content_block_start")) {
         int block = json_get(&j, 0, "content_block");
         a->text_bytes += made_bytes(&j, block);
-        edits_seal_all(&e, a, block, "file_id");
+        edits_seal_all(&e, a, block, &anthropic_state);
     } else if (slice_is(type, "message_stop")) {
         edits_settle(a); /* where no delta said why it ended */
         a->finished = a->done = true;

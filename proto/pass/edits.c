@@ -3,40 +3,51 @@
 
 #include <stdio.h>
 
-#include "proto/pass/scan.h"
-
 void edits_begin(struct edits *e, const struct json *j, struct arena *arena) {
     e->j = j;
     e->arena = arena;
     e->n = 0;
+    e->room = EDITS_FIRST;
+    e->at = e->first;
     e->full = false;
 }
 
-static void add(struct edits *e, uint32_t at, uint32_t len, struct slice with) {
-    if (e->n == EDITS_MAX)
+/* Room for so many more. */
+static bool reserve(struct edits *e, uint32_t more) {
+    uint32_t want = e->n + more, room = e->room;
+    if (want <= room)
+        return true;
+    while (room < want)
+        room *= 2;
+    struct splice *moved = want <= EDITS_MAX ? arena_alloc(e->arena, room * sizeof *moved) : NULL;
+    if (moved == NULL) {
         e->full = true;
-    else
-        e->at[e->n++] = (struct splice){ at, len, with };
+        return false;
+    }
+    memcpy(moved, e->at, e->n * sizeof *moved);
+    e->at = moved;
+    e->room = room;
+    return true;
 }
 
-void edits_insert(struct edits *e, uint32_t at, struct slice with) { add(e, at, 0, with); }
+static void add(struct edits *e, struct splice s) {
+    if (reserve(e, 1))
+        e->at[e->n++] = s;
+}
+
+void edits_insert(struct edits *e, uint32_t at, struct slice with) { add(e, (struct splice){ at, 0, with }); }
 
 void edits_set(struct edits *e, int value, struct slice with) {
     struct slice span = json_span(e->j, value);
-    add(e, (uint32_t)(span.ptr - e->j->text), (uint32_t)span.len, with);
+    add(e, (struct splice){ (uint32_t)(span.ptr - e->j->text), (uint32_t)span.len, with });
 }
 
 void edits_set_string(struct edits *e, int value, struct slice text) {
-    struct buf b;
-    struct json_writer w;
-    buf_init(&b, e->arena->pages, 8 * text.len + PAGE_BYTES);
-    jw_init(&w, &b);
-    jw_str(&w, text);
-    if (w.failed)
+    struct splice s = pass_string(e->j, value, text, e->arena);
+    if (s.with.ptr == NULL)
         e->full = true;
     else
-        edits_set(e, value, arena_copy(e->arena, buf_slice(&b)));
-    buf_release(&b);
+        add(e, s);
 }
 
 void edits_set_number(struct edits *e, int value, uint64_t number) {
@@ -44,9 +55,7 @@ void edits_set_number(struct edits *e, int value, uint64_t number) {
 }
 
 void edits_cut(struct edits *e, int container, const int *values, uint32_t n) {
-    if (n > EDITS_MAX - e->n)
-        e->full = true;
-    else
+    if (reserve(e, n))
         e->n += pass_cut_members(e->j, container, values, n, e->at + e->n);
 }
 
@@ -112,9 +121,9 @@ void edits_drop(struct edits *e, int array, const struct pass_request *r) {
 }
 
 void edits_unseal(struct edits *e, const struct pass_request *r, const struct pass_edit *pe) {
-    for (uint32_t i = 0; i < r->sealed_count; i++)
+    for (uint32_t i = 0; i < r->sealed_count && pe->plain != NULL; i++)
         if (pe->plain[i].ptr != NULL)
-            edits_set_string(e, r->sealed[i], pe->plain[i]);
+            edits_set_string(e, r->sealed[i].value, pe->plain[i]);
 }
 
 struct slice edits_cost_members(const struct pass_cost *c, bool camel, struct arena *arena) {
@@ -157,44 +166,41 @@ void edits_seal(struct edits *e, const struct pass_answer *a, int value) {
         edits_set_string(e, value, sealed);
 }
 
-void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, const char *name) {
-    if (a->seal == NULL)
-        return;
-    if (json_is(e->j, value, JSON_ARRAY)) {
-        for (int t = json_first(e->j, value); t >= 0; t = json_next(e->j, value, t))
-            edits_seal_all(e, a, t, name);
-    } else if (json_is(e->j, value, JSON_OBJECT)) {
-        for (int k = json_first(e->j, value); k >= 0; k = json_next(e->j, value, k)) {
-            if (json_str_is(e->j, k, name))
-                edits_seal(e, a, k + 1);
-            edits_seal_all(e, a, k + 1, name);
-        }
-    }
+struct sealing {
+    struct edits *e;
+    const struct pass_answer *a;
+};
+
+static void seal_found(void *arg, int value) {
+    struct sealing *s = arg;
+    edits_seal(s->e, s->a, value);
+}
+
+void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, const struct scan_state *table) {
+    struct sealing s = { e, a };
+    if (a->seal != NULL)
+        scan_walk(e->j, value, table, e->arena, seal_found, &s);
 }
 
 bool edits_put(struct edits *e, struct pieces *out) {
-    pass_splice(slice_of(e->j->text, e->j->len), e->at, e->n, out);
+    struct slice text = slice_of(e->j->text, e->j->len);
+    if (e->n >= EDITS_FLAT)
+        pieces_add(out, pass_splice_text(text, e->at, e->n, e->arena));
+    else
+        pass_splice(text, e->at, e->n, out);
     return !e->full && !e->arena->overflow && !out->full;
 }
 
 /* Data that came in several lines is joined by LF, which in JSON can only stand between tokens. */
 struct slice edits_line(struct edits *e) {
-    size_t bytes = e->j->len, at = 0;
-    struct pieces *p = arena_alloc(e->arena, sizeof *p);
-    if (p == NULL)
+    struct slice text = pass_splice_text(slice_of(e->j->text, e->j->len), e->at, e->n, e->arena);
+    if (text.ptr == NULL || e->full)
         return SLICE_NONE;
-    pieces_reset(p);
-    for (uint32_t i = 0; i < e->n; i++)
-        bytes += e->at[i].with.len;
-    char *text = arena_alloc(e->arena, bytes + 1);
-    if (text == NULL || !edits_put(e, p))
-        return SLICE_NONE;
-    for (uint32_t i = 0; i < p->count; at += p->at[i].len, i++)
-        memcpy(text + at, p->at[i].ptr, p->at[i].len);
-    for (char *c = text; c < text + at; c++)
+    char *line = (char *)(uintptr_t)text.ptr; /* our own copy */
+    for (char *c = line; c < line + text.len; c++)
         if (*c == '\n' || *c == '\r')
             *c = ' ';
-    return slice_of(text, at);
+    return text;
 }
 
 bool edits_put_event(struct edits *e, const struct sse_event *ev, struct slice name, struct pieces *out) {

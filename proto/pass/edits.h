@@ -2,17 +2,19 @@
 #ifndef TG_PASS_EDITS_H
 #define TG_PASS_EDITS_H
 
-#include "proto/pass/pass.h"
+#include "proto/pass/scan.h"
 
-/* 32 members to strip at two levels, hosted tools, sealed ids, and some */
-enum { EDITS_MAX = 112, EDITS_STRIP = 32, EDITS_TAPE = 384 };
+/* Beyond EDITS_FIRST the list moves to the arena: a long conversation has an id an item. EDITS_FLAT and more leave as
+ * one text, for pieces are few. */
+enum { EDITS_FIRST = 96, EDITS_MAX = 16384, EDITS_FLAT = 96, EDITS_STRIP = 32, EDITS_TAPE = 384 };
 
 struct edits {
     const struct json *j;
     struct arena *arena;
-    uint32_t n;
+    uint32_t n, room;
     bool full;
-    struct splice at[EDITS_MAX];
+    struct splice *at;
+    struct splice first[EDITS_FIRST];
 };
 
 void edits_begin(struct edits *e, const struct json *j, struct arena *arena);
@@ -35,8 +37,8 @@ void edits_unseal(struct edits *e, const struct pass_request *r, const struct pa
 void edits_cost(struct edits *e, const struct pass_cost *c, int usage, bool camel);
 /* An id that the provider hands out, sealed where the relay seals. */
 void edits_seal(struct edits *e, const struct pass_answer *a, int value);
-/* Every string member `name` within a value. */
-void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, const char *name);
+/* Every id within a value that the table names. */
+void edits_seal_all(struct edits *e, const struct pass_answer *a, int value, const struct scan_state *table);
 
 /* false: the pieces are full, or memory is out. */
 bool edits_put(struct edits *e, struct pieces *out);

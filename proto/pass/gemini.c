@@ -8,9 +8,7 @@
 
 enum { MAX_CANDIDATES = 8 };
 
-static struct slice key_text(const struct scan *s, int k) {
-    return s->j->tok[k].escaped ? json_str(s->j, k, s->arena) : json_raw(s->j, k);
-}
+static struct slice key_text(const struct scan *s, int k) { return scan_key(s->j, k, s->arena); }
 
 static bool key_is(const struct scan *s, int k, const char *name) { return scan_is_camel(key_text(s, k), name); }
 
@@ -46,18 +44,6 @@ static bool integer(const struct scan *s, int v, int64_t *out) {
 
 /* ---- scan: contents ---- */
 
-/* A file of the Files API is state that someone put there; gs:// and the web are not. */
-static void scan_file(struct scan *s, int file) {
-    int uri = get(s, file, "fileUri");
-    struct slice text = json_is(s->j, uri, JSON_STRING) ? json_str(s->j, uri, s->arena) : SLICE("");
-    s->r->references++;
-    if (text.len == 0 || slice_starts(text, SLICE("gs://")))
-        return;
-    if (slice_starts(text, SLICE("http")) && memmem(text.ptr, text.len, "/files/", 7) == NULL)
-        return;
-    scan_seal(s, uri);
-}
-
 static void scan_part(struct scan *s, int part) {
     const struct json *j = s->j;
     if (!json_is(j, part, JSON_OBJECT)) {
@@ -71,7 +57,7 @@ static void scan_part(struct scan *s, int part) {
         else if (key_is(s, k, "inlineData"))
             s->r->media++;
         else if (key_is(s, k, "fileData"))
-            scan_file(s, v);
+            s->r->references++;
         else if (key_is(s, k, "functionResponse")) {
             int parts = get(s, v, "parts");
             scan_raw(s, get(s, v, "response"));
@@ -244,7 +230,6 @@ static void scan_cached(struct scan *s, int v) {
     if (json_is(s->j, v, JSON_NULL))
         return;
     s->r->references++;
-    scan_seal(s, v);
 }
 
 static void scan_tier(struct scan *s, int v) {
@@ -276,6 +261,40 @@ static void scan_member(struct scan *s, int is, int v) {
     }
 }
 
+/* ---- scan: state ---- */
+
+#define OPAQUE                                                                                                         \
+    { SLICE("args"), SLICE("response"), SLICE("parameters"), SLICE("parametersJsonSchema"), SLICE("responseSchema"),   \
+      SLICE("responseJsonSchema"), SLICE("labels") }
+static const struct scan_state kept = { .names = { SLICE("cachedContent") }, .opaque = OPAQUE, .camel = true };
+static const struct scan_state files = { .names = { SLICE("fileUri") }, .opaque = OPAQUE, .camel = true };
+static const struct scan_state stores = { .names = { SLICE("fileSearchStoreNames") }, .opaque = OPAQUE, .camel = true };
+
+/* A file of the Files API is state that someone put there; gs:// and the web are not. */
+static void seal_file(void *arg, int uri) {
+    struct scan *s = arg;
+    static const char host[] = "generativelanguage";
+    struct slice text = json_str(s->j, uri, s->arena);
+    bool web = slice_starts(text, SLICE("http://")) || slice_starts(text, SLICE("https://"));
+    bool ours = text.len == 0 || memmem(text.ptr, text.len, "/files/", 7) != NULL;
+    for (size_t i = 0; i + sizeof host - 1 <= text.len && !ours; i++)
+        ours = slice_ieq(slice_of(text.ptr + i, sizeof host - 1), slice_str(host));
+    if (ours || !(web || slice_starts(text, SLICE("gs://"))))
+        scan_seal(s, uri, PASS_STATE);
+}
+
+static void scan_ids(struct scan *s) {
+    scan_state(s, &kept);
+    scan_walk(s->j, 0, &files, s->arena, seal_file, s);
+    if (!scan_allows(s, "vector_stores")) /* the operator's own, for whom he likes */
+        scan_state(s, &stores);
+}
+
+static void gemini_state_ids(const struct json *j, struct pass_request *r, struct arena *arena) {
+    struct scan s = { .j = j, .r = r, .arena = arena };
+    scan_ids(&s);
+}
+
 static void gemini_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
                         uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
@@ -289,6 +308,7 @@ static void gemini_scan(const struct json *j, struct pass_request *r, struct are
     if (!(s.seen & 1u << M_CONTENTS))
         scan_refuse(&s, "missing_field", "contents", "GenerateContentRequest.contents: contents is not specified");
     scan_tools_end(&s, false);
+    scan_ids(&s);
 }
 
 /* ---- build ---- */
@@ -356,6 +376,7 @@ static bool gemini_build(const struct json *j, const struct pass_request *r, str
 
 const struct pass pass_gemini = {
     .scan = gemini_scan,
+    .state = gemini_state_ids,
     .build = gemini_build,
     .whole = pass_gemini_whole,
     .event = pass_gemini_event,

@@ -30,7 +30,6 @@ static void scan_part(struct scan *s, int part) {
         s->r->media++;
     } else if (file >= 0) {
         count_media(s->r, json_get(j, file, "file_data") >= 0);
-        scan_seal(s, json_get(j, file, "file_id"));
     } else if (json_get(j, part, "text") >= 0) {
         scan_string(s, json_get(j, part, "text"));
     } else if (json_get(j, part, "refusal") >= 0) {
@@ -49,7 +48,7 @@ static void scan_message(struct scan *s, int m) {
         return;
     }
     for (int k = json_first(j, m); k >= 0; k = json_next(j, m, k)) {
-        struct slice name = json_raw(j, k);
+        struct slice name = scan_key(j, k, s->arena);
         int v = k + 1;
         if (slice_is(name, "role")) {
             role = json_is(j, v, JSON_STRING);
@@ -60,10 +59,7 @@ static void scan_message(struct scan *s, int m) {
             scan_string(s, v);
         } else if (json_is(j, v, JSON_OBJECT) || json_is(j, v, JSON_ARRAY)) {
             scan_raw(s, v); /* tool_calls, audio, reasoning_details … */
-            if (slice_is(name, "audio") && json_get(j, v, "id") >= 0) {
-                s->r->references++; /* an earlier spoken answer */
-                scan_seal(s, json_get(j, v, "id"));
-            }
+            s->r->references += slice_is(name, "audio") && json_get(j, v, "id") >= 0; /* an earlier spoken answer */
         }
     }
     if (!role)
@@ -184,6 +180,12 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     }
 }
 
+/* Files, and spoken answers that the provider keeps. */
+static const struct scan_state chat_state = {
+    .names = { SLICE("file_id"), SLICE("audio") },
+    .opaque = { SLICE("parameters"), SLICE("schema"), SLICE("metadata"), SLICE("arguments") },
+};
+
 static void chat_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
                       uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
@@ -199,6 +201,12 @@ static void chat_scan(const struct json *j, struct pass_request *r, struct arena
     if (!(s.seen & 1u << M_MESSAGES))
         scan_refuse(&s, "missing_field", "messages", "Missing required parameter: 'messages'.");
     scan_tools_end(&s, forces(&s, choice));
+    scan_state(&s, &chat_state);
+}
+
+static void chat_state_ids(const struct json *j, struct pass_request *r, struct arena *arena) {
+    struct scan s = { .j = j, .r = r, .arena = arena };
+    scan_state(&s, &chat_state);
 }
 
 /* ---- build ---- */
@@ -267,6 +275,7 @@ static bool chat_build(const struct json *j, const struct pass_request *r, struc
 
 const struct pass pass_openai_chat = {
     .scan = chat_scan,
+    .state = chat_state_ids,
     .build = chat_build,
     .whole = pass_chat_whole,
     .event = pass_chat_event,

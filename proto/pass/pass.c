@@ -28,6 +28,45 @@ void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces 
     pieces_add(out, slice_of(text.ptr + at, text.len - at));
 }
 
+struct slice pass_splice_text(struct slice text, struct splice *s, uint32_t n, struct arena *arena) {
+    size_t room = text.len, at = 0, len = 0;
+    for (uint32_t i = 0; i < n; i++)
+        room += s[i].with.len;
+    char *out = arena_alloc(arena, room + 1);
+    if (out == NULL)
+        return SLICE_NONE;
+    if (n > 1)
+        qsort(s, n, sizeof *s, by_place);
+    for (uint32_t i = 0; i <= n; i++) {
+        size_t stop = i < n ? s[i].at : text.len;
+        if (stop < at)
+            continue;
+        memcpy(out + len, text.ptr + at, stop - at);
+        len += stop - at;
+        if (i == n)
+            break;
+        if (s[i].with.len > 0)
+            memcpy(out + len, s[i].with.ptr, s[i].with.len);
+        len += s[i].with.len;
+        at = s[i].at + s[i].len;
+    }
+    return slice_of(out, len);
+}
+
+struct splice pass_string(const struct json *j, int value, struct slice text, struct arena *arena) {
+    struct slice span = json_span(j, value);
+    struct splice s = { (uint32_t)(span.ptr - j->text), (uint32_t)span.len, SLICE_NONE };
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, arena->pages, 8 * text.len + PAGE_BYTES);
+    jw_init(&w, &b);
+    jw_str(&w, text);
+    if (!w.failed)
+        s.with = arena_copy(arena, buf_slice(&b));
+    buf_release(&b);
+    return s;
+}
+
 static uint32_t start_of(const struct json *j, int t) { return (uint32_t)(json_span(j, t).ptr - j->text); }
 
 /* With a kept member before it a member goes with the comma in front, else with the comma behind: so any set of them

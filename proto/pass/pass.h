@@ -33,7 +33,18 @@ static inline void pieces_add(struct pieces *p, struct slice s) {
     p->bytes += s.len;
 }
 
-enum { PASS_DROPS = 16, PASS_SEALED = 16 };
+enum { PASS_DROPS = 16, PASS_SEALED = 4096 };
+
+/* What an id in a request may open at the provider. */
+enum pass_state {
+    PASS_STATE, /* a stored object: only sealed, and the request goes where it lives */
+    PASS_KEPT,  /* of an item without its content, which the provider would look up: the same where it passes */
+    PASS_ITEM   /* of an item that is all there: a name; the seal comes off, one without a seal stays as it is */
+};
+struct pass_sealed {
+    int value; /* its token */
+    enum pass_state is;
+};
 
 /* What a request asks, as far as a gateway must know. */
 struct pass_request {
@@ -56,10 +67,10 @@ struct pass_request {
     int drop[PASS_DROPS]; /* value tokens in their array (Gemini: of members of a tool) */
     uint32_t drops;
     struct slice drop_names[PASS_DROPS];
-    /* ids of provider-side state that the client brings back sealed (previous_response_id, file ids, cachedContent):
-     * value tokens */
-    int sealed[PASS_SEALED];
-    uint32_t sealed_count;
+    /* ids that the provider handed out and the client brings back (previous_response_id, file ids, ids of items); in
+     * the arena, at most PASS_SEALED */
+    struct pass_sealed *sealed;
+    uint32_t sealed_count, sealed_room;
     /* the dialect's own notes for pass_build: token indices, -1 absent */
     int t_model, t_limit, t_limit2, t_options, t_include_usage;
 };
@@ -72,9 +83,9 @@ struct pass_edit {
     struct slice limit_field;  /* member to send a limit in; empty: as the client did, else the dialect's default */
     const struct slice *strip; /* top-level members to take out */
     uint32_t strip_count;
-    bool ask_usage;                  /* make the upstream send usage at the end of a stream */
-    struct slice plain[PASS_SEALED]; /* of request.sealed[i]: the provider's own id, unsealed by the relay */
-    uint32_t stripped;               /* out: bit i: strip[i] was there */
+    bool ask_usage;                /* make the upstream send usage at the end of a stream */
+    const struct slice *plain;     /* of request.sealed[i]: the provider's own id; ptr NULL: it stays. NULL: all stay */
+    uint32_t stripped;             /* out: bit i: strip[i] was there */
 };
 
 /* What a cost looks like in an answer. */
@@ -130,6 +141,8 @@ struct pass {
      */
     void (*scan)(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
                  uint32_t allow_count);
+    /* Only r->sealed, of a body that is no conversation for us (a count of tokens). */
+    void (*state)(const struct json *j, struct pass_request *r, struct arena *arena);
     /* The body with its edits, as pieces; new text from the arena. false: no memory. */
     bool (*build)(const struct json *j, const struct pass_request *r, struct pass_edit *e, struct arena *arena,
                   struct pieces *out);
@@ -164,6 +177,10 @@ struct splice {
 /* text with the splices (sorted here by place) into pieces; a splice of len 0 inserts; one that lies in another is left
  * out. */
 void pass_splice(struct slice text, struct splice *s, uint32_t n, struct pieces *out);
+/* The same as one text in the arena; ptr NULL: no memory. */
+struct slice pass_splice_text(struct slice text, struct splice *s, uint32_t n, struct arena *arena);
+/* The splice that puts a string in the place of a value. with.ptr NULL: no memory. */
+struct splice pass_string(const struct json *j, int value, struct slice text, struct arena *arena);
 /* Splices that take members (by their value tokens) out of an object, or values out of an array, with their commas; out
  * has room for n. Returns how many. */
 uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out);

@@ -2,8 +2,10 @@
  * the provider; items with their ids and encrypted reasoning go as they came. The answer is responses_answer.c. Source:
  * npm `openai` 6.49 types.
  *
- * State: previous_response_id, conversation, file and container ids come back sealed. Ids of items (rs_, msg_, fc_)
- * are no keys to anything where the items themselves are sent along, so they stay as they are, item_reference too. */
+ * State: previous_response_id, conversation, file and container ids come back sealed, and so do the ids of items (rs_,
+ * msg_, fc_): an item_reference, and an item without its content (a picture's id alone), is looked up by the provider
+ * among what all tenants stored. An item that is all there may bear any id: agents that store nothing make their own.
+ */
 #include "proto/pass/responses.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"
@@ -17,7 +19,6 @@ static bool is_type(const struct scan *s, int item, const char *type) {
 /* Parts of a message, or of a tool's output. */
 static void scan_part(struct scan *s, int part) {
     const struct json *j = s->j;
-    int file = json_get(j, part, "file_id");
     bool image = is_type(s, part, "input_image") || is_type(s, part, "computer_screenshot");
     if (image || is_type(s, part, "input_file")) {
         int url = json_get(j, part, "image_url");
@@ -26,7 +27,6 @@ static void scan_part(struct scan *s, int part) {
             s->r->media++;
         else
             s->r->references++;
-        scan_seal(s, file);
     } else if (is_type(s, part, "input_audio")) {
         s->r->media++;
     } else if (is_type(s, part, "input_text") || is_type(s, part, "output_text") || is_type(s, part, "text")) {
@@ -36,7 +36,6 @@ static void scan_part(struct scan *s, int part) {
     } else {
         scan_raw(s, part);
         s->r->references++; /* a kind we do not know: assume the worst of it */
-        scan_seal(s, file);
     }
 }
 
@@ -52,15 +51,50 @@ static void scan_content(struct scan *s, int v) {
 
 static void scan_tools(struct scan *s, int tools, bool nested);
 
+static bool filled(const struct json *j, int item, const char *name) {
+    int v = json_get(j, item, name);
+    return (json_is(j, v, JSON_STRING) && json_str_len(j, v) > 0) || json_first(j, v) >= 0;
+}
+
+/* Whether the provider needs nothing of what it keeps to understand the item. */
+static bool all_there(const struct scan *s, int item, int type) {
+    static const char *const kinds[] = { "function_call", "custom_tool_call", "local_shell_call", "shell_call",
+                                         "apply_patch_call", "computer_call", "tool_search_call",
+                                         "mcp_approval_response", "additional_tools" };
+    const struct json *j = s->j;
+    if (type < 0 || json_str_is(j, type, "message") || json_str_is(j, type, "reasoning"))
+        return filled(j, item, "content") || (type >= 0 && filled(j, item, "encrypted_content"));
+    if (json_str_is(j, type, "image_generation_call"))
+        return filled(j, item, "result");
+    struct slice kind = json_is(j, type, JSON_STRING) ? json_raw(j, type) : SLICE("");
+    bool known = kind.len > 7 && slice_is(slice_from(kind, kind.len - 7), "_output");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        known |= slice_is(kind, kinds[i]);
+    return known || filled(j, item, "encrypted_content");
+}
+
+static void scan_item_id(struct scan *s, int item, int type) {
+    static const char *const once[] = { "type", "id", "content", "encrypted_content", "result" };
+    const struct json *j = s->j;
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++)
+        if (json_duplicate(j, item, once[i]))
+            scan_refuse(s, "invalid_value", "input", "A member of an input item stands twice.");
+    enum pass_state is = json_str_is(j, type, "item_reference") ? PASS_STATE
+                         : all_there(s, item, type)             ? PASS_ITEM
+                                                                : PASS_KEPT;
+    scan_seal(s, json_get(j, item, "id"), is);
+}
+
 static void scan_item(struct scan *s, int item) {
     const struct json *j = s->j;
     int type = json_get(j, item, "type");
     s->r->messages++;
+    if (json_is(j, item, JSON_OBJECT))
+        scan_item_id(s, item, type);
     if (!json_is(j, item, JSON_OBJECT)) {
         scan_refuse(s, "invalid_value", "input", "Each input item must be an object.");
     } else if (type < 0 || json_str_is(j, type, "message")) {
-        if (json_duplicate(j, item, "content"))
-            scan_refuse(s, "invalid_value", "input", "A member of an input item stands twice.");
+        s->r->references += type < 0 && json_get(j, item, "content") < 0; /* an id alone is a reference too */
         scan_content(s, json_get(j, item, "content"));
     } else if (json_str_is(j, type, "item_reference")) {
         s->r->references++;
@@ -74,7 +108,6 @@ static void scan_item(struct scan *s, int item) {
         s->r->references++;
     } else {
         scan_raw(s, item); /* calls, reasoning, results of hosted tools, compaction, what is new */
-        scan_seal(s, json_get(j, item, "container_id"));
     }
 }
 
@@ -111,17 +144,6 @@ static bool allowed(const struct scan *s, struct slice type) {
            (code && (scan_allows(s, "code_execution") || scan_allows(s, "code_interpreter")));
 }
 
-/* Files and containers that a hosted tool is to use. */
-static void scan_tool_state(struct scan *s, int tool) {
-    const struct json *j = s->j;
-    int container = json_get(j, tool, "container"), files = json_get(j, container, "file_ids");
-    scan_seal(s, container);
-    for (int f = json_first(j, files); f >= 0; f = json_next(j, files, f))
-        scan_seal(s, f);
-    scan_seal(s, json_get(j, json_get(j, tool, "environment"), "container_id"));
-    scan_seal(s, json_get(j, json_get(j, tool, "input_image_mask"), "file_id"));
-}
-
 static void scan_tool(struct scan *s, int t, bool nested) {
     const struct json *j = s->j;
     int type = json_get(j, t, "type");
@@ -134,7 +156,6 @@ static void scan_tool(struct scan *s, int t, bool nested) {
             scan_tools(s, json_get(j, t, "tools"), true);
     } else if (allowed(s, json_raw(j, type))) {
         s->others++;
-        scan_tool_state(s, t);
     } else if (nested) {
         scan_refuse(s, "unsupported_parameter", "tools", "This kind of hosted tool is not available for this model.");
     } else {
@@ -185,11 +206,10 @@ static const struct scan_member members[] = {
 };
 
 /* What the provider keeps: its length is not known here. */
-static void scan_state(struct scan *s, int v) {
+static void scan_elsewhere(struct scan *s, int v) {
     if (json_is(s->j, v, JSON_NULL))
         return;
     s->r->references++;
-    scan_seal(s, json_is(s->j, v, JSON_OBJECT) ? json_get(s->j, v, "id") : v);
 }
 
 /* A template of the operator's account, with tools of its own perhaps. */
@@ -230,7 +250,7 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_TOOL_CHOICE: *choice = v; break;
     case M_TEXT: scan_raw(s, v); break; /* a schema */
     case M_PREVIOUS:
-    case M_CONVERSATION: scan_state(s, v); break;
+    case M_CONVERSATION: scan_elsewhere(s, v); break;
     case M_PROMPT: scan_prompt(s, v); break;
     case M_BACKGROUND:
         if (!json_is(s->j, v, JSON_NULL) && !json_is(s->j, v, JSON_FALSE))
@@ -239,6 +259,27 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_SERVICE_TIER: scan_tier(s, v); break;
     default: break;
     }
+}
+
+#define OPAQUE                                                                                                         \
+    { SLICE("parameters"), SLICE("schema"), SLICE("input_schema"), SLICE("metadata"), SLICE("filters"),                \
+      SLICE("attributes") }
+static const struct scan_state kept = {
+    .names = { SLICE("previous_response_id"), SLICE("conversation"), SLICE("file_id"), SLICE("file_ids"),
+               SLICE("container"), SLICE("container_id"), SLICE("approval_request_id") },
+    .opaque = OPAQUE,
+};
+static const struct scan_state stores = { .names = { SLICE("vector_store_ids") }, .opaque = OPAQUE };
+
+static void scan_ids(struct scan *s) {
+    scan_state(s, &kept);
+    if (!scan_allows(s, "vector_stores")) /* the operator's own, for whom he likes */
+        scan_state(s, &stores);
+}
+
+static void responses_state_ids(const struct json *j, struct pass_request *r, struct arena *arena) {
+    struct scan s = { .j = j, .r = r, .arena = arena };
+    scan_ids(&s);
 }
 
 static void responses_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
@@ -256,6 +297,7 @@ static void responses_scan(const struct json *j, struct pass_request *r, struct 
     if (!(s.seen & (1u << M_INPUT | 1u << M_PROMPT | 1u << M_PREVIOUS | 1u << M_CONVERSATION)))
         scan_refuse(&s, "missing_field", "input", "Missing required parameter: 'input'.");
     scan_tools_end(&s, forces(&s, choice));
+    scan_ids(&s);
 }
 
 /* ---- build ---- */
@@ -290,6 +332,7 @@ static bool responses_build(const struct json *j, const struct pass_request *r, 
 
 const struct pass pass_responses = {
     .scan = responses_scan,
+    .state = responses_state_ids,
     .build = responses_build,
     .whole = pass_responses_whole,
     .event = pass_responses_event,

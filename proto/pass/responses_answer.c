@@ -1,6 +1,7 @@
 /* OpenAI Responses, the answer: usage stands in the terminal event (response.completed, .incomplete, .failed) alone,
- * and there the cost goes. A stream without a terminal event was cut. Where the relay seals, response ids are sealed
- * wherever the provider writes them, so that a client sees one id throughout. An error after the first event is told by
+ * and there the cost goes. A stream without a terminal event was cut. Where the relay seals, what a later request can
+ * name (responses, items, files, containers) is sealed wherever the provider writes it, so that a client sees one id
+ * throughout. An error after the first event is told by
  * an `error` event and a response.failed, for agents retry a turn whose stream just stops. */
 #include "proto/dialect/dialect.h"
 #include "proto/pass/edits.h"
@@ -76,16 +77,33 @@ static uint64_t output_bytes(const struct json *j, int output) {
 
 /* ---- ids ---- */
 
+static const struct scan_state handed_out = {
+    .names = { SLICE("response_id"), SLICE("previous_response_id"), SLICE("conversation"), SLICE("item_id"),
+               SLICE("file_id"), SLICE("file_ids"), SLICE("container"), SLICE("container_id"),
+               SLICE("approval_request_id") },
+    .opaque = { SLICE("parameters"), SLICE("schema"), SLICE("input_schema"), SLICE("metadata"), SLICE("filters"),
+                SLICE("attributes") },
+};
+
 static void seal_response(struct edits *e, const struct pass_answer *a, int response) {
     if (a->seal == NULL)
         return;
-    int conversation = json_get(e->j, response, "conversation"), tools = json_get(e->j, response, "tools");
+    int output = json_get(e->j, response, "output");
     edits_seal(e, a, json_get(e->j, response, "id"));
-    edits_seal(e, a, json_get(e->j, response, "previous_response_id"));
-    edits_seal(e, a, json_is(e->j, conversation, JSON_OBJECT) ? json_get(e->j, conversation, "id") : conversation);
-    edits_seal_all(e, a, json_get(e->j, response, "output"), "container_id");
-    for (int t = json_is(e->j, tools, JSON_ARRAY) ? json_first(e->j, tools) : -1; t >= 0; t = json_next(e->j, tools, t))
-        edits_seal(e, a, json_get(e->j, t, "container"));
+    for (int t = json_is(e->j, output, JSON_ARRAY) ? json_first(e->j, output) : -1; t >= 0;
+         t = json_next(e->j, output, t))
+        edits_seal(e, a, json_get(e->j, t, "id"));
+    edits_seal_all(e, a, response, &handed_out);
+}
+
+/* An event within a response. Deltas, of which there are many, have nothing but the item's id. */
+static void seal_event(struct edits *e, const struct pass_answer *a, struct slice type) {
+    static const struct slice delta = SLICE(".delta");
+    edits_seal(e, a, json_get(e->j, json_get(e->j, 0, "item"), "id"));
+    if (type.len > delta.len && slice_eq(slice_from(type, type.len - delta.len), delta))
+        edits_seal(e, a, json_get(e->j, 0, "item_id"));
+    else
+        edits_seal_all(e, a, 0, &handed_out);
 }
 
 /* For a response.failed of our own. */
@@ -241,8 +259,7 @@ enum pass_result pass_responses_event(struct pass_answer *a, const struct sse_ev
         seal_response(&e, a, response);
         remember_ident(a, &e, response);
     } else {
-        edits_seal(&e, a, json_get(&j, 0, "response_id"));
-        edits_seal_all(&e, a, json_get(&j, 0, "item"), "container_id");
+        seal_event(&e, a, type);
     }
     return edits_put_event(&e, ev, type, out) ? PASS_OK : PASS_BAD;
 }

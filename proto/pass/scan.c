@@ -57,7 +57,7 @@ bool scan_same_word(struct slice a, struct slice b) {
 }
 
 int scan_which(struct scan *s, int key, const struct scan_member *table, uint32_t count, bool snake) {
-    struct slice name = s->j->tok[key].escaped ? json_str(s->j, key, s->arena) : json_raw(s->j, key);
+    struct slice name = scan_key(s->j, key, s->arena);
     for (uint32_t i = 0; i < count; i++) {
         if (!(snake ? scan_is_camel(name, table[i].name) : slice_is(name, table[i].name)))
             continue;
@@ -116,16 +116,75 @@ void scan_raw(struct scan *s, int v) {
 
 void scan_string(struct scan *s, int v) { s->r->prompt_bytes += json_str_len(s->j, v); }
 
-void scan_seal(struct scan *s, int v) {
+struct slice scan_key(const struct json *j, int key, struct arena *arena) {
+    return j->tok[key].escaped ? json_str(j, key, arena) : json_raw(j, key);
+}
+
+static bool named(struct slice key, const struct slice *names, bool camel) {
+    for (; names->len > 0; names++)
+        if (camel ? scan_is_camel(key, names->ptr) : slice_eq(key, *names))
+            return true;
+    return false;
+}
+
+/* The strings that a member of such a name holds. */
+static void found_in(const struct json *j, int v, void (*found)(void *arg, int value), void *arg) {
+    if (json_is(j, v, JSON_STRING)) {
+        found(arg, v);
+    } else if (json_is(j, v, JSON_ARRAY)) {
+        for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
+            if (json_is(j, t, JSON_STRING))
+                found(arg, t);
+    } else if (json_is(j, v, JSON_OBJECT)) {
+        for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k))
+            if (json_str_is(j, k, "id") && json_is(j, k + 1, JSON_STRING))
+                found(arg, k + 1);
+    }
+}
+
+/* Depth is bounded by the parser. */
+void scan_walk(const struct json *j, int value, const struct scan_state *table, struct arena *arena,
+               void (*found)(void *arg, int value), void *arg) {
+    if (json_is(j, value, JSON_ARRAY)) {
+        for (int t = json_first(j, value); t >= 0; t = json_next(j, value, t))
+            if (!json_is(j, t, JSON_STRING))
+                scan_walk(j, t, table, arena, found, arg);
+    } else if (json_is(j, value, JSON_OBJECT)) {
+        for (int k = json_first(j, value); k >= 0; k = json_next(j, value, k)) {
+            struct slice key = scan_key(j, k, arena);
+            if (named(key, table->opaque, table->camel))
+                continue;
+            if (named(key, table->names, table->camel))
+                found_in(j, k + 1, found, arg);
+            scan_walk(j, k + 1, table, arena, found, arg);
+        }
+    }
+}
+
+/* The list grows in the arena; what it had before is given back with the rest. */
+void scan_seal(struct scan *s, int v, enum pass_state is) {
+    struct pass_request *r = s->r;
     if (!json_is(s->j, v, JSON_STRING))
         return;
-    for (uint32_t i = 0; i < s->r->sealed_count; i++)
-        if (s->r->sealed[i] == v)
+    if (r->sealed_count == r->sealed_room) {
+        uint32_t room = r->sealed_room > 0 ? 2 * r->sealed_room : 16;
+        struct pass_sealed *moved = room <= PASS_SEALED ? arena_alloc(s->arena, room * sizeof *moved) : NULL;
+        if (moved == NULL) {
+            scan_refuse(s, "invalid_value", NULL, "The request names too many stored objects.");
             return;
-    if (s->r->sealed_count == PASS_SEALED)
-        scan_refuse(s, "invalid_value", NULL, "The request names too many stored objects.");
-    else
-        s->r->sealed[s->r->sealed_count++] = v;
+        }
+        if (r->sealed_count > 0)
+            memcpy(moved, r->sealed, r->sealed_count * sizeof *moved);
+        r->sealed = moved;
+        r->sealed_room = room;
+    }
+    r->sealed[r->sealed_count++] = (struct pass_sealed){ v, is };
+}
+
+static void seal_state(void *arg, int value) { scan_seal(arg, value, PASS_STATE); }
+
+void scan_state(struct scan *s, const struct scan_state *table) {
+    scan_walk(s->j, 0, table, s->arena, seal_state, s);
 }
 
 /* Names go out in a header. */

@@ -41,8 +41,22 @@ uint64_t scan_strings(const struct json *j, int v);
 /* The raw text of a value counts: schemas, arguments, things we do not know. */
 void scan_raw(struct scan *s, int v);
 void scan_string(struct scan *s, int v);
-/* An id of provider-side state. */
-void scan_seal(struct scan *s, int v);
+/* The key's text, decoded. */
+struct slice scan_key(const struct json *j, int key, struct arena *arena);
+
+/* Where a dialect names what its provider keeps. An id stands in a member of that name as a string, as one of a list of
+ * strings, or as the `id` of an object; wherever in the body, twice or escaped, for nobody knows which of them a
+ * provider reads. What is the client's own (a tool's arguments, a schema) is not looked into. */
+struct scan_state {
+    struct slice names[12], opaque[12]; /* empty: the end */
+    bool camel;                         /* proto3 names, in either spelling */
+};
+void scan_walk(const struct json *j, int value, const struct scan_state *table, struct arena *arena,
+               void (*found)(void *arg, int value), void *arg);
+/* An id that the provider knows. */
+void scan_seal(struct scan *s, int v, enum pass_state is);
+/* Every id of the body that the table names. */
+void scan_state(struct scan *s, const struct scan_state *table);
 
 /* A hosted tool that is not allowed: value is its token. It goes if the rest can do without (decided by
  * scan_tools_end). */

@@ -95,7 +95,7 @@ static uint32_t stripped(const struct json *j, const struct task_target *t, stru
 bool task_pass_body(const struct json *j, const struct task_target *t, struct ir_dropped *d, const struct splice *more,
                     uint32_t count, struct arena *arena, struct buf *out) {
     int cut[STRIP_MAX], model = json_get(j, 0, "model");
-    struct splice *s = arena_alloc(arena, (STRIP_MAX + count + 1) * sizeof *s);
+    struct splice *s = arena_alloc(arena, (STRIP_MAX + count + t->unsealed_count + 1) * sizeof *s);
     if (s == NULL)
         return false;
     uint32_t cuts = stripped(j, t, d, cut), n = cuts > 0 ? pass_cut_members(j, 0, cut, cuts, s) : 0;
@@ -103,6 +103,8 @@ bool task_pass_body(const struct json *j, const struct task_target *t, struct ir
         s[n++] = in_place(j, model, task_quoted(arena, SLICE(""), t->model));
     for (uint32_t i = 0; i < count; i++)
         s[n++] = more[i];
+    for (uint32_t i = 0; i < t->unsealed_count; i++)
+        s[n++] = t->unsealed[i];
     return !arena->overflow && task_splice(slice_of(j->text, j->len), s, n, out);
 }
 

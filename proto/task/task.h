@@ -43,6 +43,8 @@ struct task_target {
     struct slice model;
     const struct slice *strip; /* top-level members to take out where the body passes */
     uint32_t strip_count;
+    const struct splice *unsealed; /* ids that the provider handed out, as it knows them, where the body passes */
+    uint32_t unsealed_count;
 };
 
 struct task_figures {

@@ -50,8 +50,10 @@ static void request(const struct pass *pass, struct slice text, uint8_t how) {
     CHECK(r.n >= 1 && r.drops <= PASS_DROPS && r.sealed_count <= PASS_SEALED);
     if (how & 64)
         e.model = SLICE("other \"model\"");
-    for (uint32_t i = 0; i < r.sealed_count && how & 128; i++)
-        e.plain[i] = SLICE("plain\n");
+    struct slice *plain = arena_alloc(&arena, (r.sealed_count + 1) * sizeof *plain);
+    for (uint32_t i = 0; i < r.sealed_count && plain != NULL; i++)
+        plain[i] = SLICE("plain\n");
+    e.plain = how & 128 ? plain : NULL;
     memset(&pieces, 0, sizeof pieces);
     if (!pass->build(&j, &r, &e, &arena, &pieces))
         return; /* more splices than there is room for */

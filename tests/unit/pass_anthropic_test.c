@@ -92,7 +92,7 @@ static void build(void **state) {
     fx_builds("{\"temperature\":1,\"top_k\":1," BASE "," M "}", NULL, EDIT(STRIP(SLICE("temperature"), SLICE("top_k"))), "{" BASE "," M "}");
     fx_builds("{" BASE ",\"container\":{\"id\":\"sealed.c\"},\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"container_upload\",\"file_id\":\"s.f\"},"
               "{\"type\":\"bash_code_execution_tool_result\",\"content\":{\"content\":[{\"file_id\":\"s.g\"}]}}]}]}",
-              "container", EDIT(.plain = { SLICE("c"), SLICE("f"), SLICE("g") }),
+              "container", EDIT(PLAIN(SLICE("c"), SLICE("f"), SLICE("g"))),
               "{" BASE ",\"container\":{\"id\":\"c\"},\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"container_upload\",\"file_id\":\"f\"},"
               "{\"type\":\"bash_code_execution_tool_result\",\"content\":{\"content\":[{\"file_id\":\"g\"}]}}]}]}");
     /* without provider-side state nothing changes */
@@ -101,7 +101,7 @@ static void build(void **state) {
 
 static void too_many_files(void **state) {
     (void)state;
-    char body[4096];
+    static char body[64 * (PASS_SEALED + 2)];
     int n = snprintf(body, sizeof body, "{" BASE ",\"messages\":[{\"role\":\"user\",\"content\":[");
     for (int i = 0; i < PASS_SEALED + 1; i++)
         n += snprintf(body + n, sizeof body - (size_t)n, "%s{\"type\":\"container_upload\",\"file_id\":\"f%d\"}", i ? "," : "", i);

@@ -262,6 +262,7 @@ static inline void fx_meters(uint64_t in, uint64_t cached, uint64_t written, uin
 }
 
 #define EDIT(...) ((struct pass_edit){ __VA_ARGS__ })
+#define PLAIN(...) .plain = (struct slice[]){ __VA_ARGS__ }
 #define STRIP(...) .strip = (struct slice[]){ __VA_ARGS__ }, .strip_count = sizeof((struct slice[]){ __VA_ARGS__ }) / sizeof(struct slice)
 
 #endif

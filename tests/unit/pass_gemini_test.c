@@ -78,7 +78,7 @@ static void build(void **state) {
               "{" C ",\"generationConfig\":{\"maxOutputTokens\":9}}");
     fx_builds("{\"model\":\"models/a\"," C "}", NULL, EDIT(.model = SLICE("b")), "{\"model\":\"models/b\"," C "}");
     fx_builds("{" C "}", NULL, EDIT(.model = SLICE("b")), "{" C "}");
-    fx_builds("{" C ",\"cachedContent\":\"s.1\"}", NULL, EDIT(.plain = { SLICE("cachedContents/1") }), "{" C ",\"cachedContent\":\"cachedContents/1\"}");
+    fx_builds("{" C ",\"cachedContent\":\"s.1\"}", NULL, EDIT(PLAIN(SLICE("cachedContents/1"))), "{" C ",\"cachedContent\":\"cachedContents/1\"}");
 }
 
 #define CHUNK(text, rest) "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"" text "\"}]}" rest

@@ -121,7 +121,7 @@ static void build_strips(void **state) {
 static void build_unseals(void **state) {
     (void)state;
     fx_builds("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"file\",\"file\":{\"file_id\":\"sealed.1\"}}]}]}", NULL,
-              EDIT(.plain = { SLICE("file-1") }),
+              EDIT(PLAIN(SLICE("file-1"))),
               "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"file\",\"file\":{\"file_id\":\"file-1\"}}]}]}");
 }
 

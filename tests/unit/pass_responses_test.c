@@ -29,7 +29,11 @@ static void scan_counts(void **state) {
     assert_int_equal(r.messages, 6);
     assert_int_equal(r.media, 2);
     assert_int_equal(r.references, 3);
-    assert_int_equal(r.sealed_count, 1); /* the file alone: ids of items stay */
+    assert_int_equal(r.sealed_count, 4);
+    assert_int_equal(r.sealed[0].is, PASS_ITEM); /* the call and the reasoning are all there */
+    assert_int_equal(r.sealed[1].is, PASS_ITEM);
+    assert_int_equal(r.sealed[2].is, PASS_STATE); /* the reference */
+    assert_int_equal(r.sealed[3].is, PASS_STATE); /* the file */
     assert_int_equal(r.prompt_bytes, 3 + 2 + 4 + strlen("{\"type\":\"function_call\",\"id\":\"fc_1\",\"call_id\":\"c\",\"name\":\"f\",\"arguments\":\"{}\"}") +
                      strlen("{\"type\":\"reasoning\",\"id\":\"rs_1\",\"summary\":[],\"encrypted_content\":\"e\"}"));
 }
@@ -80,9 +84,9 @@ static void build(void **state) {
               "{\"model\":\"m\",\"input\":\"x\",\"max_output_tokens\":9}");
     fx_builds("{\"top_p\":1,\"model\":\"m\",\"temperature\":0,\"input\":\"x\"}", NULL, EDIT(STRIP(SLICE("temperature"), SLICE("top_p"))),
               "{\"model\":\"m\",\"input\":\"x\"}");
-    fx_builds("{\"model\":\"m\",\"previous_response_id\":\"s.1\",\"conversation\":{\"id\":\"s.2\"},\"input\":[{\"id\":\"rs_1\",\"type\":\"reasoning\"},"
+    fx_builds("{\"model\":\"m\",\"previous_response_id\":\"s.1\",\"conversation\":{\"id\":\"s.2\"},\"input\":[{\"id\":\"s.0\",\"type\":\"reasoning\"},"
               "{\"type\":\"code_interpreter_call\",\"container_id\":\"s.3\"}],\"tools\":[{\"type\":\"code_interpreter\",\"container\":\"s.4\"}]}",
-              "code_interpreter", EDIT(.plain = { SLICE("resp_1"), SLICE("conv_1"), SLICE("cntr_1"), SLICE("cntr_2") }),
+              "code_interpreter", EDIT(PLAIN(SLICE("rs_1"), SLICE("resp_1"), SLICE("conv_1"), SLICE("cntr_1"), SLICE("cntr_2"))),
               "{\"model\":\"m\",\"previous_response_id\":\"resp_1\",\"conversation\":{\"id\":\"conv_1\"},\"input\":[{\"id\":\"rs_1\",\"type\":\"reasoning\"},"
               "{\"type\":\"code_interpreter_call\",\"container_id\":\"cntr_1\"}],\"tools\":[{\"type\":\"code_interpreter\",\"container\":\"cntr_2\"}]}");
 }
@@ -115,15 +119,67 @@ static void stream(void **state) {
     assert_int_equal(fx.a.text_bytes, 2);
 }
 
+/* What must come back sealed is found wherever it stands; what only looks like an id is left alone. */
+static void states(void **state) {
+    (void)state;
+    static const struct { const char *input; int is; } rows[] = {
+        { "{\"type\":\"item_reference\",\"id\":\"x\"}", PASS_STATE },
+        { "{\"type\":\"item\\u005freference\",\"id\":\"x\"}", PASS_STATE },
+        { "{\"id\":\"x\"}", PASS_KEPT }, /* a reference in short */
+        { "{\"role\":\"user\",\"content\":[],\"id\":\"x\"}", PASS_KEPT },
+        { "{\"type\":\"image_generation_call\",\"id\":\"x\"}", PASS_KEPT },
+        { "{\"type\":\"image_generation_call\",\"id\":\"x\",\"result\":null}", PASS_KEPT },
+        { "{\"type\":\"reasoning\",\"id\":\"x\",\"summary\":[{\"text\":\"t\"}]}", PASS_KEPT },
+        { "{\"type\":\"web_search_call\",\"id\":\"x\",\"status\":\"completed\"}", PASS_KEPT },
+        { "{\"type\":\"of a later day\",\"id\":\"x\"}", PASS_KEPT },
+        { "{\"type\":\"image_generation_call\",\"id\":\"x\",\"result\":\"AA\"}", PASS_ITEM },
+        { "{\"type\":\"reasoning\",\"id\":\"x\",\"encrypted_content\":\"e\",\"summary\":[]}", PASS_ITEM },
+        { "{\"type\":\"reasoning\",\"id\":\"x\",\"content\":[{\"type\":\"reasoning_text\",\"text\":\"t\"}]}", PASS_ITEM },
+        { "{\"type\":\"message\",\"role\":\"assistant\",\"id\":\"x\",\"content\":[{\"type\":\"output_text\",\"text\":\"t\"}]}", PASS_ITEM },
+        { "{\"type\":\"custom_tool_call\",\"id\":\"x\",\"input\":\"i\"}", PASS_ITEM },
+        { "{\"type\":\"function_call_output\",\"id\":\"x\",\"output\":\"o\"}", PASS_ITEM },
+        { "{\"role\":\"user\",\"content\":[{\"type\":\"input_file\",\"file\\u005fid\":\"x\"}]}", PASS_STATE },
+        { "{\"type\":\"of a later day\",\"deep\":[{\"file_id\":\"x\"}]}", PASS_STATE },
+        { "{\"type\":\"mcp_approval_response\",\"approval_request_id\":\"x\"}", PASS_STATE },
+        { "{\"type\":\"function_call\",\"name\":\"f\",\"arguments\":\"{\\\"file_id\\\":1}\"}", -1 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct pass_request r;
+        char body[400];
+        snprintf(body, sizeof body, "{\"model\":\"m\",\"input\":[%s]}", rows[i].input);
+        fx_scan(body, NULL, &r);
+        assert_null(r.fault_code);
+        if (r.sealed_count != (rows[i].is >= 0) || (r.sealed_count > 0 && (int)r.sealed[0].is != rows[i].is))
+            fail_msg("%u found, the first %d: %s", r.sealed_count, r.sealed_count ? (int)r.sealed[0].is : -1, body);
+    }
+    /* twice: both must be the client's own, or the request goes no further */
+    struct pass_request r;
+    fx_scan("{\"model\":\"m\",\"input\":[{\"content\":[{\"type\":\"input_file\",\"file_id\":\"x\",\"file_id\":\"y\"}]}]}", NULL, &r);
+    assert_int_equal(r.sealed_count, 2);
+    fx_refuses("{\"model\":\"m\",\"input\":[{\"type\":\"message\",\"type\":\"item_reference\",\"id\":\"x\",\"content\":\"c\"}]}", "invalid_value", "input");
+    fx_refuses("{\"model\":\"m\",\"input\":[{\"type\":\"reasoning\",\"id\":\"x\",\"encrypted_content\":\"\",\"encrypted_content\":\"e\"}]}", "invalid_value", "input");
+    /* a tool's schema is the client's own; the operator's stores are for those he lets */
+    fx_scan("{\"model\":\"m\",\"input\":\"x\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{\"default\":{\"file_id\":\"x\"}}}]}", NULL, &r);
+    assert_int_equal(r.sealed_count, 0);
+    fx_scan("{\"model\":\"m\",\"input\":\"x\",\"tools\":[{\"type\":\"file_search\",\"vector_store_ids\":[\"a\",\"b\"]}]}", "file_search", &r);
+    assert_int_equal(r.sealed_count, 2);
+    fx_scan("{\"model\":\"m\",\"input\":\"x\",\"tools\":[{\"type\":\"file_search\",\"vector_store_ids\":[\"a\",\"b\"]}]}", "file_search vector_stores", &r);
+    assert_int_equal(r.sealed_count, 0);
+}
+
 static void seals(void **state) {
     (void)state;
     fx.seal = true;
     fx_stream(CREATED("r1") EV("response.output_item.done", "1", ",\"item\":{\"id\":\"ci_1\",\"container_id\":\"c1\"}")
               EV("response.completed", "2", ",\"response\":{\"id\":\"r1\",\"previous_response_id\":\"r0\",\"conversation\":{\"id\":\"v\"},\"output\":"
                  "[{\"id\":\"rs_1\",\"encrypted_content\":\"e\"},{\"id\":\"ci_1\",\"container_id\":\"c1\"}],\"usage\":{" FIGURES "}}"), PASS_OK,
-              CREATED("sealed.r1") EV("response.output_item.done", "1", ",\"item\":{\"id\":\"ci_1\",\"container_id\":\"sealed.c1\"}")
+              CREATED("sealed.r1") EV("response.output_item.done", "1", ",\"item\":{\"id\":\"sealed.ci_1\",\"container_id\":\"sealed.c1\"}")
               EV("response.completed", "2", ",\"response\":{\"id\":\"sealed.r1\",\"previous_response_id\":\"sealed.r0\",\"conversation\":{\"id\":\"sealed.v\"},\"output\":"
-                 "[{\"id\":\"rs_1\",\"encrypted_content\":\"e\"},{\"id\":\"ci_1\",\"container_id\":\"sealed.c1\"}],\"usage\":{" FIGURES ",\"cost_usd\":0.0125}}"));
+                 "[{\"id\":\"sealed.rs_1\",\"encrypted_content\":\"e\"},{\"id\":\"sealed.ci_1\",\"container_id\":\"sealed.c1\"}],\"usage\":{" FIGURES ",\"cost_usd\":0.0125}}"));
+    fx_stream(EV("response.output_text.delta", "1", ",\"item_id\":\"m\",\"delta\":\"ab\"")
+              EV("response.output_text.annotation.added", "2", ",\"item_id\":\"m\",\"annotation\":{\"type\":\"file_citation\",\"file_id\":\"f\"}"), PASS_BAD,
+              EV("response.output_text.delta", "1", ",\"item_id\":\"sealed.m\",\"delta\":\"ab\"")
+              EV("response.output_text.annotation.added", "2", ",\"item_id\":\"sealed.m\",\"annotation\":{\"type\":\"file_citation\",\"file_id\":\"sealed.f\"}"));
     fx_whole("{\"id\":\"r1\",\"output\":[],\"previous_response_id\":null,\"usage\":{" FIGURES "}}", PASS_OK,
              "{\"id\":\"sealed.r1\",\"output\":[],\"previous_response_id\":null,\"usage\":{" FIGURES ",\"cost_usd\":0.0125}}");
     fx_stream(CREATED("r1") DELTA("7"), PASS_BAD, CREATED("sealed.r1") DELTA("7"));
@@ -174,7 +230,7 @@ static void whole(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, fx_end)
     const struct CMUnitTest tests[] = {
-        T(scan_counts), T(scan_refuses), T(tools), T(build), T(stream), T(seals), T(failures), T(whole),
+        T(scan_counts), T(scan_refuses), T(tools), T(build), T(stream), T(states), T(seals), T(failures), T(whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
