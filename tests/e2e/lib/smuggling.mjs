@@ -1,0 +1,261 @@
+/* Every shape of request smuggling and desynchronisation that the RFCs and the public literature name, one row a shape:
+ * [name, source, bytes, status, what becomes of the connection, why it is safe where it is served]
+ *
+ * `closed`: refused; one answer at most, then the connection ends, and what follows in it is nobody's request.
+ * `kept`: the framing is beyond doubt, so the connection goes on: what follows is answered as the request that it is.
+ * `ends`: served or refused on its merits, but the connection ends with the answer.
+ * `either`: a body that nobody reads: skipped where all of it is there, else the connection ends with the answer.
+ * status: one, or a list where the shape may be refused in more ways than one.
+ *
+ * In bytes: {P} a POST's request line, Host and credentials; {G} the same of a GET; {B} a good body and {L} its length; {C}
+ * it in one good chunk and the last one; {S} a whole request that must never be answered. Sources:
+ *   9110, 9112    RFC 9110, RFC 9112 by section
+ *   Linhart       Linhart, Klein, Heled, Orrin: HTTP Request Smuggling (2005)
+ *   Kettle 19     James Kettle: HTTP Desync Attacks (2019), and its tool http-request-smuggler
+ *   Klein 20      Amit Klein: HTTP Request Smuggling in 2020
+ *   T-Reqs        Jabiyev, Sprecher, Onarlioglu, Kirda: T-Reqs: HTTP Request Smuggling with Differential Fuzzing (2021)
+ *   h2c           Jake Miller: h2c Smuggling (2020)
+ *   Hop-by-hop    Nathan Davison: Abusing HTTP hop-by-hop request headers (2019)
+ *   Kettle 22     James Kettle: Browser-Powered Desync Attacks (2022): CL.0, client-side desync, pause-based
+ *   Kettle 25     James Kettle: HTTP/1.1 must die (2025): 0.CL, Expect, visible/hidden headers
+ *   Chunks 25     Jeppe Bonde Weikop: Funky Chunks (2025): TERM.EXT, EXT.TERM, TERM.SPILL, SPILL.TERM, ONE.TWO, ZERO.TWO */
+const BODY = JSON.stringify({ model: 'gpt-4o', messages: [{ role: 'user', content: 'Hi' }] })
+const POST = (key) => `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${key}\r\n`
+const GET = (key) => `GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${key}\r\n`
+const SMUGGLED = (key) => `${GET(key)}X-Request-Id: smuggled\r\n\r\n`
+
+export function fill(bytes, key) {
+  const hex = BODY.length.toString(16)
+  return bytes.replaceAll('{P}', POST(key)).replaceAll('{G}', GET(key)).replaceAll('{S}', SMUGGLED(key)).replaceAll('{B}', BODY)
+    .replaceAll('{L}', String(BODY.length)).replaceAll('{X}', hex).replaceAll('{C}', `${hex}\r\n${BODY}\r\n0\r\n\r\n`)
+}
+
+const te = (line) => `{P}${line}\r\n\r\n{C}`
+const cl = (value) => `{P}Content-Length:${value}\r\n\r\n{B}`
+const chunks = (body) => `{P}Transfer-Encoding: chunked\r\n\r\n${body}`
+
+const REFUSED = [
+  // Content-Length with Transfer-Encoding
+  ['CL.TE', '9112 6.1, Kettle 19', '{P}Content-Length: {L}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{S}', 400],
+  ['TE.CL', '9112 6.1, Kettle 19', '{P}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{C}', 400],
+  ['both, and they agree', '9112 6.1', '{P}Content-Length: {L}\r\nTransfer-Encoding: chunked\r\n\r\n{C}', 400],
+  ['both, the length 0', 'Kettle 25 (TE.0)', '{P}Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n{C}', 400],
+  ['both, the coding unknown', '9112 6.1', '{P}Content-Length: {L}\r\nTransfer-Encoding: x\r\n\r\n{B}', 400],
+  ['a coding in HTTP/1.0', '9112 6.1', te('Transfer-Encoding: chunked').replace('{P}', 'POST /v1/chat/completions HTTP/1.0\r\n'), 400],
+  // Transfer-Encoding, obscured
+  ['chunked twice in two fields', '9112 7', te('Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked'), 501],
+  ['chunked twice in one field', '9112 7', te('Transfer-Encoding: chunked, chunked'), 501],
+  ['chunked, then identity in a second field', 'Kettle 19', te('Transfer-Encoding: chunked\r\nTransfer-Encoding: identity'), 501],
+  ['identity, then chunked in a second field', 'Kettle 19', te('Transfer-Encoding: identity\r\nTransfer-Encoding: chunked'), 501],
+  ['chunked, identity', '9112 6.1', te('Transfer-Encoding: chunked, identity'), 501],
+  ['identity, chunked', '9112 6.1', te('Transfer-Encoding: identity, chunked'), 501],
+  ['identity', '9112 7', '{P}Transfer-Encoding: identity\r\n\r\n{S}', 501],
+  ['gzip, chunked', '9112 7.2', te('Transfer-Encoding: gzip, chunked'), 501],
+  ['an empty coding', 'Kettle 19', te('Transfer-Encoding:'), 501],
+  ['a comma behind', 'Kettle 19', te('Transfer-Encoding: chunked,'), 501],
+  ['a comma before', 'Kettle 19', te('Transfer-Encoding: ,chunked'), 501],
+  ['quoted', 'Kettle 19', te('Transfer-Encoding: "chunked"'), 501],
+  ['in single quotes', 'Kettle 19', te('Transfer-Encoding: \'chunked\''), 501],
+  ['xchunked', 'Kettle 19', te('Transfer-Encoding: xchunked'), 501],
+  ['chunkedx', 'T-Reqs', te('Transfer-Encoding: chunkedx'), 501],
+  ['chunk', 'T-Reqs', te('Transfer-Encoding: chunk'), 501],
+  ['with a parameter', '9112 7', te('Transfer-Encoding: chunked;q=1'), 501],
+  ['"chunked foo"', 'Kettle 19', te('Transfer-Encoding: chunked foo'), 501],
+  ['"x chunked"', 'Kettle 19', te('Transfer-Encoding: x chunked'), 501],
+  ['a vertical tab before it', 'Kettle 19', te('Transfer-Encoding:\x0bchunked'), 400],
+  ['a form feed before it', 'Kettle 19', te('Transfer-Encoding: \x0cchunked'), 400],
+  ['a NUL behind it', 'Kettle 19', te('Transfer-Encoding: chunked\0'), 400],
+  ['a bare CR behind it', 'Kettle 19', te('Transfer-Encoding: chunked\r'), 400],
+  ['a bare CR before it', 'Kettle 19', te('Transfer-Encoding: \rchunked'), 400],
+  ['a no-break space before it', 'Kettle 19', te('Transfer-Encoding: \xa0chunked'), 501],
+  ['a byte-order mark before it', 'Kettle 19', te('Transfer-Encoding: \xef\xbb\xbfchunked'), 501],
+  ['on a folded line', '9112 5.2', te('Transfer-Encoding:\r\n chunked'), 400],
+  ['on a line folded by a tab', '9112 5.2', te('Transfer-Encoding:\r\n\tchunked'), 400],
+  ['folded behind another field', 'Kettle 19', te('X: y\r\n Transfer-Encoding: chunked'), 400],
+  ['folded at the first field', '9112 2.2', 'POST /v1/chat/completions HTTP/1.1\r\n Transfer-Encoding: chunked\r\nHost: localhost\r\n\r\n{C}', 400],
+  ['a space before its colon', '9112 5.1, Kettle 19', te('Transfer-Encoding : chunked'), 400],
+  ['a tab before its colon', '9112 5.1', te('Transfer-Encoding\t: chunked'), 400],
+  ['a NUL in its name', 'T-Reqs', te('Transfer-\0Encoding: chunked'), 400],
+  ['a letter of Latin-1 in its name', 'T-Reqs', te('Transfer-Encod\xecng: chunked'), 400],
+  ['a colon twice', 'Kettle 19', te('Transfer-Encoding:: chunked'), 501],
+  ['the name in quotes', 'T-Reqs', te('"Transfer-Encoding": chunked'), 400],
+  ['a blank in its name', 'T-Reqs', te('Transfer Encoding: chunked'), 400],
+  ['behind a bare CR in another value', 'Kettle 19', te('X: y\rTransfer-Encoding: chunked'), 400],
+  ['behind a bare LF in another value', '9112 2.2', te('X: y\nTransfer-Encoding: chunked'), 400],
+  ['behind LF CR', 'T-Reqs', te('X: y\n\rTransfer-Encoding: chunked'), 400],
+  // Content-Length
+  ['two lengths', '9112 6.3, Linhart', '{P}Content-Length: 0\r\nContent-Length: {L}\r\n\r\n{B}', 400],
+  ['two equal lengths', '9112 6.3', '{P}Content-Length: {L}\r\nContent-Length: {L}\r\n\r\n{B}', 400],
+  ['a list of two', '9112 6.3', cl(' {L}, 0'), 400],
+  ['a list of two equal ones', '9112 6.3', cl(' {L}, {L}'), 400],
+  ['a list of one and nothing', '9110 5.6.1', cl(' {L},'), 400],
+  ['plus', '9110 8.6, Klein 20', cl(' +{L}'), 400],
+  ['minus', '9110 8.6', cl(' -1'), 400],
+  ['minus nothing', '9110 8.6', cl(' -0'), 400],
+  ['hexadecimal', '9110 8.6', cl(' 0x{X}'), 400],
+  ['with a suffix', 'Klein 20', cl(' {L}x'), 400],
+  ['with a point', 'T-Reqs', cl(' {L}.0'), 400],
+  ['with an exponent', 'T-Reqs', cl(' 6e1'), 400],
+  ['with an underscore', 'T-Reqs', cl(' 6_2'), 400],
+  ['a blank within', '9110 8.6', cl(' 6 2'), 400],
+  ['quoted', 'T-Reqs', cl(' "{L}"'), 400],
+  ['empty', '9110 8.6', cl(''), 400],
+  ['blanks only', '9110 8.6', cl('   '), 400],
+  ['2^63', '9110 8.6', cl(' 9223372036854775808'), 400],
+  ['2^64', '9110 8.6', cl(' 18446744073709551616'), 400],
+  ['2^64 and a few', 'T-Reqs', cl(' 18446744073709551678'), 400],
+  ['a thousand digits', '9110 8.6', cl(` ${'9'.repeat(1000)}`), 400],
+  ['digits of another script', 'T-Reqs', cl(' \xd9\xa6\xd9\xa2'), 400],
+  ['a space before its colon', '9112 5.1, Klein 20', '{P}Content-Length : {L}\r\n\r\n{S}', 400],
+  ['a folded length', '9112 5.2', '{P}Content-Length:\r\n {L}\r\n\r\n{B}', 400],
+  ['a CR before the name (0.CL)', 'Kettle 25', '{P}\rContent-Length: 5\r\n\r\n{S}', 400],
+  ['a blank before the name (0.CL)', 'Kettle 25', '{P} Content-Length: 5\r\n\r\n{S}', 400],
+  ['a length behind a NUL', 'Kettle 25', '{P}X: y\0\r\nContent-Length: {L}\r\n\r\n{B}', 400],
+  // chunks
+  ['a size beyond 64 bits', '9112 7.1', chunks('10000000000000000\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size that wraps to 0', '9112 7.1', chunks('100000000000000000000000000000000\r\n\r\n{S}'), 400],
+  ['sixteen digits', '9112 7.1', chunks('ffffffffffffffff\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['leading noughts without end', '9112 7.1', chunks('0000000000000000{X}\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a negative size', '9112 7.1', chunks('-1\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size with plus', '9112 7.1', chunks('+{X}\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['0x', 'Klein 20', chunks('0x{X}\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size with h', 'T-Reqs', chunks('{X}h\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size with an underscore', 'T-Reqs', chunks('3_e\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['no size', '9112 7.1', chunks('\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a blank before the size', '9112 7.1', chunks(' {X}\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a blank behind the size', '9112 7.1', chunks('{X} \r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a blank within the size', '9112 7.1', chunks('3 e\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a tab behind the size', '9112 7.1', chunks('{X}\t\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a NUL behind the size', 'T-Reqs', chunks('{X}\0\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size ended by LF', '9112 7.1', chunks('{X}\n{B}\r\n0\r\n\r\n'), 400],
+  ['a size ended by CR', '9112 7.1', chunks('{X}\r{B}\r\n0\r\n\r\n'), 400],
+  ['a size ended by LF CR', 'Chunks 25', chunks('{X}\n\r{B}\r\n0\r\n\r\n'), 400],
+  ['a size ended by CR CR LF', 'Chunks 25', chunks('{X}\r\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['an extension ended by LF (EXT.TERM)', 'Chunks 25', chunks('{X};a\n{B}\r\n0\r\n\r\n'), 400],
+  ['an extension with a bare LF (TERM.EXT)', 'Chunks 25', chunks('{X};\nxx\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['an extension with a bare CR', 'Chunks 25', chunks('{X};\rxx\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a quoted extension with CR LF in it', '9112 7.1.1', chunks('{X};a="b\r\nc"\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['an extension with a NUL', 'T-Reqs', chunks('{X};a\0\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['a huge extension', '9112 7.1.1', chunks(`{X};${'a'.repeat(5000)}\r\n{B}\r\n0\r\n\r\n`), 400],
+  ['an extension on the last chunk with a bare LF', 'Chunks 25', chunks('{X}\r\n{B}\r\n0;\n\r\n\r\n'), 400],
+  ['no CR LF behind the data (TERM.SPILL)', 'Chunks 25', chunks('{X}\r\n{B}0\r\n\r\n{S}'), 400],
+  ['two other bytes behind the data', 'Chunks 25', chunks('{X}\r\n{B}XX0\r\n\r\n'), 400],
+  ['LF behind the data (ONE.TWO)', 'Chunks 25', chunks('{X}\r\n{B}\n0\r\n\r\n'), 400],
+  ['CR behind the data', 'Chunks 25', chunks('{X}\r\n{B}\r0\r\n\r\n'), 400],
+  ['LF LF behind the data', 'Chunks 25', chunks('{X}\r\n{B}\n\n0\r\n\r\n'), 400],
+  ['CR LF twice behind the data (TWO.ONE)', 'Chunks 25', chunks('{X}\r\n{B}\r\n\r\n0\r\n\r\n'), 400],
+  ['data longer than its size (SPILL.TERM)', 'Chunks 25', chunks('3\r\n{B}\r\n0\r\n\r\n'), 400],
+  ['the last chunk ended by LF LF', 'Chunks 25', chunks('{X}\r\n{B}\r\n0\n\n{S}'), 400],
+  ['the last chunk ended by CR LF LF', 'Chunks 25', chunks('{X}\r\n{B}\r\n0\r\n\n{S}'), 400],
+  ['a trailer without a colon', '9112 7.1.2', chunks('{X}\r\n{B}\r\n0\r\nX\r\n\r\n'), 400],
+  ['a request for a trailer (ZERO.TWO)', 'Chunks 25', chunks('{X}\r\n{B}\r\n0\r\n{S}'), 400],
+  ['a folded trailer', '9112 5.2', chunks('{X}\r\n{B}\r\n0\r\nX: a\r\n b\r\n\r\n'), 400],
+  ['a trailer with a bare LF', '9112 2.2', chunks('{X}\r\n{B}\r\n0\r\nX: a\nY: b\r\n\r\n'), 400],
+  ['a trailer with a NUL', '9110 5.5', chunks('{X}\r\n{B}\r\n0\r\nX: a\0\r\n\r\n'), 400],
+  ['trailers without end', '9112 7.1.2', chunks(`{X}\r\n{B}\r\n0\r\n${'X: y\r\n'.repeat(3000)}\r\n`), 431],
+  ['a chunked body that is none', '9112 7.1', chunks('{B}'), 400],
+  // lines and characters
+  ['a line ended by LF', '9112 2.2', 'GET /v1/models HTTP/1.1\nHost: localhost\r\n\r\n', 400],
+  ['every line ended by LF', '9112 2.2', 'GET /v1/models HTTP/1.1\nHost: localhost\n\n', 400],
+  ['every line ended by CR', '9112 2.2', 'GET /v1/models HTTP/1.1\rHost: localhost\r\r', 400],
+  ['the head ended by LF', '9112 2.2', 'GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\n', 400],
+  ['a bare CR in a value', '9112 2.2', '{G}X: a\rb\r\n\r\n', 400],
+  ['a bare CR in the request line', '9112 2.2', 'GET /v1/models\r HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a NUL in a value', '9110 5.5', '{G}X: a\0b\r\n\r\n', 400],
+  ['a NUL in a name', '9110 5.6.2', '{G}X\0: a\r\n\r\n', 400],
+  ['a NUL in the target', '9112 3.2', 'GET /v1/models\0 HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a NUL before the method', '9112 3.1', '\0GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['DEL in a value', '9110 5.5', '{G}X: a\x7fb\r\n\r\n', 400],
+  ['a field without a name', '9112 5', '{G}: a\r\n\r\n', 400],
+  ['a field without a colon', '9112 5', '{G}X\r\n\r\n', 400],
+  ['a name with parentheses', '9110 5.6.2', '{G}X(a): b\r\n\r\n', 400],
+  ['a name with UTF-8', '9110 5.6.2', '{G}X\xc3\xa9: b\r\n\r\n', 400],
+  // the request line
+  ['two blanks before the target', '9112 3', 'GET  /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['two blanks before the version', '9112 3', 'GET /v1/models  HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a tab for a blank', '9112 3', 'GET\t/v1/models\tHTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a blank in the target', '9112 3.2', 'GET /v1/mod els HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a blank before the method', '9112 2.2', ' GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a blank in the method', '9112 3.1', 'GE T /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a blank behind the version', '9112 3', 'GET /v1/models HTTP/1.1 \r\nHost: localhost\r\n\r\n', 400],
+  ['a request line in the version', 'T-Reqs', 'GET /v1/models HTTP/1.1 GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a control character in the target', '9112 3.2', 'GET /v1/\x01models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a fragment', '9112 3.2', 'GET /v1/models#x HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['UTF-8 in the target', '9112 3.2', 'GET /v1/mod\xc3\xa9ls HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['no target', '9112 3', 'GET HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a target without a slash', '9112 3.2.1', 'GET v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['asterisk-form', '9112 3.2.4', 'OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['CONNECT', '9112 3.2.3', 'CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n{S}', 400],
+  ['a backslash for a slash', 'Klein 20', 'GET \\v1\\models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['another scheme', '9112 3.2.2', 'GET ftp://localhost/v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['HTTP/0.9', '9112 3', 'GET /v1/models\r\n\r\n', 400],
+  ['HTTP/0.9 by name', '9112 2.3', 'GET /v1/models HTTP/0.9\r\nHost: localhost\r\n\r\n', 505],
+  ['HTTP/2.0', '9112 2.3', 'GET /v1/models HTTP/2.0\r\nHost: localhost\r\n\r\n', 505],
+  ['HTTP/2\'s preface', '9113 3.4', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0', 505],
+  ['a version in small letters', '9112 2.3', 'GET /v1/models http/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['HTTP/01.1', '9112 2.3', 'GET /v1/models HTTP/01.1\r\nHost: localhost\r\n\r\n', 400],
+  ['HTTP/1.10', '9112 2.3', 'GET /v1/models HTTP/1.10\r\nHost: localhost\r\n\r\n', 400],
+  ['HTTP/1', '9112 2.3', 'GET /v1/models HTTP/1\r\nHost: localhost\r\n\r\n', 400],
+  ['empty lines without end', '9112 2.2', '\r\n'.repeat(20000), 431],
+  ['an empty line by LF', '9112 2.2', '\nGET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['a target of 20 KB', '9112 3', `GET /v1/${'x'.repeat(20000)} HTTP/1.1\r\nHost: localhost\r\n\r\n`, 414],
+  ['a method of 40 KB', '9112 3.1', `${'G'.repeat(40000)} /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n`, 431],
+  ['a name of 40 KB', '9110 5.4', `{G}${'x'.repeat(40000)}: y\r\n\r\n`, 431],
+  ['a value of 40 KB', '9110 5.4', `{G}X: ${'y'.repeat(40000)}\r\n\r\n`, 431],
+  ['a thousand fields', '9110 5.4', `{G}${'X: y\r\n'.repeat(1000)}\r\n`, 431],
+  // Host
+  ['no host', '9112 3.2', 'GET /v1/models HTTP/1.1\r\n\r\n', 400],
+  ['an empty host', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost:\r\n\r\n', 400],
+  ['two hosts', '9112 3.2', '{G}Host: localhost\r\n\r\n', 400],
+  ['two hosts, in other letters', '9112 3.2', '{G}hOsT: evil\r\n\r\n', 400],
+  ['a list of hosts', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost: localhost, evil\r\n\r\n', 400],
+  ['a host with a path', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost: localhost/x\r\n\r\n', 400],
+  ['a host with a user', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost: me@localhost\r\n\r\n', 400],
+  ['a host with a blank', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost: local host\r\n\r\n', 400],
+  ['absolute-form without Host', '9112 3.2.2', 'GET http://localhost/v1/models HTTP/1.1\r\n\r\n', 400],
+  ['absolute-form with a bad authority', '9112 3.2.2', 'GET http://me@localhost/v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  ['absolute-form without authority', '9112 3.2.2', 'GET http:///v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n', 400],
+  // other protocols
+  ['TLS', '', '\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00', 400],
+  ['no HTTP at all', '', 'hello\r\n\r\n', 400],
+].map(([name, from, bytes, status]) => ({ name, from, bytes, status, then: 'closed' }))
+
+const SAFE = [
+  ['a coding in capitals', '9112 7', te('Transfer-Encoding: CHUNKED'), 200, 'kept', 'names of codings have no case: it is one chunked, as for everyone'],
+  ['blanks and tabs around the coding', '9110 5.5', te('Transfer-Encoding: \t chunked \t '), 200, 'kept', 'they are no part of the value'],
+  ['a length with leading noughts', '9110 8.6', cl(' 000{L}'), 200, 'kept', '1*DIGIT, decimal for everyone'],
+  ['an extension', '9112 7.1.1', chunks('{X};a=b;c="d"\r\n{B}\r\n0;e\r\n\r\n'), 200, 'kept', 'checked, bounded and dropped'],
+  ['blanks before an extension', '9112 7.1.1', chunks('{X} ;a=b\r\n{B}\r\n0\r\n\r\n'), 200, 'kept', 'bad whitespace that the grammar names'],
+  ['a size with a few noughts', '9112 7.1', chunks('000{X}\r\n{B}\r\n000\r\n\r\n'), 200, 'kept', '1*HEXDIG'],
+  ['trailers that would be framing', '9110 6.5.1', chunks('{X}\r\n{B}\r\n0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: evil\r\nAuthorization: Bearer x\r\n\r\n'), 200, 'kept', 'trailers are dropped unread'],
+  ['a GET with a body', '9110 9.3.1', '{G}Content-Length: 5\r\n\r\nhello', 200, 'either', 'its length counts as a body\'s; all of it came, so it is skipped'],
+  ['a GET whose body is a request', '9110 9.3.1, Kettle 22', '{G}Content-Length: 0000\r\n\r\n', 200, 'kept', 'no body'],
+  ['a GET with a chunked body', '9110 9.3.1 (TE.0)', '{G}Transfer-Encoding: chunked\r\n\r\n{C}', 200, 'ends', 'what nobody reads ends the connection'],
+  ['a request for a body, and the rest never comes (CL.0)', 'Kettle 22', '{P}Content-Length: 60000\r\n\r\n{S}', 408, 'ends', 'the length counts; the request waits for the rest, and its timeout ends it'],
+  ['a method the path has not, with a body (CL.0)', 'Kettle 22', 'DELETE /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\nContent-Length: 5\r\n\r\nhello', 405, 'either', 'the body is skipped by its length'],
+  ['TRACE', '9110 9.3.8', 'TRACE /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\n\r\n', [405, 501], 'kept', 'nothing is echoed'],
+  ['a method nobody knows', '9110 9.1', 'BREW /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\n\r\n', [405, 501], 'kept', 'refused by name; its framing is a request\'s'],
+  ['a method in small letters', '9110 9.1', 'get /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\n\r\n', [405, 501], 'kept', 'methods have case'],
+  ['absolute-form with another authority', '9112 3.2.2', 'GET http://evil.example/v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\n\r\n', 200, 'kept', 'no decision depends on the host: there are no virtual ones'],
+  ['another host', '9112 3.2', 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {K}\r\n\r\n', 200, 'kept', 'the same; the upstream gets its own name'],
+  ['HTTP/1.2', '9110 2.5', 'GET /v1/models HTTP/1.2\r\nHost: localhost\r\nAuthorization: Bearer {K}\r\n\r\n', 200, 'kept', 'read as 1.1'],
+  ['a few empty lines first', '9112 2.2', '\r\n\r\n\r\n{G}\r\n', 200, 'kept', 'skipped, within the head\'s limit'],
+  ['names that only look like framing', 'Kettle 25', '{G}Content_Length: 5\r\nTransfer_Encoding: chunked\r\nContent-Length2: 5\r\nX-Content-Length: 5\r\n\r\n', 200, 'kept', 'other names; no header of the client is forwarded under its own framing'],
+  ['h2c', 'h2c', '{G}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n', 200, 'kept', 'Upgrade is ignored: no 101, nothing is tunnelled'],
+  ['a web socket', '9110 7.8', '{G}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n', 200, 'kept', 'the same'],
+  ['Connection names a credential', 'Hop-by-hop', '{G}Connection: keep-alive, Authorization, X-Forwarded-For, Host, Content-Length\r\n\r\n', 200, 'kept', 'the head upstream is made anew; no field is taken out of, or passed on by, what Connection names'],
+  ['Proxy-Connection, Keep-Alive, TE, Trailer', '9110 7.6.1', '{G}Proxy-Connection: close\r\nKeep-Alive: timeout=1\r\nTE: trailers, chunked\r\nTrailer: Content-Length\r\n\r\n', 200, 'kept', 'hops\' own affairs: unread'],
+  ['Expect: 100-continue with the body at once', '9110 10.1.1', '{P}Expect: 100-continue\r\nContent-Length: {L}\r\n\r\n{B}', 200, 'kept', 'a body that is there already needs no 100'],
+  ['Expect on a GET with a body', 'Kettle 25', '{G}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello', 200, 'either', 'no endpoint reads it: skipped by its length'],
+  ['another expectation', '9110 10.1.1', '{P}Expect: y 100-continue\r\nContent-Length: {L}\r\n\r\n{B}', 417, 'either', 'refused; the body is skipped by its length'],
+  ['Expect twice', 'Kettle 25', '{P}Expect: 100-continue\r\nExpect: x\r\nContent-Length: {L}\r\n\r\n{B}', 417, 'either', 'the same'],
+  ['Expect folded', 'Kettle 25', '{P}Expect:\r\n 100-continue\r\nContent-Length: {L}\r\n\r\n{B}', 400, 'closed', ''],
+  ['a compressed body', '9110 8.4', '{P}Content-Encoding: gzip\r\nContent-Length: {L}\r\n\r\n{B}', 415, 'either', 'refused; the body is skipped by its length'],
+  ['a length beyond the limit, and a request for a body', 'Kettle 22', '{P}Content-Length: 99999999\r\n\r\n{S}', 413, 'ends', 'refused by its length; what follows is its body'],
+  ['a pipelined request behind a good body', '9112 9.3.2', '{P}Content-Length: {L}\r\n\r\n{B}', 200, 'kept', 'it is one'],
+  ['HTTP/1.0 with a length', '9112 9.3', 'POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {K}\r\nContent-Length: {L}\r\n\r\n{B}', 200, 'ends', 'a 1.0 connection ends with its answer'],
+  ['HTTP/1.0, kept by keep-alive', '9112 9.3', 'GET /v1/models HTTP/1.0\r\nConnection: keep-alive\r\nAuthorization: Bearer {K}\r\n\r\n', 200, 'kept', 'its length is known'],
+  ['X-HTTP-Method-Override', '', '{G}X-HTTP-Method-Override: DELETE\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\n\r\n', 200, 'kept', 'unread'],
+].map(([name, from, bytes, status, then, why]) => ({ name, from, bytes, status, then, why }))
+
+export const SHAPES = [...REFUSED, ...SAFE]
