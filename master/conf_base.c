@@ -145,7 +145,19 @@ const char *conf_path(struct conf *c, const struct conf_file *in, const char *pa
     return full;
 }
 
-/* Into malloc'd memory first: the descriptor must not be open across an allocation of the pool. */
+/* Twice the room; what the old memory held may be a secret. NULL: out of memory, the old is gone too. */
+static char *more_room(char *mem, size_t *cap, size_t max) {
+    size_t bigger = *cap < max / 2 ? *cap * 2 : max;
+    char *fresh = malloc(bigger);
+    if (fresh) memcpy(fresh, mem, *cap);
+    wipe(mem, *cap);
+    free(mem);
+    *cap = bigger;
+    return fresh;
+}
+
+/* Into malloc'd memory first: the descriptor must not be open across an allocation of the pool. It begins with the
+ * size that the file has and grows, for a pipe has none. */
 static char *read_all(const char *path, size_t max_bytes, size_t *len, const char **why) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
@@ -154,12 +166,17 @@ static char *read_all(const char *path, size_t max_bytes, size_t *len, const cha
     }
     struct stat st;
     char *mem = NULL;
+    size_t n = 0, cap = 4096;
     *why = "out of memory";
-    if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode)) *why = "it is not a file";
-    else mem = calloc(1, max_bytes + 1);
-    size_t n = 0;
+    if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode)) {
+        *why = "it is not a file";
+    } else {
+        if (st.st_size > 0) cap = (uint64_t)st.st_size < max_bytes ? (size_t)st.st_size + 1 : max_bytes + 1;
+        mem = malloc(cap);
+    }
     while (mem && n <= max_bytes) {
-        ssize_t r = read(fd, mem + n, max_bytes + 1 - n);
+        if (n == cap && !(mem = more_room(mem, &cap, max_bytes + 1))) break;
+        ssize_t r = read(fd, mem + n, cap - n);
         if (r < 0 && errno == EINTR) continue;
         if (r < 0) {
             *why = strerror(errno);
