@@ -156,18 +156,18 @@ static uint32_t tool_price(struct conf_args *a, struct conf_prices *p, uint32_t 
         conf_error(a->conf, a->at[i - 1].pos, "`tool NAME AMOUNT` is expected");
         return 0;
     }
-    struct conf_tool_price *t = conf_alloc(a->conf, sizeof *t);
-    t->name = a->at[i].text;
-    if (!*t->name || is_amount(t->name)) {
-        conf_error(a->conf, a->at[i].pos, "`%s`: the tool's name is expected", t->name);
+    const char *name = a->at[i].text;
+    if (!*name || is_amount(name)) {
+        conf_error(a->conf, a->at[i].pos, "`%s`: the tool's name is expected", name);
         return 0;
     }
-    CONF_EACH(p->tools, struct conf_tool_price, other)
-        if (strcmp(other->name, t->name) == 0) {
-            conf_error(a->conf, a->at[i].pos, "a price for the tool `%s` is already given", t->name);
-            return 2;
-        }
-    if (amount(a, &a->at[i + 1], &t->usd_millionths)) conf_add(a->conf, &p->tools, t);
+    enum tool_kind kind = tool_named(slice_str(name));
+    if (kind == TOOL_KINDS)
+        conf_error(a->conf, a->at[i].pos, "uses of a tool `%s` are not counted; there are: web_search web_fetch "
+                   "x_search file_search code_execution image_generation", name);
+    else if (p->tools_given & 1u << kind)
+        conf_error(a->conf, a->at[i].pos, "a price for the tool `%s` is already given", tool_names[kind]);
+    else if (amount(a, &a->at[i + 1], &p->tools[kind])) p->tools_given |= 1u << kind;
     return 2;
 }
 
@@ -194,7 +194,7 @@ void conf_set_price(struct conf_args *a) {
     bool dollars = strcmp(a->directive->name, "price") == 0;
     if (dollars && strcmp(a->at[0].text, "free") == 0) {
         if (a->count > 1) conf_error(a->conf, a->at[1].pos, "nothing follows `free`");
-        else if (p->free || p->given || p->tools.count)
+        else if (p->free || p->given || p->tools_given)
             conf_error(a->conf, a->at[0].pos, "this model already has a price");
         else p->free = true;
         return;
@@ -251,11 +251,10 @@ void conf_print_price(const struct conf_directive *d, const void *block, FILE *o
         conf_put_decimal(out, i->usd_millionths, 6);
         fputs(";\n", out);
     }
-    CONF_EACH(p->tools, const struct conf_tool_price, t) {
-        fprintf(out, "    %s tool ", d->name);
-        conf_put_word(out, t->name);
-        fputc(' ', out);
-        conf_put_decimal(out, t->usd_millionths, 6);
+    for (int k = 0; k < TOOL_KINDS; k++) {
+        if (!(p->tools_given & 1u << k)) continue;
+        fprintf(out, "    %s tool %s ", d->name, tool_names[k]);
+        conf_put_decimal(out, p->tools[k], 6);
         fputs(";\n", out);
     }
 }

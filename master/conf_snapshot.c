@@ -261,16 +261,6 @@ static struct snap_list put_image_prices(struct build *b, const struct conf_mode
     return done(b, a, n, sizeof *a);
 }
 
-static struct snap_list put_tool_prices(struct build *b, const struct conf_model *m) {
-    const struct conf_list *l = &m->price.tools;
-    SIDE(b, struct snap_tool_price, a, l->count);
-    for (uint32_t i = 0; i < l->count; i++) {
-        const struct conf_tool_price *t = l->items[i];
-        a[i] = (struct snap_tool_price){ put_text(b, t->name), t->usd_millionths * 1000000 };
-    }
-    return done(b, a, l->count, sizeof *a);
-}
-
 static uint32_t flags_of(const struct conf_model *m) {
     uint32_t flags = (m->price.free ? MODEL_FREE : 0) | (m->family ? MODEL_FAMILY : 0) |
                      (m->kind == MODEL_CHAT ? MODEL_STREAMING : 0);
@@ -306,13 +296,14 @@ static void put_model(struct build *b, const struct conf_model *m, struct snap_m
         .limit_field = put_text(
             b, limit_field ? conf_enum_word(conf_find(CONF_MODEL, "limit_field"), m->limit_field, word) : NULL),
         .image_prices = put_image_prices(b, m),
-        .tool_prices = put_tool_prices(b, m),
         .sizes = put_words(b, &m->sizes),
         .qualities = put_words(b, &m->qualities),
         .budgets = put_pairs(b, &m->budgets),
         .n_max = (uint32_t)m->n_max,
         .prompt_max = (uint32_t)m->prompt_max
     };
+    for (int k = 0; k < TOOL_KINDS; k++)
+        to->tool_per_million[k] = m->price.tools[k] * 1000000;
     to->routes = put_routes(b, m, to->id);
     conf_prices_fill(m, &to->prices, &to->weights);
 }

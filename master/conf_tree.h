@@ -160,15 +160,13 @@ struct conf_image_price {
     const char *size, *quality;
     uint64_t usd_millionths;
 };
-struct conf_tool_price {
-    const char *name;
-    uint64_t usd_millionths;
-};
 struct conf_prices {
     bool free;
     uint32_t given;                    /* bit per enum meter */
     uint64_t per_million[METER_COUNT]; /* as given: USD (tokens) in millionths; METER_IMAGES per picture */
-    struct conf_list images, tools;    /* struct conf_image_price, struct conf_tool_price */
+    struct conf_list images;           /* struct conf_image_price */
+    uint32_t tools_given;              /* bit per enum tool_kind */
+    uint64_t tools[TOOL_KINDS];        /* USD a use in millionths */
 };
 /* SNAP_NO_LIMIT: none */
 struct conf_limit {

@@ -258,7 +258,7 @@ struct ir_usage {
     bool seen;              /* the provider gave figures */
     struct meters meters;   /* disjoint */
     uint64_t tool_prompt;   /* part of METER_INPUT: results of the provider's own tools */
-    uint64_t searches;      /* web searches by the provider */
+    struct tool_calls tools; /* uses of the provider's own tools, which cost apiece */
     bool conflict;          /* the figures contradict each other by the vendor's own rule */
 };
 
@@ -362,6 +362,11 @@ static inline struct ir_counts ir_counts_absent(void) {
 /* Disjoint meters; parts that exceed their whole are clamped (and set u->conflict). cache_write holds all writes, the
  * 1h ones too. */
 void ir_usage_from(struct ir_usage *u, const struct ir_counts *c);
+/* Uses of a tool as one object counts them; IR_ABSENT leaves what is there. */
+static inline void ir_tool_uses(struct ir_usage *u, enum tool_kind kind, uint64_t n) {
+    if (n != IR_ABSENT)
+        u->tools.n[kind] = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
 static inline uint64_t ir_writes(const struct ir_usage *u) {
     return u->meters.n[METER_CACHE_WRITE] + u->meters.n[METER_CACHE_WRITE_1H];
 }

@@ -155,8 +155,9 @@ void ir_dump_usage(const struct ir_usage *u, struct buf *out) {
             buf_printf(out, " %s=%llu", meter_names[i], (unsigned long long)u->meters.n[i]);
     if (u->tool_prompt)
         buf_printf(out, " tool_prompt=%llu", (unsigned long long)u->tool_prompt);
-    if (u->searches)
-        buf_printf(out, " searches=%llu", (unsigned long long)u->searches);
+    for (int i = 0; i < TOOL_KINDS; i++)
+        if (u->tools.n[i])
+            buf_printf(out, " %s=%u", tool_names[i], u->tools.n[i]);
     put(out, u->conflict ? " conflict\n" : "\n");
 }
 

@@ -5,11 +5,30 @@
  * gives the same answer as arithmetic without bounds would. */
 #include "proto/price.h"
 
+#include <string.h>
+
 __extension__ typedef unsigned __int128 u128;
 
-/* Σ n × price × ratio ÷ divisor, half to even. */
-static int64_t weigh(const struct meters *m, const struct prices *p, uint32_t ratio, uint64_t divisor) {
-    u128 sum = 0;
+const char *const tool_names[TOOL_KINDS] = {
+    [TOOL_WEB_SEARCH] = "web_search",         [TOOL_WEB_FETCH] = "web_fetch",
+    [TOOL_X_SEARCH] = "x_search",             [TOOL_FILE_SEARCH] = "file_search",
+    [TOOL_CODE_EXECUTION] = "code_execution", [TOOL_IMAGE_GENERATION] = "image_generation",
+};
+
+enum tool_kind tool_named(struct slice word) {
+    if (slice_starts(word, SLICE("code_interpreter"))) /* OpenAI's and xAI's word for it */
+        return TOOL_CODE_EXECUTION;
+    for (int k = 0; k < TOOL_KINDS; k++) {
+        size_t n = strlen(tool_names[k]);
+        if (slice_starts(word, slice_str(tool_names[k])) && (word.len == n || word.ptr[n] == '_'))
+            return (enum tool_kind)k;
+    }
+    return TOOL_KINDS;
+}
+
+/* (more + Σ n × price) × ratio ÷ divisor, half to even. */
+static int64_t weigh(const struct meters *m, const struct prices *p, uint64_t more, uint32_t ratio, uint64_t divisor) {
+    u128 sum = more;
     if (ratio == 0)
         return 0;
     for (int i = 0; i < METER_COUNT; i++)
@@ -28,12 +47,12 @@ static int64_t weigh(const struct meters *m, const struct prices *p, uint32_t ra
     return q > (u128)COST_MAX ? COST_MAX : (int64_t)q;
 }
 
-int64_t price_cost_nano(const struct meters *m, const struct prices *p, uint32_t ratio_millionths) {
-    return weigh(m, p, ratio_millionths, 1000ULL * RATIO_ONE);
+int64_t price_cost_nano(const struct meters *m, const struct prices *p, uint64_t tools, uint32_t ratio_millionths) {
+    return weigh(m, p, tools, ratio_millionths, 1000ULL * RATIO_ONE);
 }
 
 int64_t price_cost_tokens(const struct meters *m, const struct prices *weights, uint32_t ratio_millionths) {
-    return weigh(m, weights, ratio_millionths, 1000000ULL * RATIO_ONE);
+    return weigh(m, weights, 0, ratio_millionths, 1000000ULL * RATIO_ONE);
 }
 
 static uint64_t dearest(const struct prices *p, int first, int last) {

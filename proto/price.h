@@ -4,6 +4,8 @@
 #ifndef TG_PRICE_H
 #define TG_PRICE_H
 
+#include "proto/base/slice.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,8 +27,20 @@ struct prices { uint64_t per_million[METER_COUNT]; };
 enum { RATIO_ONE = 1000000 };
 #define COST_MAX INT64_MAX
 
-/* nano-dollars, saturated at COST_MAX. tokens × µ$/M = 10^-12 $, so ÷ 1000 gives nano-dollars. */
-int64_t price_cost_nano(const struct meters *m, const struct prices *p, uint32_t ratio_millionths);
+/* Uses of the providers' own tools, which cost apiece beside the tokens. */
+enum tool_kind {
+    TOOL_WEB_SEARCH, TOOL_WEB_FETCH, TOOL_X_SEARCH, TOOL_FILE_SEARCH, TOOL_CODE_EXECUTION, TOOL_IMAGE_GENERATION,
+    TOOL_KINDS
+};
+struct tool_calls { uint32_t n[TOOL_KINDS]; };
+/* The kind that a vendor's or an operator's word means: the kind's name, alone or with more behind a `_`
+ * (web_search_20250305). TOOL_KINDS: none. */
+enum tool_kind tool_named(struct slice word);
+extern const char *const tool_names[TOOL_KINDS];
+
+/* nano-dollars, saturated at COST_MAX. tokens × µ$/M = 10^-12 $, so ÷ 1000 gives nano-dollars. tools: what uses of
+ * tools cost beside, in the same 10^-12 $ (uses × micro-dollars per million uses). */
+int64_t price_cost_nano(const struct meters *m, const struct prices *p, uint64_t tools, uint32_t ratio_millionths);
 /* Unit tokens: weights are millionths of a token per token; the result is whole tokens. */
 int64_t price_cost_tokens(const struct meters *m, const struct prices *weights, uint32_t ratio_millionths);
 /* The dearest input (output) rate: what a hold assumes of tokens whose kind it does not know yet. */

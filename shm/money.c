@@ -316,5 +316,5 @@ int64_t money_estimate(const struct shm_usage *u, bool delivered, uint64_t deliv
     p.per_million[METER_INPUT] = u->price_input;
     p.per_million[METER_OUTPUT] = u->price_output;
     return u->unit_tokens ? price_cost_tokens(meters, &p, u->ratio_millionths)
-                          : price_cost_nano(meters, &p, u->ratio_millionths);
+                          : price_cost_nano(meters, &p, 0, u->ratio_millionths);
 }

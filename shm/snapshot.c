@@ -68,8 +68,6 @@ static void model(struct whole *w, const struct snap_model *m) {
             str(w, p->size);
             str(w, p->quality);
         }
-    if (LIST(w, m->tool_prices, struct snap_tool_price))
-        SNAP_EACH(w->s, m->tool_prices, struct snap_tool_price, p) str(w, p->name);
     w->ok = w->ok && m->kind <= MODEL_OTHER && m->routes.count;
 }
 

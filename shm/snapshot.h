@@ -12,7 +12,7 @@
 #include "shm/rate.h"
 
 #define SNAP_MAGIC 0x31504e5347544c54ull
-enum { SNAP_LAYOUT = 1 };
+enum { SNAP_LAYOUT = 2 };
 #define SNAP_NO_LIMIT UINT64_MAX
 #define SNAP_NO_AMOUNT INT64_MAX
 
@@ -79,7 +79,6 @@ struct snap_route {
 };
 
 struct snap_image_price { struct snap_str size, quality; /* empty: any */ uint64_t per_million; };
-struct snap_tool_price { struct snap_str name; uint64_t per_million; };
 
 enum model_flags {
     MODEL_FREE = 1,          /* `price free` */
@@ -104,7 +103,7 @@ struct snap_model {
     struct snap_list capabilities; /* struct snap_str: all words of the directive */
     struct snap_str limit_field;   /* max_completion_tokens or max_tokens, or empty: as the client sent it */
     struct snap_list image_prices; /* struct snap_image_price, most specific first */
-    struct snap_list tool_prices;  /* struct snap_tool_price */
+    uint64_t tool_per_million[TOOL_KINDS]; /* micro-dollars per million uses; 0: free, or not given */
     struct snap_list sizes, qualities; /* struct snap_str */
     struct snap_list budgets;      /* struct snap_pair: reasoning effort → tokens */
     uint32_t n_max, prompt_max;    /* 0: none */

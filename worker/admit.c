@@ -162,7 +162,7 @@ static int64_t amount(const struct bound *b, uint64_t out) {
     m.n[METER_INPUT] = b->in;
     m.n[METER_IMAGES] = b->pictures;
     m.n[METER_OUTPUT] = out > UINT64_MAX / b->n ? UINT64_MAX : out * b->n;
-    return b->tokens ? price_cost_tokens(&m, &b->dear, b->ratio) : price_cost_nano(&m, &b->dear, b->ratio);
+    return b->tokens ? price_cost_tokens(&m, &b->dear, b->ratio) : price_cost_nano(&m, &b->dear, 0, b->ratio);
 }
 
 /* The most output tokens that the money pays, at most `most`; 0 if not even the input. */

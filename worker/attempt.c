@@ -656,6 +656,8 @@ static int take_head(struct exchange *ex) {
     t->retry_after_ms = retry_after(&head, (int64_t)ex->worker->loop.wall_ms);
     t->event_stream = type != NULL && slice_ieq(slice_of(type->value.ptr, type->value.len < 17 ? type->value.len : 17),
                                                 SLICE("text/event-stream"));
+    if (ex->req.stream && (type == NULL || slice_starts(type->value, SLICE("text/plain"))))
+        t->event_stream = true; /* some servers do not say what they send, but a stream was asked for */
     t->body_length = head.body == HTTP_BODY_SIZED ? head.content_length : 0;
     http_reader_init(&t->reader, head.body, head.content_length);
     t->reader.done = head.body == HTTP_BODY_NONE;

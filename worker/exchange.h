@@ -253,7 +253,7 @@ void admit_end(struct exchange *ex, int64_t held); /* the slot was settled: gaug
 /* Settles from figures (estimated false) or by estimate; pushes the record, corrects the rate words, counts. Once. */
 void meter_settle(struct exchange *ex, bool estimated);
 void meter_release(struct exchange *ex);        /* nothing was delivered: charge nothing */
-void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost);
+void meter_cost(const struct exchange *ex, const struct meters *m, struct ir_cost *cost);
 
 /* ---- attempt.c --------------------------------------------------------------------------------------------------- */
 void attempt_start(struct exchange *ex);        /* picks a route and goes; or sends the error when none is left */

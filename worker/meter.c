@@ -2,7 +2,22 @@
  * settled exactly once. */
 #include "worker/exchange.h"
 
-void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_cost *cost) {
+/* What the provider's own tools cost beside the tokens. Figures that do not tell of the one search that a request
+ * asked for leave it to the request. */
+static uint64_t tools_cost(const struct exchange *ex) {
+    uint64_t sum = 0;
+    for (int k = 0; k < TOOL_KINDS; k++) {
+        uint64_t uses = ex->answer.tools.n[k], cost;
+        if (k == TOOL_WEB_SEARCH && uses == 0 && ex->req.searches && ex->answer.finished)
+            uses = 1;
+        if (__builtin_mul_overflow(uses, ex->model->tool_per_million[k], &cost) ||
+            __builtin_add_overflow(sum, cost, &sum))
+            return UINT64_MAX;
+    }
+    return sum;
+}
+
+void meter_cost(const struct exchange *ex, const struct meters *m, struct ir_cost *cost) {
     const struct snap *s = ex->snapshot->snap;
     uint32_t ratio = ex->group->ratio_millionths;
     struct prices prices = ex->model->prices;
@@ -10,7 +25,7 @@ void meter_cost(const struct exchange *ex, const struct meters *m, struct pass_c
         prices.per_million[METER_IMAGES] = ex->picture_price;
     cost->show = s->usage_cost;
     cost->tokens = s->unit_tokens;
-    cost->usd_nano = price_cost_nano(m, &prices, ratio);
+    cost->usd_nano = price_cost_nano(m, &prices, tools_cost(ex), ratio);
     cost->cost_tokens = s->unit_tokens ? price_cost_tokens(m, &ex->model->weights, ratio) : 0;
 }
 
@@ -76,7 +91,7 @@ void meter_settle(struct exchange *ex, bool estimated) {
             money_estimate(&ex->slot->usage, true, ex->answer.text_bytes, m);
         r.flags |= RECORD_ESTIMATED;
     }
-    struct pass_cost cost;
+    struct ir_cost cost;
     meter_cost(ex, m, &cost);
     r.charge = cost.tokens ? cost.cost_tokens : cost.usd_nano;
     r.cost_usd_nano = cost.usd_nano;

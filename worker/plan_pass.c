@@ -2,7 +2,7 @@
 #include "worker/seal.h"
 
 /* The figures are final: price and settle before the bytes that show them go out. */
-static void on_usage(void *arg, struct pass_answer *a, struct pass_cost *cost) {
+static void on_usage(void *arg, struct pass_answer *a, struct ir_cost *cost) {
     struct exchange *ex = arg;
     if (ex->status == 0)
         ex->status = 200;

@@ -48,8 +48,10 @@ static bool translate_begin(struct exchange *ex) {
 static void note(struct exchange *ex) {
     ex->answer.text_bytes = ex->tr.text_bytes;
     ex->answer.usage_seen = ex->tr.usage.seen;
-    if (ex->tr.usage.seen)
+    if (ex->tr.usage.seen) {
         ex->answer.meters = ex->tr.usage.meters;
+        ex->answer.tools = ex->tr.usage.tools;
+    }
 }
 
 /* The upstream has said all: figures, price, the last bytes. */
@@ -60,15 +62,14 @@ static enum plan_result finish(struct exchange *ex, struct ir_fault *f) {
         *f = ex->tr.fault;
         return r == DIALECT_ERROR ? PLAN_ERROR : PLAN_BAD;
     }
-    struct pass_cost cost;
+    struct ir_cost cost;
     if (ex->status == 0)
         ex->status = 200;
     meter_settle(ex, !ex->answer.usage_seen);
     meter_cost(ex, &ex->answer.meters, &cost);
     ex->tr.usage.meters = ex->answer.meters; /* an estimate, where the provider gave nothing */
     ex->tr.usage.seen = true;
-    struct ir_cost shown = { cost.show, cost.usd_nano, cost.tokens, cost.cost_tokens };
-    return translate_finish(&ex->tr, &shown, &ex->worker->scratch, &ex->tr_out) ? PLAN_DONE : PLAN_BAD;
+    return translate_finish(&ex->tr, &cost, &ex->worker->scratch, &ex->tr_out) ? PLAN_DONE : PLAN_BAD;
 }
 
 static enum plan_result result_of(struct exchange *ex, enum dialect_result r, struct ir_fault *f) {

@@ -148,6 +148,8 @@ static void client_done(struct exchange *ex) {
     }
 }
 
+static void stream_ends_badly(struct exchange *ex, int status, const char *code, const char *text, bool lenient);
+
 /* What an upstream did wrong in mid-stream. */
 static void stream_fault(struct exchange *ex, const struct ir_fault *f, const char *text) {
     char said[240];
@@ -157,7 +159,7 @@ static void stream_fault(struct exchange *ex, const struct ir_fault *f, const ch
                  (int)(f->message.len < 180 ? f->message.len : 180), f->message.ptr);
     upstream_report(ex->worker, ex->try.up, false, 0);
     if (ex->head_sent || ex->settled)
-        relay_stream_cut(ex, 502, "upstream_failed", said);
+        stream_ends_badly(ex, 502, "upstream_failed", said, f == NULL || f->status == 0);
     else
         attempt_failed(ex, 502, "upstream_failed", text, false);
 }
@@ -249,14 +251,16 @@ void relay_stream_end(struct exchange *ex) {
     exchange_finish(ex);
 }
 
-void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text) {
+/* lenient: a stream that broke off behind its finish word is taken as whole; not so where the provider itself says
+ * that it failed. */
+static void stream_ends_badly(struct exchange *ex, int status, const char *code, const char *text, bool lenient) {
     struct ir_fault f = { .status = status == 502 ? (int)ex->snapshot->snap->upstream_error_status : status,
                           .code = slice_str(code),
                           .message = slice_str(text) };
     arena_reset(&ex->worker->scratch);
     batch_reset();
     buf_release(&ex->tr_out);
-    if (!ex->answer_done &&
+    if (lenient && !ex->answer_done &&
         ex->plan->finished(ex)) { /* only its last figures are missing: the answer itself is whole */
         struct ir_fault ignored = { 0 };
         if (ex->plan->end(ex, &batch, &ignored) == PLAN_DONE) {
@@ -277,4 +281,8 @@ void relay_stream_cut(struct exchange *ex, int status, const char *code, const c
         send_batch(ex, true);
     }
     exchange_finish(ex);
+}
+
+void relay_stream_cut(struct exchange *ex, int status, const char *code, const char *text) {
+    stream_ends_badly(ex, status, code, text, true);
 }

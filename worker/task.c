@@ -178,7 +178,7 @@ static void settle(struct exchange *ex, const struct task_figures *fig) {
 
 static enum plan_result whole(struct exchange *ex, const struct json *j, struct pieces *out, struct ir_fault *f) {
     struct task_figures fig = { 0 };
-    struct pass_cost cost;
+    struct ir_cost cost;
     enum ir_dialect from = upstream_dialect(ex);
     switch (ex->task->read(j, &ex->call, from, &ex->arena, &fig, f)) {
     case TASK_OK: break;

@@ -27,7 +27,7 @@ void anthropic_close_reader(void *reader);
 
 /* The figures of one answer so far; each non-null field of a later object replaces the earlier one. */
 struct anthropic_counts {
-    uint64_t input, read, written, written_1h, output, thinking, searches;
+    uint64_t input, read, written, written_1h, output, thinking, searches, fetches;
     struct { uint64_t input, read, written, written_1h, output; } compaction;
     bool seen;
 };

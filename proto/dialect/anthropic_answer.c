@@ -69,10 +69,12 @@ static void write_usage(struct json_writer *j, const struct ir_usage *u, const s
         common_count_member(j, "thinking_tokens", n[METER_REASONING]);
         jw_end_object(j);
     }
-    if (u->searches > 0) {
+    uint32_t searches = u->tools.n[TOOL_WEB_SEARCH], fetches = u->tools.n[TOOL_WEB_FETCH];
+    if (searches + fetches > 0) {
         jw_key(j, "server_tool_use");
         jw_object(j);
-        common_count_member(j, "web_search_requests", u->searches);
+        common_count_member(j, "web_search_requests", searches);
+        common_count_member(j, "web_fetch_requests", fetches);
         jw_end_object(j);
     }
     if (final)

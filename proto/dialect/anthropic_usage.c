@@ -26,6 +26,7 @@ void anthropic_counts_take(struct anthropic_counts *c, const struct json *j, int
     take(j, t, "output_tokens", &c->output);
     take(j, json_get(j, t, "output_tokens_details"), "thinking_tokens", &c->thinking);
     take(j, json_get(j, t, "server_tool_use"), "web_search_requests", &c->searches);
+    take(j, json_get(j, t, "server_tool_use"), "web_fetch_requests", &c->fetches);
     uint64_t both = count_or_zero(j, split, "ephemeral_5m_input_tokens") +
                     count_or_zero(j, split, "ephemeral_1h_input_tokens");
     if (common_count(j, t, "cache_creation_input_tokens") == IR_ABSENT && both > 0)
@@ -55,7 +56,8 @@ void anthropic_counts_usage(const struct anthropic_counts *c, struct ir_usage *u
     n.output = c->output + c->compaction.output;
     n.reasoning = c->thinking;
     ir_usage_from(u, &n);
-    u->searches = c->searches;
+    ir_tool_uses(u, TOOL_WEB_SEARCH, c->searches);
+    ir_tool_uses(u, TOOL_WEB_FETCH, c->fetches);
 }
 
 bool anthropic_read_usage(const struct json *j, int t, struct ir_usage *u) {
@@ -68,7 +70,8 @@ bool anthropic_read_usage(const struct json *j, int t, struct ir_usage *u) {
         c.written_1h = n[METER_CACHE_WRITE_1H];
         c.output = meters_output(&u->meters);
         c.thinking = n[METER_REASONING];
-        c.searches = u->searches;
+        c.searches = u->tools.n[TOOL_WEB_SEARCH];
+        c.fetches = u->tools.n[TOOL_WEB_FETCH];
     }
     anthropic_counts_take(&c, j, t);
     anthropic_counts_usage(&c, u);

@@ -100,6 +100,8 @@ struct dialect {
                         struct buf *out);
     /* A call's blob stands on the call itself; else it goes before it as reasoning of its own. */
     bool call_blobs;
+    /* Calls may hold free text; else it is wrapped as the arguments of a function. */
+    bool free_text;
 
     /* Counting input: the path behind an upstream's base, and the answer. NULL: the dialect has no such thing. A
      * relay forwards where client and upstream are of one dialect, else answers with an estimate. */

@@ -32,6 +32,8 @@ enum dialect_result gemini_whole(void *reader, const struct json *j, struct aren
                                  struct ir_fault *f);
 enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u);
+/* How often the provider searched for a candidate, where it says so: the latest word counts. */
+void gemini_count_tools(const struct json *j, int candidate, struct tool_calls *tools);
 
 /* Arguments that come piece by piece with their JSON paths (gemini_partial.c): a tree that is written when the call
  * closes. */

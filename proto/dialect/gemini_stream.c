@@ -19,7 +19,6 @@ struct reader {
     uint32_t count;
     struct choice choices[8]; /* candidateCount is at most 8 */
     struct ir_usage usage;
-    uint64_t searches;
     struct ir_sink *sink;
     struct arena *scratch;
 };
@@ -35,44 +34,52 @@ static struct slice str(struct reader *r, const struct json *j, int obj, const c
     return json_str(j, gemini_get(j, obj, name), r->scratch);
 }
 
+/* Tokens of a modality in a list of details. */
 static uint64_t modality(const struct json *j, int obj, const char *list, const char *word) {
     int t = gemini_get(j, obj, list);
-    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
-        if (json_str_is(j, gemini_get(j, i, "modality"), word)) {
-            uint64_t n = common_count(j, i, "tokenCount");
-            return n == IR_ABSENT ? 0 : n;
-        }
-    return 0;
-}
-
-static uint64_t minus(uint64_t a, uint64_t b) {
-    return a > b ? a - b : 0;
+    uint64_t sum = 0;
+    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+        uint64_t n = common_count(j, i, "tokenCount");
+        if (n != IR_ABSENT && json_str_is(j, gemini_get(j, i, "modality"), word))
+            sum += n;
+    }
+    return sum;
 }
 
 static uint64_t or_zero(uint64_t n) {
     return n == IR_ABSENT ? 0 : n;
 }
 
+/* Of the uncached input: the cached part of a modality is paid as cached. */
+static uint64_t input_of(const struct json *j, int t, const char *word) {
+    uint64_t in = modality(j, t, "promptTokensDetails", word) + modality(j, t, "toolUsePromptTokensDetails", word);
+    uint64_t cached = modality(j, t, "cacheTokensDetails", word);
+    return in > cached ? in - cached : 0;
+}
+
 /* promptTokenCount holds the cached part but not what the provider's own tools fed back; candidatesTokenCount not the
- * thoughts. */
+ * thoughts. A count of zero is left out, so a total that says more than the parts means candidates. */
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u) {
     if (!json_is(j, t, JSON_OBJECT))
         return false;
     uint64_t prompt = common_count(j, t, "promptTokenCount"), total = common_count(j, t, "totalTokenCount");
-    if (prompt == IR_ABSENT && total == IR_ABSENT)
-        return false;
     uint64_t tool = or_zero(common_count(j, t, "toolUsePromptTokenCount")),
              thoughts = or_zero(common_count(j, t, "thoughtsTokenCount"));
     uint64_t visible = common_count(j, t, "candidatesTokenCount");
     if (visible == IR_ABSENT)
-        visible = or_zero(common_count(j, t, "responseTokenCount"));
+        visible = common_count(j, t, "responseTokenCount"); /* Gemini's Live API */
+    if (prompt == IR_ABSENT && visible == IR_ABSENT && total == IR_ABSENT)
+        return false; /* early chunks of Vertex name the traffic type alone */
+    uint64_t known = or_zero(prompt) + tool + thoughts;
+    if (visible == IR_ABSENT)
+        visible = total != IR_ABSENT && total > known ? total - known : 0;
     struct ir_counts c = ir_counts_absent();
     c.input = or_zero(prompt) + tool;
     c.cached = or_zero(common_count(j, t, "cachedContentTokenCount"));
     c.output = visible + thoughts;
     c.reasoning = thoughts;
-    c.audio_in = minus(modality(j, t, "promptTokensDetails", "AUDIO"), modality(j, t, "cacheTokensDetails", "AUDIO"));
-    c.image_in = minus(modality(j, t, "promptTokensDetails", "IMAGE"), modality(j, t, "cacheTokensDetails", "IMAGE"));
+    c.audio_in = input_of(j, t, "AUDIO");
+    c.image_in = input_of(j, t, "IMAGE");
     c.audio_out = modality(j, t, "candidatesTokensDetails", "AUDIO");
     c.image_out = modality(j, t, "candidatesTokensDetails", "IMAGE");
     ir_usage_from(u, &c);
@@ -195,11 +202,15 @@ static enum ir_stop stop_of(struct slice word) {
     return IR_STOP_UNKNOWN;
 }
 
-/* Sources that the answer rests on, and how often the provider searched. */
-static bool read_grounding(struct reader *r, uint32_t at, const struct json *j, int t) {
-    int queries = gemini_get(j, t, "webSearchQueries"), chunks = gemini_get(j, t, "groundingChunks");
+void gemini_count_tools(const struct json *j, int candidate, struct tool_calls *tools) {
+    int queries = gemini_get(j, gemini_get(j, candidate, "groundingMetadata"), "webSearchQueries");
     if (json_is(j, queries, JSON_ARRAY))
-        r->searches = json_size(j, queries);
+        tools->n[TOOL_WEB_SEARCH] = json_size(j, queries);
+}
+
+/* Sources that the answer rests on. */
+static bool read_grounding(struct reader *r, uint32_t at, const struct json *j, int t) {
+    int chunks = gemini_get(j, t, "groundingChunks");
     for (int c = json_is(j, chunks, JSON_ARRAY) ? json_first(j, chunks) : -1; c >= 0; c = json_next(j, chunks, c)) {
         int web = gemini_get(j, c, "web");
         struct ir_event ev = {
@@ -226,6 +237,7 @@ static bool read_candidate(struct reader *r, const struct json *j, int t) {
     for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
         if (!read_part(r, at, j, p))
             return false;
+    gemini_count_tools(j, t, &r->usage.tools);
     if (!read_grounding(r, at, j, gemini_get(j, t, "groundingMetadata")))
         return false;
     if (word.len == 0)
@@ -259,6 +271,8 @@ static enum dialect_result read_chunk(struct reader *r, const struct json *j, in
         r->count = r->count ? r->count : 1;
         r->choices[0].finished = true;
         r->choices[0].stop = IR_STOP_FILTER;
+        if (json_is(j, gemini_get(j, t, "usageMetadata"), JSON_OBJECT))
+            r->usage.seen = true; /* counts of zero are left out: what is not asked of the model costs nothing */
         r->choices[0].said = arena_copy(r->s.arena, str(r, j, feedback, "blockReasonMessage"));
     }
     for (int c = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; c >= 0;
@@ -310,7 +324,6 @@ enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_si
     if (!finished)
         return DIALECT_BAD;
     struct ir_event usage = { .kind = IR_EV_USAGE, .usage = &r->usage };
-    r->usage.searches = r->searches;
     if (r->usage.seen && !ir_put(sink, &usage))
         return DIALECT_FULL;
     for (uint32_t i = 0; i < r->count; i++) {

@@ -34,4 +34,5 @@ const struct dialect dialect_openai = {
     .write_error = dialect_write_openai_error,
     .call_blobs = true,
     .read_usage = openai_read_usage,
+    .free_text = true,
 };

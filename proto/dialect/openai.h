@@ -18,6 +18,7 @@ enum dialect_result openai_whole(void *reader, const struct json *j, struct aren
 enum dialect_result openai_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
 void openai_close_reader(void *reader);
 bool openai_read_usage(const struct json *j, int t, struct ir_usage *u);
+void openai_write_usage(struct json_writer *j, const struct meters *m, const struct ir_cost *cost); /* an object */
 
 void *openai_writer(const struct dialect_writer_settings *s);
 bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, struct buf *out);

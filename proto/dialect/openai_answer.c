@@ -44,10 +44,9 @@ static void write_id(struct json_writer *j, const struct dialect_writer_settings
     jw_str_end(j);
 }
 
-static void write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost) {
-    const uint64_t *n = u->meters.n;
-    uint64_t in = meters_input(&u->meters), out = meters_output(&u->meters);
-    jw_key(j, "usage");
+void openai_write_usage(struct json_writer *j, const struct meters *m, const struct ir_cost *cost) {
+    const uint64_t *n = m->n;
+    uint64_t in = meters_input(m), out = meters_output(m), writes = n[METER_CACHE_WRITE] + n[METER_CACHE_WRITE_1H];
     jw_object(j);
     common_count_member(j, "prompt_tokens", in);
     common_count_member(j, "completion_tokens", out);
@@ -55,8 +54,8 @@ static void write_usage(struct json_writer *j, const struct ir_usage *u, const s
     jw_key(j, "prompt_tokens_details");
     jw_object(j);
     common_count_member(j, "cached_tokens", n[METER_CACHED_INPUT]);
-    if (ir_writes(u) > 0)
-        common_count_member(j, "cache_write_tokens", ir_writes(u));
+    if (writes > 0)
+        common_count_member(j, "cache_write_tokens", writes);
     common_count_member(j, "audio_tokens", n[METER_AUDIO_INPUT]);
     jw_end_object(j);
     jw_key(j, "completion_tokens_details");
@@ -66,6 +65,11 @@ static void write_usage(struct json_writer *j, const struct ir_usage *u, const s
     jw_end_object(j);
     ir_write_cost(j, cost, false);
     jw_end_object(j);
+}
+
+static void write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost) {
+    jw_key(j, "usage");
+    openai_write_usage(j, &u->meters, cost);
 }
 
 /* ---- chunks ---- */

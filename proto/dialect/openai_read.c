@@ -20,6 +20,7 @@ enum {
     FUNCTION_CALL,
     REASONING,
     THINKING,
+    WEB_SEARCH,
     IGNORED
 };
 static const struct field fields[] = {
@@ -36,6 +37,7 @@ static const struct field fields[] = {
     [FUNCTION_CALL] = { "function_call", FIELD_KNOWN, 0 },
     [REASONING] = { "reasoning", FIELD_KNOWN, 0 },
     [THINKING] = { "thinking", FIELD_KNOWN, 0 },
+    [WEB_SEARCH] = { "web_search_options", FIELD_KNOWN, 0 },
     [IGNORED] = { "audio", FIELD_KNOWN, 0 },
     { "model", FIELD_STRING, AT(model) },
     { "stream", FIELD_BOOL, AT(stream) },
@@ -395,6 +397,12 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
             r->image_out = r->image_out || json_str_is(j, i, "image");
         }
         return true;
+    case WEB_SEARCH: { /* what other dialects have as a tool */
+        struct ir_tool *x = ir_add_tool(r, IR_HOSTED);
+        if (x)
+            x->name = SLICE("web_search");
+        return true;
+    }
     default: return true;
     }
 }

@@ -186,8 +186,10 @@ static bool end_reasoning(struct reader *r, struct choice *c) {
 }
 
 static bool read_call(struct reader *r, struct choice *c, const struct json *j, int t, uint32_t place) {
-    int custom = json_get(j, t, "custom"), body = custom >= 0 ? custom : json_get(j, t, "function");
-    int args = json_get(j, body, custom >= 0 ? "input" : "arguments");
+    int function = json_get(j, t, "function"), body = json_get(j, t, "custom");
+    bool custom = body >= 0 && (json_str_is(j, json_get(j, t, "type"), "custom") || !json_is(j, function, JSON_OBJECT));
+    body = custom ? body : function; /* some servers write an empty one of each kind beside the other */
+    int args = json_get(j, body, custom ? "input" : "arguments");
     uint64_t index;
     if (!json_u64(j, json_get(j, t, "index"), &index) || index > UINT32_MAX)
         index = place;
@@ -201,7 +203,7 @@ static bool read_call(struct reader *r, struct choice *c, const struct json *j, 
         struct slice signature = json_str(j, json_get(j, google, "thought_signature"), r->scratch);
         if (signature.len > 0)
             k->signature = arena_copy(r->s.arena, signature);
-        k->custom = custom >= 0;
+        k->custom = custom;
     }
     struct slice part = json_is(j, args, JSON_OBJECT) ? json_raw(j, args) : json_str(j, args, r->scratch);
     bool wait = c->open && c->open != k && !whole_value(c->open);
@@ -288,7 +290,7 @@ static bool read_delta(struct reader *r, struct choice *c, const struct json *j,
         for (int t = json_first(j, calls); t >= 0; t = json_next(j, calls, t))
             if (!read_call(r, c, j, t, place++))
                 return false;
-    if (json_is(j, legacy, JSON_OBJECT)) {
+    if (json_str_len(j, json_get(j, legacy, "name")) + json_str_len(j, json_get(j, legacy, "arguments")) > 0) {
         struct call *k = call_at(r, c, 0, SLICE_NONE, json_str(j, json_get(j, legacy, "name"), r->scratch));
         struct slice args = json_str(j, json_get(j, legacy, "arguments"), r->scratch);
         if (!k || (!k->given && k->name.len > 0 && !open_call(r, c, k)) ||
@@ -339,13 +341,14 @@ static bool truthy(const struct json *j, int t) {
 }
 
 static enum dialect_result read_object(struct reader *r, const struct json *j, bool whole, struct ir_fault *f) {
-    if (truthy(j, json_get(j, 0, "error")) || json_str_is(j, json_get(j, 0, "object"), "error")) {
-        dialect_fault_of(j, 0, 200, r->scratch, f);
-        return DIALECT_ERROR;
-    }
     int choices = json_get(j, 0, "choices");
     openai_read_usage(j, json_get(j, json_get(j, 0, "x_groq"), "usage"), &r->usage);
     openai_read_usage(j, json_get(j, 0, "usage"), &r->usage);
+    if (truthy(j, json_get(j, 0, "error")) || json_str_is(j, json_get(j, 0, "object"), "error")) {
+        struct ir_event cost = { .kind = IR_EV_USAGE, .usage = &r->usage };
+        dialect_fault_of(j, 0, 200, r->scratch, f); /* what failed late may have cost */
+        return !r->usage.seen || ir_put(r->sink, &cost) ? DIALECT_ERROR : DIALECT_FULL;
+    }
     if (!json_is(j, choices, JSON_ARRAY))
         return whole ? DIALECT_BAD : DIALECT_OK;
     if (!r->started && json_first(j, choices) >= 0) { /* Azure's first chunk has no choices, and neither id nor model */

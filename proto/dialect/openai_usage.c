@@ -3,10 +3,10 @@
  * counts, whole. */
 #include "proto/dialect/openai.h"
 
-/* A part of a whole, from a details object, where it is above zero. */
+/* A part of a whole, from one of the places where it may stand; a zero takes no other place's word back. */
 static void detail(const struct json *j, int details, const char *name, uint64_t *count) {
     uint64_t v = common_count(j, details, name);
-    if (v != IR_ABSENT)
+    if (v != IR_ABSENT && (v > 0 || *count == IR_ABSENT))
         *count = v;
 }
 
@@ -18,9 +18,10 @@ bool openai_read_usage(const struct json *j, int t, struct ir_usage *u) {
     c.input = common_count(j, t, "prompt_tokens");
     c.output = common_count(j, t, "completion_tokens");
     uint64_t total = common_count(j, t, "total_tokens");
-    if (c.input == IR_ABSENT && c.output == IR_ABSENT && total == IR_ABSENT)
+    if (c.input == IR_ABSENT && c.output == IR_ABSENT)
         return false;
     detail(j, t, "cached_tokens", &c.cached);           /* Moonshot */
+    detail(j, t, "num_cached_tokens", &c.cached);       /* Mistral, beside the details */
     detail(j, t, "prompt_cache_hit_tokens", &c.cached); /* DeepSeek */
     detail(j, in, "cached_tokens", &c.cached);
     detail(j, in, "cache_write_tokens", &c.cache_write);
@@ -44,6 +45,13 @@ bool openai_read_usage(const struct json *j, int t, struct ir_usage *u) {
                 c.reasoning = hidden;
         }
     }
+    /* More reasoning than output: it stands beside (Gemini behind Vercel's gateway, whose own cost says so). */
+    if (c.reasoning != IR_ABSENT && c.output != IR_ABSENT && c.reasoning > c.output)
+        c.output += c.reasoning;
     ir_usage_from(u, &c);
+    int tools = json_get(j, t, "server_tool_use_details"); /* OpenRouter */
+    ir_tool_uses(u, TOOL_WEB_SEARCH, common_count(j, tools, "web_search_requests"));
+    ir_tool_uses(u, TOOL_WEB_SEARCH, common_count(j, t, "num_search_queries")); /* Perplexity */
+    ir_tool_uses(u, TOOL_WEB_SEARCH, common_count(j, t, "num_sources_used"));   /* xAI, which prices sources */
     return true;
 }

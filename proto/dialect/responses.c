@@ -7,8 +7,8 @@ static bool write_path(struct slice model, bool stream, struct buf *out) {
     return buf_append_slice(out, SLICE("/responses"));
 }
 
-static void close_nothing(void *reader_or_writer) {
-    (void)reader_or_writer;
+static void close_nothing(void *writer) {
+    (void)writer;
 }
 
 const struct dialect dialect_responses = {
@@ -21,7 +21,7 @@ const struct dialect dialect_responses = {
     .event = responses_event,
     .whole = responses_whole,
     .end = responses_end,
-    .close_reader = close_nothing,
+    .close_reader = responses_close_reader,
     .writer = responses_writer,
     .put = responses_put,
     .finish = responses_finish,
@@ -33,4 +33,5 @@ const struct dialect dialect_responses = {
     .write_answer = responses_write_answer,
     .write_error = dialect_write_openai_error,
     .read_usage = responses_read_usage,
+    .free_text = true,
 };

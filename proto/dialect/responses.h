@@ -24,7 +24,10 @@ enum dialect_result responses_event(void *reader, const struct sse_event *ev, st
 enum dialect_result responses_whole(void *reader, const struct json *j, struct arena *scratch, struct ir_sink *sink,
                                     struct ir_fault *f);
 enum dialect_result responses_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
+void responses_close_reader(void *reader);
 bool responses_read_usage(const struct json *j, int t, struct ir_usage *u);
+/* Counts an item that is a use of one of the provider's own tools. */
+void responses_count_tool(const struct json *j, int item, struct tool_calls *tools);
 
 /* What an answer's object says of itself (responses_object.c). */
 enum responses_status { RESPONSES_IN_PROGRESS, RESPONSES_ENDED, RESPONSES_FAILED };

@@ -8,7 +8,8 @@
  * - a tool that the client offered as free text and that went out as a function with one string comes back as free
  * text;
  * - a schema that went out as a forced tool comes back as text;
- * - calls beat the finish word: a natural end after calls is IR_STOP_TOOLS;
+ * - calls beat the finish word: a natural end after calls is IR_STOP_TOOLS, and so is a call that the provider found
+ *   wrong but gave whole (an undeclared name): clients know how to answer those;
  * - a call without arguments has {};
  * - blobs get the upstream's id, and stand before a call where the client's calls cannot hold them.
  *
@@ -87,7 +88,8 @@ static bool start_call(struct translate *t, const struct ir_event *given) {
     if (ev.choice < sizeof t->saw_call)
         t->saw_call[ev.choice] = true;
     t->in_custom = tool && tool->kind == IR_CUSTOM && !ev.custom;
-    t->custom = ev.custom = ev.custom || t->in_custom;
+    t->in_wrap = ev.custom && !t->client->free_text;
+    t->custom = ev.custom = (ev.custom && !t->in_wrap) || t->in_custom;
     t->args = false;
     if (ev.blob.kind != IR_BLOB_NONE && !t->client->call_blobs) {
         struct ir_event before = { .kind = IR_EV_REASONING_END, .choice = ev.choice, .blob = ev.blob };
@@ -107,9 +109,24 @@ static struct slice unwrap(struct translate *t, struct slice args) {
     return json_is(&j, input, JSON_STRING) ? json_str(&j, input, t->scratch) : args;
 }
 
+/* And the other way: what a client without free-text calls gets. */
+static struct slice wrap(struct translate *t, struct slice text) {
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, t->held.pages, text.len * 6 + 64);
+    jw_init(&w, &b);
+    jw_object(&w);
+    jw_key(&w, "input");
+    jw_str(&w, text.ptr ? text : SLICE(""));
+    jw_end_object(&w);
+    struct slice args = arena_copy(t->scratch, buf_slice(&b));
+    buf_release(&b);
+    return args;
+}
+
 static bool more_args(struct translate *t, const struct ir_event *given) {
     struct ir_event ev = *given;
-    if (t->in_custom) {
+    if (t->in_custom || t->in_wrap) {
         bool ok = buf_append_slice(&t->held, ev.text);
         t->full = t->full || !ok;
         return ok;
@@ -125,11 +142,10 @@ static bool end_call(struct translate *t, const struct ir_event *ev) {
         t->in_json = false;
         return true;
     }
-    if (t->in_custom) {
-        struct ir_event args = {
-            .kind = IR_EV_ARGS, .choice = ev->choice, .custom = true, .text = unwrap(t, buf_slice(&t->held))
-        };
-        t->in_custom = false;
+    if (t->in_custom || t->in_wrap) {
+        struct ir_event args = { .kind = IR_EV_ARGS, .choice = ev->choice, .custom = t->in_custom };
+        args.text = t->in_custom ? unwrap(t, buf_slice(&t->held)) : wrap(t, buf_slice(&t->held));
+        t->in_custom = t->in_wrap = false;
         bool ok = args.text.len == 0 || give(t, &args);
         buf_release(&t->held);
         if (!ok)
@@ -146,7 +162,7 @@ static bool end_choice(struct translate *t, const struct ir_event *given) {
     struct ir_event ev = *given;
     bool calls = ev.choice < sizeof t->saw_call && t->saw_call[ev.choice];
     if (ev.stop == IR_STOP_UNKNOWN || ev.stop == IR_STOP_END || ev.stop == IR_STOP_TOOLS ||
-        (ev.stop == IR_STOP_STRING && calls))
+        (calls && (ev.stop == IR_STOP_STRING || ev.stop == IR_STOP_MODEL_ERROR)))
         ev.stop = calls ? IR_STOP_TOOLS : IR_STOP_END;
     t->finished = true;
     t->model_error = t->model_error || ev.stop == IR_STOP_MODEL_ERROR;

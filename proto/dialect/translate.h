@@ -28,7 +28,7 @@ struct translate {
     struct buf *out;
     struct arena *scratch;
     uint32_t calls, origin;
-    bool saw_start, args, custom, in_custom, in_json, saw_call[8], full, model_error;
+    bool saw_start, args, custom, in_custom, in_wrap, in_json, saw_call[8], full, model_error;
     struct buf held;
 };
 

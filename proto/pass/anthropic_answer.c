@@ -37,8 +37,8 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage, b
     n.output_known |= final && has_count(j, usage, "output_tokens");
     notes_keep(a, &n);
     anthropic_counts_usage(&n.counts, &u);
-    a->meters = u.meters;
-    a->usage_seen = n.input_known && n.output_known;
+    u.seen = n.input_known && n.output_known;
+    edits_take(a, &u);
 }
 
 /* Strings that the model made, in a block or a delta. */

@@ -126,7 +126,7 @@ void edits_unseal(struct edits *e, const struct pass_request *r, const struct pa
             edits_set_string(e, r->sealed[i].value, pe->plain[i]);
 }
 
-struct slice edits_cost_members(const struct pass_cost *c, bool camel, struct arena *arena) {
+struct slice edits_cost_members(const struct ir_cost *c, bool camel, struct arena *arena) {
     char text[96];
     size_t n = 0;
     if (!c->show)
@@ -140,7 +140,7 @@ struct slice edits_cost_members(const struct pass_cost *c, bool camel, struct ar
     return arena_copy(arena, slice_of(text, n));
 }
 
-void edits_cost(struct edits *e, const struct pass_cost *c, int usage, bool camel) {
+void edits_cost(struct edits *e, const struct ir_cost *c, int usage, bool camel) {
     struct slice cost = edits_cost_members(c, camel, e->arena);
     int cut[4];
     uint32_t cuts = 0;
@@ -233,6 +233,12 @@ bool edits_parse_event(struct json *j, struct json_tok *tape, const struct sse_e
     return (json_parse_into(j, tape, EDITS_TAPE, ev->data.ptr, ev->data.len) ||
             (j->err == JSON_TOO_MANY && json_parse(j, scratch, ev->data.ptr, ev->data.len))) &&
            json_is(j, 0, JSON_OBJECT);
+}
+
+void edits_take(struct pass_answer *a, const struct ir_usage *u) {
+    a->meters = u->meters;
+    a->tools = u->tools;
+    a->usage_seen = u->seen;
 }
 
 void edits_settle(struct pass_answer *a) {

@@ -34,7 +34,7 @@ void edits_drop(struct edits *e, int array,
 void edits_unseal(struct edits *e, const struct pass_request *r, const struct pass_edit *pe);
 
 /* Answer: cost into a usage object, ours alone. camel: costUsd, costTokens. */
-void edits_cost(struct edits *e, const struct pass_cost *c, int usage, bool camel);
+void edits_cost(struct edits *e, const struct ir_cost *c, int usage, bool camel);
 /* An id that the provider hands out, sealed where the relay seals. */
 void edits_seal(struct edits *e, const struct pass_answer *a, int value);
 /* Every id within a value that the table names. */
@@ -49,9 +49,11 @@ bool edits_put_event(struct edits *e, const struct sse_event *ev, struct slice n
 struct slice edits_line(struct edits *e);
 
 /* Cost members without a leading comma; empty when not shown. */
-struct slice edits_cost_members(const struct pass_cost *c, bool camel, struct arena *arena);
+struct slice edits_cost_members(const struct ir_cost *c, bool camel, struct arena *arena);
 /* The data of an event: the tape where it fits, else the scratch arena. */
 bool edits_parse_event(struct json *j, struct json_tok *tape, const struct sse_event *ev, struct arena *scratch);
+/* Figures that a dialect read from an answer. */
+void edits_take(struct pass_answer *a, const struct ir_usage *u);
 /* Prices and settles, once. */
 void edits_settle(struct pass_answer *a);
 

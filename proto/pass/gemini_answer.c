@@ -2,7 +2,8 @@
  * total, of which the last one counts, as a whole. Nothing ends a stream but its end, so from the first finishReason on
  * one chunk at a time waits: the last one bears the cost. The upstream is always asked for server-sent events; a client
  * that did not ask for them gets the same chunks as one JSON array. */
-#include "proto/ir.h"
+#include "proto/dialect/gemini.h"
+
 #include "proto/pass/edits.h"
 #include "proto/pass/gemini.h"
 
@@ -11,61 +12,11 @@ enum { OWN_OPEN /* the array was begun */ };
 
 /* ---- usage ---- */
 
-/* int64 may come as a string. */
-static uint64_t count(const struct json *j, int obj, const char *name) {
-    uint64_t v;
-    int t = json_get(j, obj, name);
-    if (json_u64(j, t, &v) || (json_is(j, t, JSON_STRING) && slice_to_u64(json_raw(j, t), &v)))
-        return v;
-    return IR_ABSENT;
-}
-
-static uint64_t or_zero(uint64_t v) { return v == IR_ABSENT ? 0 : v; }
-
-/* Tokens of a modality in a list of details. */
-static uint64_t of_modality(const struct json *j, int usage, const char *list_name, const char *modality) {
-    uint64_t sum = 0;
-    int list = json_get(j, usage, list_name);
-    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t))
-        if (json_str_is(j, json_get(j, t, "modality"), modality))
-            sum += or_zero(count(j, t, "tokenCount"));
-    return sum;
-}
-
-/* Of the uncached input: the cached part of a modality is paid as cached. */
-static uint64_t input_of(const struct json *j, int usage, const char *modality) {
-    uint64_t in = of_modality(j, usage, "promptTokensDetails", modality) +
-                  of_modality(j, usage, "toolUsePromptTokensDetails", modality);
-    uint64_t cached = of_modality(j, usage, "cacheTokensDetails", modality);
-    return in > cached ? in - cached : 0;
-}
-
-/* promptTokenCount includes what was cached; candidatesTokenCount leaves the thoughts out; results of the provider's
- * own tools are input beside the prompt. A count that is zero is left out; so a total that says more than the parts
- * means candidates. */
+/* A running total: the last object counts, and a search that was named once stays. */
 static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
-    uint64_t prompt = count(j, usage, "promptTokenCount"), out = count(j, usage, "candidatesTokenCount"),
-             total = count(j, usage, "totalTokenCount");
-    uint64_t thoughts = or_zero(count(j, usage, "thoughtsTokenCount")),
-             fed = or_zero(count(j, usage, "toolUsePromptTokenCount"));
-    struct ir_counts c = ir_counts_absent();
-    struct ir_usage u = { 0 };
-    if (prompt == IR_ABSENT && out == IR_ABSENT && total == IR_ABSENT)
-        return; /* early chunks of Vertex name the traffic type alone */
-    uint64_t known = or_zero(prompt) + fed + thoughts;
-    if (out == IR_ABSENT)
-        out = total != IR_ABSENT && total > known ? total - known : 0;
-    c.input = or_zero(prompt) + fed;
-    c.cached = count(j, usage, "cachedContentTokenCount");
-    c.audio_in = input_of(j, usage, "AUDIO");
-    c.image_in = input_of(j, usage, "IMAGE");
-    c.output = out + thoughts;
-    c.reasoning = thoughts;
-    c.audio_out = of_modality(j, usage, "candidatesTokensDetails", "AUDIO");
-    c.image_out = of_modality(j, usage, "candidatesTokensDetails", "IMAGE");
-    ir_usage_from(&u, &c);
-    a->meters = u.meters;
-    a->usage_seen = true;
+    struct ir_usage u = { .tools = a->tools };
+    if (dialect_gemini.read_usage(j, usage, &u))
+        edits_take(a, &u);
 }
 
 /* Cost into the usageMetadata there, or one of our own. */
@@ -116,7 +67,7 @@ static uint64_t part_bytes(const struct json *j, int part) {
     return bytes;
 }
 
-static void look_at(const struct json *j, struct chunk *c) {
+static void look_at(struct pass_answer *a, const struct json *j, struct chunk *c) {
     int candidates = json_get(j, 0, "candidates"),
         blocked = json_get(j, json_get(j, 0, "promptFeedback"), "blockReason");
     int error = json_get(j, 0, "error");
@@ -125,9 +76,12 @@ static void look_at(const struct json *j, struct chunk *c) {
     c->known = json_is(j, candidates, JSON_ARRAY) || json_is(j, c->usage, JSON_OBJECT) ||
                json_is(j, json_get(j, 0, "promptFeedback"), JSON_OBJECT);
     c->finish = json_is(j, blocked, JSON_STRING) && json_raw(j, blocked).len > 0;
+    if (c->finish && json_is(j, c->usage, JSON_OBJECT))
+        a->usage_seen = true; /* counts of zero are left out: what is not asked of the model costs nothing */
     for (int t = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; t >= 0;
          t = json_next(j, candidates, t)) {
         int reason = json_get(j, t, "finishReason"), parts = json_get(j, json_get(j, t, "content"), "parts");
+        gemini_count_tools(j, t, &a->tools);
         c->finish |= json_is(j, reason, JSON_STRING) && json_raw(j, reason).len > 0 &&
                      !json_str_is(j, reason, "FINISH_REASON_UNSPECIFIED");
         for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
@@ -158,7 +112,7 @@ enum pass_result pass_gemini_whole(struct pass_answer *a, const struct json *j, 
     struct chunk c;
     struct edits e;
     int first = json_is(j, 0, JSON_ARRAY) ? json_first(j, 0) : -1;
-    look_at(j, &c);
+    look_at(a, j, &c);
     if (c.error >= 0 || json_get(j, first, "error") >= 0) {
         pass_gemini_error(j, arena, fault);
         return PASS_ERROR;
@@ -218,7 +172,7 @@ enum pass_result pass_gemini_event(struct pass_answer *a, const struct sse_event
         return PASS_OK;
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
-    look_at(&j, &c);
+    look_at(a, &j, &c);
     if (c.error >= 0) {
         pass_gemini_error(&j, scratch, fault);
         return PASS_ERROR;

@@ -1,9 +1,10 @@
 /* Chat Completions, the answer: usage is found wherever the vendors put it (a last chunk without choices, the finish
  * chunk, every chunk), cost is spliced into it, and where the client did not ask for the extra chunk the figures ride
  * on the chunk that bears the (last) finish_reason, which alone waits for them. */
+#include "proto/dialect/openai.h"
+
 #include "proto/pass/edits.h"
 #include "proto/pass/openai.h"
-#include "proto/pass/openai_usage.h"
 
 /* What one chunk, or a whole answer, holds. Token indices, -1 absent. */
 struct chunk {
@@ -117,17 +118,40 @@ static void remember_ident(struct pass_answer *a, const struct json *j, const st
     a->ident_len = (uint16_t)t.len;
 }
 
-static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
-    if (json_is(j, usage, JSON_OBJECT) && openai_usage_read(j, usage, &a->meters))
-        a->usage_seen = true;
+/* The last figures count, wherever they stand: Moonshot's in a choice, Groq's under x_groq. */
+static void take_usage(struct pass_answer *a, const struct json *j, const struct chunk *c) {
+    struct ir_usage u = { .tools = a->tools };
+    for (int t = json_first(j, c->choices); t >= 0; t = json_next(j, c->choices, t))
+        openai_read_usage(j, json_get(j, t, "usage"), &u);
+    openai_read_usage(j, json_get(j, json_get(j, 0, "x_groq"), "usage"), &u);
+    openai_read_usage(j, c->usage, &u);
+    if (u.seen)
+        edits_take(a, &u);
 }
 
-/* The usage object as the provider gave it, with the cost; or from our meters where it gave none. */
 static void edit_figure(struct edits *e, int usage, const char *name, uint64_t figure) {
     int v = json_get(e->j, usage, name);
     uint64_t said;
     if (v >= 0 && (!json_u64(e->j, v, &said) || said != figure))
         edits_set_number(e, v, figure);
+}
+
+/* A part that the vendor names elsewhere, or not at all, in the place where clients look for it. */
+static void edit_detail(struct edits *e, int usage, const char *details, const char *name, uint64_t figure) {
+    int object = json_get(e->j, usage, details), v = json_get(e->j, object, name);
+    uint64_t said = 0;
+    struct slice member = arena_printf(e->arena, "\"%s\":%llu", name, (unsigned long long)figure);
+    json_u64(e->j, v, &said);
+    if (said >= figure)
+        return;
+    if (v >= 0)
+        edits_set_number(e, v, figure);
+    else if (json_is(e->j, object, JSON_OBJECT))
+        edits_append(e, object, member);
+    else if (object >= 0)
+        edits_set(e, object, arena_printf(e->arena, "{%.*s}", SLICE_ARG(member)));
+    else
+        edits_append(e, usage, arena_printf(e->arena, "\"%s\":{%.*s}", details, SLICE_ARG(member)));
 }
 
 /* Where a vendor leaves something out of its counts (xAI's reasoning, thoughts behind Google's compatible endpoint) the
@@ -139,8 +163,11 @@ static void edit_figures(struct edits *e, const struct pass_answer *a, int usage
     edit_figure(e, usage, "prompt_tokens", in);
     edit_figure(e, usage, "completion_tokens", out);
     edit_figure(e, usage, "total_tokens", in + out);
+    edit_detail(e, usage, "prompt_tokens_details", "cached_tokens", a->meters.n[METER_CACHED_INPUT]);
+    edit_detail(e, usage, "completion_tokens_details", "reasoning_tokens", a->meters.n[METER_REASONING]);
 }
 
+/* The usage object as the provider gave it, with the cost; or from our meters where it gave none. */
 static struct slice usage_object(struct pass_answer *a, const struct json *j, int usage, struct arena *arena) {
     if (json_is(j, usage, JSON_OBJECT) && json_first(j, usage) >= 0) {
         struct edits e;
@@ -153,11 +180,14 @@ static struct slice usage_object(struct pass_answer *a, const struct json *j, in
         edits_cost(&e, &a->cost, 0, false);
         return edits_line(&e);
     }
-    struct slice cost = edits_cost_members(&a->cost, false, arena);
-    uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
-    return arena_printf(arena, "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu%s%.*s}",
-                        (unsigned long long)in, (unsigned long long)out, (unsigned long long)(in + out),
-                        cost.len > 0 ? "," : "", SLICE_ARG(cost));
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, arena->pages, 1024);
+    jw_init(&w, &b);
+    openai_write_usage(&w, &a->meters, &a->cost);
+    struct slice made = w.failed ? SLICE_NONE : arena_copy(arena, buf_slice(&b));
+    buf_release(&b);
+    return made;
 }
 
 /* The usage member of a chunk or answer: put in, or in the place of what is there. */
@@ -184,7 +214,7 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
         return PASS_BAD;
     a->text_bytes = c.text_bytes;
     a->finished = true;
-    take_usage(a, j, c.usage);
+    take_usage(a, j, &c);
     edits_settle(a);
     struct edits e;
     edits_begin(&e, j, arena);
@@ -251,13 +281,13 @@ static enum pass_result finish_stream(struct pass_answer *a, struct arena *scrat
     return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
 }
 
-/* The chunk without choices that only brings the figures. */
 /* A client that asked for the standard last chunk gets it at the end, with these figures unless others come. */
 static void keep_usage(struct pass_answer *a, const struct json *j, int usage, struct arena *scratch) {
     buf_release(a->held);
     scratch->overflow |= !buf_append_slice(a->held, json_span(j, usage));
 }
 
+/* The chunk without choices that only brings the figures. */
 static void usage_chunk(struct pass_answer *a, const struct sse_event *ev, const struct json *j, const struct chunk *c,
                         struct arena *scratch, struct pieces *out) {
     if (!a->wants_usage) {
@@ -292,6 +322,7 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
         return PASS_BAD;
     struct chunk c;
     look_at(&j, &c);
+    take_usage(a, &j, &c); /* of an error too: what failed late may have cost */
     if (c.error >= 0 || slice_is(ev->name, "error")) {
         pass_read_error(&j, scratch, fault);
         return PASS_ERROR;
@@ -299,7 +330,6 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     a->events++;
     a->text_bytes += c.text_bytes;
     remember_ident(a, &j, &c, scratch);
-    take_usage(a, &j, c.usage);
     if (c.finish && !a->wants_usage) {
         flush_held(a, NULL, -1, false, scratch, out);
         a->finished = true;
@@ -317,7 +347,7 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     edit_audio(&e, a, c.choices);
     if (c.usage >= 0 && !a->wants_usage)
         edits_cut(&e, 0, &c.usage, 1);
-    if (c.finish && json_is(&j, c.usage, JSON_OBJECT) && a->wants_usage) {
+    if (json_is(&j, c.usage, JSON_OBJECT) && a->wants_usage) {
         keep_usage(a, &j, c.usage, scratch);
         edits_set(&e, c.usage, SLICE("null")); /* the figures come in the standard last chunk */
     }

@@ -172,6 +172,7 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
         if (!json_is(s->j, v, JSON_NULL) && !scan_allows(s, "web_search") && !scan_allows(s, "web_search_options"))
             scan_refuse(s, "unsupported_parameter", "web_search_options",
                         "Web search is not available for this model.");
+        s->r->searches = !json_is(s->j, v, JSON_NULL);
         break;
     case M_MODALITIES: scan_modalities(s, v); break;
     case M_FUNCTIONS:

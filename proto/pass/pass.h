@@ -5,8 +5,7 @@
 #ifndef TG_PASS_H
 #define TG_PASS_H
 
-#include "proto/json.h"
-#include "proto/price.h"
+#include "proto/ir.h"
 #include "proto/sse.h"
 
 /* Output as a list of borrowed runs; a full list is sticky. The memory behind each run lives until the list is sent. */
@@ -59,6 +58,7 @@ struct pass_request {
     uint32_t messages, tools;
     uint32_t media;      /* images, audio, files whose bytes are in the body */
     uint32_t references; /* content the body only refers to: URLs, ids */
+    bool searches;       /* the provider will search the web, whether or not its figures say so */
     /* refused: what is wrong and where */
     const char *fault_code; /* missing_field, invalid_value, unsupported_parameter; NULL: none */
     const char *fault_param;
@@ -88,14 +88,6 @@ struct pass_edit {
     uint32_t stripped;             /* out: bit i: strip[i] was there */
 };
 
-/* What a cost looks like in an answer. */
-struct pass_cost {
-    bool show; /* brand.usage_cost */
-    int64_t usd_nano;
-    bool tokens; /* unit tokens: cost_tokens too */
-    int64_t cost_tokens;
-};
-
 /* The life of one answer. Embedded in the exchange. */
 struct pass_answer {
     /* set by the relay before the first byte */
@@ -107,10 +99,11 @@ struct pass_answer {
     void *arg;
     /* Asked exactly once, when the figures are final (usage_seen tells whether the provider gave them) and before the
      * bytes that show them go out: prices, settles, answers the cost. */
-    void (*on_usage)(void *arg, struct pass_answer *a, struct pass_cost *cost);
+    void (*on_usage)(void *arg, struct pass_answer *a, struct ir_cost *cost);
     struct buf *held; /* a chunk that waits for the figures; owned by the exchange */
     /* the tap */
     struct meters meters;
+    struct tool_calls tools; /* uses of the provider's own tools */
     bool usage_seen;
     bool usage_final; /* on_usage was called */
     bool finished;    /* the answer said why it ended */
@@ -121,7 +114,7 @@ struct pass_answer {
     uint64_t own[16]; /* the dialect's own notes */
     char ident[320];  /* members id, created, model of the last chunk, raw, for chunks of our own */
     uint16_t ident_len;
-    struct pass_cost cost;
+    struct ir_cost cost;
 };
 
 enum pass_result {

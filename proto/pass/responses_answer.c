@@ -3,7 +3,7 @@
  * name (responses, items, files, containers) is sealed wherever the provider writes it, so that a client sees one id
  * throughout. An error after the first event is told by
  * an `error` event and a response.failed, for agents retry a turn whose stream just stops. */
-#include "proto/dialect/dialect.h"
+#include "proto/dialect/responses.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/responses.h"
 
@@ -16,11 +16,9 @@ enum {
 /* ---- usage ---- */
 
 static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
-    struct ir_usage u = { 0 };
-    if (!json_is(j, usage, JSON_OBJECT) || !dialect_responses.read_usage(j, usage, &u))
-        return;
-    a->meters = u.meters;
-    a->usage_seen = true;
+    struct ir_usage u = { .tools = a->tools };
+    if (dialect_responses.read_usage(j, usage, &u))
+        edits_take(a, &u);
 }
 
 static struct slice made_usage(const struct pass_answer *a, struct arena *arena) {
@@ -73,6 +71,12 @@ static uint64_t output_bytes(const struct json *j, int output) {
          item = json_next(j, output, item))
         bytes += item_bytes(j, item);
     return bytes;
+}
+
+static void count_tools(struct pass_answer *a, const struct json *j, int output) {
+    for (int item = json_is(j, output, JSON_ARRAY) ? json_first(j, output) : -1; item >= 0;
+         item = json_next(j, output, item))
+        responses_count_tool(j, item, &a->tools);
 }
 
 /* ---- ids ---- */
@@ -156,8 +160,11 @@ void pass_responses_error(const struct json *j, struct arena *arena, struct pass
 
 /* Nothing is charged for an answer that failed before anything of it was made, unless the provider names figures. */
 static void settle_response(struct pass_answer *a, const struct json *j, int response, bool failed) {
+    static const struct tool_calls none;
     if (a->usage_final)
         return;
+    if (memcmp(&a->tools, &none, sizeof none) == 0) /* no item told of one */
+        count_tools(a, j, json_get(j, response, "output"));
     take_usage(a, j, json_get(j, response, "usage"));
     if (failed && !a->usage_seen && a->text_bytes == 0) {
         memset(&a->meters, 0, sizeof a->meters);
@@ -208,6 +215,7 @@ static void count_text(struct pass_answer *a, const struct json *j, struct slice
         if (whole > a->own[OWN_ITEM_BYTES])
             a->text_bytes += whole - a->own[OWN_ITEM_BYTES];
         a->own[OWN_ITEM_BYTES] = 0;
+        responses_count_tool(j, json_get(j, 0, "item"), &a->tools);
     }
 }
 

@@ -51,7 +51,7 @@ static enum task_result read_answer(const struct json *j, const struct task_call
 }
 
 static bool write_answer(const struct json *j, const struct task_call *c, enum ir_dialect from,
-                         const struct task_figures *fig, const struct pass_cost *cost, struct arena *arena,
+                         const struct task_figures *fig, const struct ir_cost *cost, struct arena *arena,
                          struct buf *out) {
     (void)c, (void)from, (void)fig, (void)cost, (void)arena;
     return buf_append(out, j->text, j->len);

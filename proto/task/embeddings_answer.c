@@ -9,7 +9,6 @@
 
 #include "proto/base/crypto.h"
 #include "proto/dialect/dialect.h"
-#include "proto/pass/openai_usage.h"
 
 enum { FLOAT_BYTES = 4, NUMBER_MAX = 63, ECHO_DIMENSIONS = 256, ECHO_DIMENSIONS_MAX = 4096 };
 
@@ -86,13 +85,12 @@ static bool is_vector(const struct json *j, int v) { return json_is(j, v, JSON_A
 
 static bool read_openai_usage(const struct json *j, struct meters *m) {
     int usage = json_get(j, 0, "usage");
-    uint64_t total;
-    if (openai_usage_read(j, usage, m))
+    struct ir_usage u = { 0 };
+    if (dialect_openai.read_usage(j, usage, &u)) {
+        *m = u.meters;
         return true;
-    if (!json_u64(j, json_get(j, usage, "total_tokens"), &total)) /* some vendors name nothing else */
-        return false;
-    m->n[METER_INPUT] = total;
-    return true;
+    }
+    return json_u64(j, json_get(j, usage, "total_tokens"), &m->n[METER_INPUT]); /* some vendors name nothing else */
 }
 
 enum task_result embeddings_read(const struct json *j, const struct task_call *c, enum ir_dialect from,
@@ -141,7 +139,7 @@ static int *by_index(const struct json *j, const struct task_call *c, struct are
 }
 
 static bool openai_to_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig,
-                             const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+                             const struct ir_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     int *at = by_index(j, c, arena);
     bool ok = at != NULL;
@@ -182,7 +180,7 @@ static bool put_openai_vector(struct json_writer *w, const struct json *j, int e
     return ok;
 }
 
-static void put_openai_usage(struct json_writer *w, const struct task_figures *fig, const struct pass_cost *cost) {
+static void put_openai_usage(struct json_writer *w, const struct task_figures *fig, const struct ir_cost *cost) {
     jw_object(w);
     jw_key(w, "prompt_tokens");
     jw_u64(w, meters_input(&fig->meters));
@@ -193,7 +191,7 @@ static void put_openai_usage(struct json_writer *w, const struct task_figures *f
 }
 
 static bool gemini_to_openai(const struct json *j, const struct task_call *c, const struct task_figures *fig,
-                             const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+                             const struct ir_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     int one = json_get(j, 0, "embedding"), list = json_get(j, 0, "embeddings");
     uint64_t index = 0;
@@ -219,7 +217,7 @@ static bool gemini_to_openai(const struct json *j, const struct task_call *c, co
 
 /* The answer as it came, with the cost in its usage; with a usage where it had none. */
 static bool pass(const struct json *j, const struct task_call *c, const struct task_figures *fig,
-                 const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+                 const struct ir_cost *cost, struct arena *arena, struct buf *out) {
     bool camel = c->client == IR_GEMINI;
     const char *name = camel && json_get(j, 0, "usage_metadata") >= 0 ? "usage_metadata"
                        : camel                                        ? "usageMetadata"
@@ -246,7 +244,7 @@ static bool pass(const struct json *j, const struct task_call *c, const struct t
 }
 
 bool embeddings_write(const struct json *j, const struct task_call *c, enum ir_dialect from,
-                      const struct task_figures *fig, const struct pass_cost *cost, struct arena *arena,
+                      const struct task_figures *fig, const struct ir_cost *cost, struct arena *arena,
                       struct buf *out) {
     if (from == c->client)
         return pass(j, c, fig, cost, arena, out);
@@ -327,7 +325,7 @@ bool embeddings_echo(const struct json *j, const struct task_call *c, struct are
     jw_key(&w, "model");
     jw_str(&w, c->model);
     struct task_figures fig = { .meters.n[METER_INPUT] = c->input_tokens };
-    struct pass_cost none = { 0 };
+    struct ir_cost none = { 0 };
     jw_key(&w, "usage");
     put_openai_usage(&w, &fig, &none);
     jw_end_object(&w);

@@ -7,7 +7,7 @@
 enum task_result images_read(const struct json *j, const struct task_call *c, enum ir_dialect from, struct arena *arena,
                              struct task_figures *fig, struct ir_fault *f);
 bool images_write(const struct json *j, const struct task_call *c, enum ir_dialect from, const struct task_figures *fig,
-                  const struct pass_cost *cost, struct arena *arena, struct buf *out);
+                  const struct ir_cost *cost, struct arena *arena, struct buf *out);
 bool images_echo(const struct json *j, const struct task_call *c, struct arena *arena, struct buf *out);
 
 #endif

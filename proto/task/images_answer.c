@@ -108,7 +108,7 @@ enum task_result images_read(const struct json *j, const struct task_call *c, en
 
 /* ---- write ---- */
 
-static void put_usage(struct json_writer *w, const struct meters *m, bool tokens, const struct pass_cost *cost) {
+static void put_usage(struct json_writer *w, const struct meters *m, bool tokens, const struct ir_cost *cost) {
     uint64_t in = meters_input(m), out = meters_output(m);
     jw_object(w);
     if (tokens) {
@@ -133,7 +133,7 @@ static void put_usage(struct json_writer *w, const struct meters *m, bool tokens
     jw_end_object(w);
 }
 
-static bool pass(const struct json *j, const struct task_figures *fig, const struct pass_cost *cost,
+static bool pass(const struct json *j, const struct task_figures *fig, const struct ir_cost *cost,
                  struct arena *arena, struct buf *out) {
     int usage = json_get(j, 0, "usage");
     if (json_is(j, usage, JSON_OBJECT))
@@ -151,7 +151,7 @@ static bool pass(const struct json *j, const struct task_figures *fig, const str
 }
 
 static bool from_gemini(const struct json *j, const struct task_call *c, const struct task_figures *fig,
-                        const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+                        const struct ir_cost *cost, struct arena *arena, struct buf *out) {
     struct json_writer w;
     struct slice type = SLICE_NONE;
     uint64_t n = 0;
@@ -181,7 +181,7 @@ static bool from_gemini(const struct json *j, const struct task_call *c, const s
 }
 
 bool images_write(const struct json *j, const struct task_call *c, enum ir_dialect from, const struct task_figures *fig,
-                  const struct pass_cost *cost, struct arena *arena, struct buf *out) {
+                  const struct ir_cost *cost, struct arena *arena, struct buf *out) {
     return from == IR_GEMINI ? from_gemini(j, c, fig, cost, arena, out) : pass(j, fig, cost, arena, out);
 }
 

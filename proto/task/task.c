@@ -118,12 +118,12 @@ bool task_gemini_path(struct slice model, const char *method, struct buf *out) {
 
 /* ---- usage and cost ---- */
 
-void task_put_cost(struct json_writer *w, const struct pass_cost *cost, bool camel) {
+void task_put_cost(struct json_writer *w, const struct ir_cost *cost, bool camel) {
     struct ir_cost c = { cost->show, cost->usd_nano, cost->tokens, cost->cost_tokens };
     ir_write_cost(w, &c, camel);
 }
 
-struct slice task_usage(const struct json *j, int t, const struct pass_cost *cost, bool camel, struct arena *arena) {
+struct slice task_usage(const struct json *j, int t, const struct ir_cost *cost, bool camel, struct arena *arena) {
     struct buf b;
     struct json_writer w;
     buf_init(&b, arena->pages, json_raw(j, t).len + PAGE_BYTES);

@@ -69,7 +69,7 @@ struct task_module {
     enum task_result (*read)(const struct json *j, const struct task_call *c, enum ir_dialect from, struct arena *arena,
                              struct task_figures *fig, struct ir_fault *f);
     bool (*write)(const struct json *j, const struct task_call *c, enum ir_dialect from, const struct task_figures *fig,
-                  const struct pass_cost *cost, struct arena *arena, struct buf *out);
+                  const struct ir_cost *cost, struct arena *arena, struct buf *out);
     /* The built-in provider's answer, in OpenAI's words, to a body built for OpenAI. NULL: it has none. */
     bool (*echo)(const struct json *j, const struct task_call *c, struct arena *arena, struct buf *out);
 };
@@ -102,11 +102,11 @@ struct slice task_quoted(struct arena *arena, struct slice prefix, struct slice 
 /* Gemini: /models/M:method. */
 bool task_gemini_path(struct slice model, const char *method, struct buf *out);
 /* The usage object at token t with the cost in it, ours alone. */
-struct slice task_usage(const struct json *j, int t, const struct pass_cost *cost, bool camel, struct arena *arena);
+struct slice task_usage(const struct json *j, int t, const struct ir_cost *cost, bool camel, struct arena *arena);
 /* The whole answer with `usage` in the place of (or beside) what it has under that name. */
 bool task_write_usage(const struct json *j, const char *name, struct slice usage, struct buf *out);
 /* Writes the cost members into the open object. */
-void task_put_cost(struct json_writer *w, const struct pass_cost *cost, bool camel);
+void task_put_cost(struct json_writer *w, const struct ir_cost *cost, bool camel);
 /* An answer that is an error though its status said otherwise. */
 bool task_is_error(const struct json *j, struct arena *arena, struct ir_fault *f);
 

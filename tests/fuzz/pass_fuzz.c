@@ -14,10 +14,10 @@ static struct buf held;
 static struct pieces pieces;
 static unsigned asked;
 
-static void on_usage(void *arg, struct pass_answer *a, struct pass_cost *cost) {
+static void on_usage(void *arg, struct pass_answer *a, struct ir_cost *cost) {
     (void)arg, (void)a;
     asked++;
-    *cost = (struct pass_cost){ .show = true, .usd_nano = 12500000, .tokens = true, .cost_tokens = 9 };
+    *cost = (struct ir_cost){ .show = true, .usd_nano = 12500000, .tokens = true, .cost_tokens = 9 };
 }
 
 static struct slice seal(void *arg, struct slice id, struct arena *into) {

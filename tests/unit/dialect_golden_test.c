@@ -42,8 +42,11 @@ static struct slice read_file(const char *path) {
     FILE *f = fopen(path, "rb");
     if (!f)
         return SLICE_NONE;
-    char *b = arena_alloc(&arena, 1 << 20);
-    size_t n = fread(b, 1, 1 << 20, f);
+    fseek(f, 0, SEEK_END);
+    size_t size = (size_t)ftell(f);
+    rewind(f);
+    char *b = arena_alloc(&arena, size + 1);
+    size_t n = fread(b, 1, size, f);
     fclose(f);
     return slice_of(b, n);
 }

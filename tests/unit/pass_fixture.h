@@ -29,7 +29,7 @@ struct fixture {
 };
 static struct fixture fx;
 
-static inline void fx_usage(void *arg, struct pass_answer *a, struct pass_cost *cost) {
+static inline void fx_usage(void *arg, struct pass_answer *a, struct ir_cost *cost) {
     (void)arg;
     fx.asked++;
     fx.out_when_asked = fx.out.len;
@@ -39,7 +39,7 @@ static inline void fx_usage(void *arg, struct pass_answer *a, struct pass_cost *
         a->meters.n[METER_INPUT] = 7;
         a->meters.n[METER_OUTPUT] = 3;
     }
-    *cost = (struct pass_cost){ .show = !fx.no_cost, .usd_nano = 12500000, .tokens = fx.tokens, .cost_tokens = 99 };
+    *cost = (struct ir_cost){ .show = !fx.no_cost, .usd_nano = 12500000, .tokens = fx.tokens, .cost_tokens = 99 };
 }
 
 static inline struct slice fx_seal(void *arg, struct slice id, struct arena *arena) {

@@ -129,6 +129,9 @@ static void build_unseals(void **state) {
 #define TEXT(t) "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" t "\"}}]}\n\n"
 #define FINISH "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
 #define USAGE "\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15}"
+#define DETAILS "\"prompt_tokens_details\":{\"cached_tokens\":0,\"audio_tokens\":0}," \
+    "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"audio_tokens\":0}"
+#define MADE "\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10," DETAILS ",\"cost_usd\":0.0125}"
 #define COSTED "\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15,\"cost_usd\":0.0125}"
 #define EXTRA(u) "data: {" ID ",\"choices\":[]," u "}\n\n"
 #define DONE "data: [DONE]\n\n"
@@ -146,7 +149,7 @@ static void stream_with_the_extra_chunk(void **state) {
               TEXT("ab") "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n" EXTRA(COSTED) DONE);
     /* none at all: made */
     fx_stream(TEXT("ab") FINISH DONE, PASS_OK,
-              TEXT("ab") FINISH EXTRA("\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10,\"cost_usd\":0.0125}") DONE);
+              TEXT("ab") FINISH EXTRA(MADE) DONE);
     assert_true(fx.estimated);
     /* figures before the reason wait for it; where none comes they go before the terminator */
     fx_stream(TEXT("ab") EXTRA(USAGE) FINISH DONE, PASS_OK, TEXT("ab") FINISH EXTRA(COSTED) DONE);
@@ -169,7 +172,8 @@ static void stream_without(void **state) {
     fx_stream(TEXT("ab") FINISH EXTRA(USAGE), PASS_OK, want);
     /* no reason at all: a chunk of ours bears the figures, with a choice */
     fx_stream(TEXT("ab") EXTRA(USAGE) DONE, PASS_OK,
-              TEXT("ab") "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]," COSTED "}\n\n" DONE);
+              TEXT("ab") "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
+              "\"completion_tokens\":5,\"total_tokens\":15," DETAILS ",\"cost_usd\":0.0125}}\n\n" DONE);
     fx.tokens = true;
     fx_stream(FINISH EXTRA(USAGE) DONE, PASS_OK,
               "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,"
@@ -177,6 +181,29 @@ static void stream_without(void **state) {
     fx.no_cost = true;
     fx_stream(FINISH EXTRA(USAGE) DONE, PASS_OK,
               "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]," USAGE "}\n\n" DONE);
+}
+
+/* Figures where vendors put them: under x_groq, in a choice, beside an empty delta behind the reason. */
+static void stream_usage_places(void **state) {
+    (void)state;
+    const char *fin = "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"%s}]%s}\n\n" DONE;
+    char in[600];
+    snprintf(in, sizeof in, fin, "", ",\"x_groq\":{" USAGE "}");
+    fx_stream(in, PASS_OK,
+              "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"x_groq\":{" USAGE "},"
+              "\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15," DETAILS ",\"cost_usd\":0.0125}}\n\n" DONE);
+    fx_meters(10, 0, 0, 0, 5, 0);
+    snprintf(in, sizeof in, fin, "," USAGE, "");
+    fx_stream(in, PASS_OK,
+              "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"," USAGE "}],"
+              "\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15," DETAILS ",\"cost_usd\":0.0125}}\n\n" DONE);
+    fx_meters(10, 0, 0, 0, 5, 0);
+    fx.wants_usage = true;
+    fx_stream(FINISH "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"finish_reason\":null}]," USAGE "}\n\n" DONE,
+              PASS_OK,
+              FINISH "data: {" ID ",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\n"
+              EXTRA(COSTED) DONE);
+    fx_meters(10, 0, 0, 0, 5, 0);
 }
 
 #define FIN(i) "{" ID ",\"choices\":[{\"index\":" i ",\"delta\":{},\"finish_reason\":\"stop\"}]"
@@ -207,8 +234,7 @@ static void ids(void **state) {
     fx_whole("{\"id\":\"chatcmpl-1\",\"choices\":[]," USAGE "}", PASS_OK, "{\"id\":\"hjl-1\",\"choices\":[]," COSTED "}");
     fx_whole("{\"id\":\"gen-1\",\"choices\":[]," USAGE "}", PASS_OK, "{\"id\":\"gen-1\",\"choices\":[]," COSTED "}");
     fx_stream("data: {\"id\":\"cmpl-1\",\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n" DONE, PASS_OK,
-              "data: {\"id\":\"hjl-1\",\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":7,"
-              "\"completion_tokens\":3,\"total_tokens\":10,\"cost_usd\":0.0125}}\n\n" DONE);
+              "data: {\"id\":\"hjl-1\",\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]," MADE "}\n\n" DONE);
     fx.seal = true;
     fx_whole("{\"id\":\"chatcmpl-1\",\"choices\":[{\"message\":{\"audio\":{\"id\":\"audio_1\"}}}]," USAGE "}", PASS_OK,
              "{\"id\":\"hjl-1\",\"choices\":[{\"message\":{\"audio\":{\"id\":\"sealed.audio_1\"}}}]," COSTED "}");
@@ -217,14 +243,13 @@ static void ids(void **state) {
 static void whole(void **state) {
     (void)state;
     fx_whole("{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"abc\"}}]}", PASS_OK,
-             "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"abc\"}}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,"
-             "\"total_tokens\":10,\"cost_usd\":0.0125}}");
+             "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"abc\"}}]," MADE "}");
     assert_int_equal(fx.a.text_bytes, 3);
     /* a gateway behind us wrote a cost: ours stands alone */
     fx_whole("{\"choices\":[],\"usage\":{\"cost_usd\":1,\"prompt_tokens\":1,\"completion_tokens\":1,\"cost_tokens\":4}}", PASS_OK,
              "{\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"cost_usd\":0.0125}}");
     fx_whole("{\"choices\":[],\"usage\":null}", PASS_OK,
-             "{\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10,\"cost_usd\":0.0125}}");
+             "{\"choices\":[]," MADE "}");
     fx_whole("{\"error\":{\"message\":\"no\",\"code\":\"context_length_exceeded\"}}", PASS_ERROR, "");
     assert_string_equal(fx.fault_code, "context_length_exceeded");
     fx_whole("{}", PASS_BAD, "");
@@ -244,7 +269,7 @@ int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, fx_end)
     const struct CMUnitTest tests[] = {
         T(scan_counts), T(scan_refuses), T(hosted_tools), T(build_edits), T(build_usage_option), T(build_strips), T(build_unseals),
-        T(stream_with_the_extra_chunk), T(stream_without), T(stream_of_two_answers), T(stream_fails), T(ids), T(whole), T(lines_and_ends),
+        T(stream_with_the_extra_chunk), T(stream_without), T(stream_usage_places), T(stream_of_two_answers), T(stream_fails), T(ids), T(whole), T(lines_and_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

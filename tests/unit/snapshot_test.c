@@ -145,8 +145,9 @@ static void test_model(void **state) {
     assert_int_equal(m->weights.per_million[METER_CACHED_INPUT], 1000000);
     assert_int_equal(m->weights.per_million[METER_REASONING], 4500000);
     assert_int_equal(m->weights.per_million[METER_IMAGES], 1000000000);
-    assert_int_equal(m->tool_prices.count, 2);
-    assert_int_equal(SNAP_AT(s, m->tool_prices, struct snap_tool_price, 0)->per_million, 10000000000); /* 0.01 USD each */
+    assert_int_equal(m->tool_per_million[TOOL_WEB_SEARCH], 10000000000); /* 0.01 USD each */
+    assert_int_equal(m->tool_per_million[TOOL_CODE_EXECUTION], 30000000000);
+    assert_int_equal(m->tool_per_million[TOOL_FILE_SEARCH], 0);
     assert_int_equal(m->call_cap_nano, 1);
     assert_int_equal(m->flags, MODEL_TOOLS | MODEL_VISION | MODEL_REASONING | MODEL_STREAMING);
     assert_text(s, m->limit_field, "max_tokens");

@@ -77,7 +77,7 @@ static void embeddings_answers_keep_their_bits(void **state) {
     struct pass_request r;
     struct task_figures fig = { 0 };
     struct ir_fault f = { 0 };
-    struct pass_cost cost = { .show = true, .usd_nano = 1500 };
+    struct ir_cost cost = { .show = true, .usd_nano = 1500 };
     struct buf out;
     buf_init(&out, &pages, 1 << 20);
     scanned(&task_embeddings, IR_OPENAI, "{\"model\":\"m\",\"input\":\"abcdefgh\",\"encoding_format\":\"base64\"}", &j,

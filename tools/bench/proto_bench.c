@@ -165,7 +165,7 @@ static void bench_price(void) {
     static struct meters m = { { [METER_INPUT] = 1000, [METER_OUTPUT] = 300 } };
     static const struct prices p = { { [METER_INPUT] = 150000, [METER_OUTPUT] = 600000 } };
     m.n[METER_INPUT] ^= sink & 1;
-    sink += (uint64_t)price_cost_nano(&m, &p, RATIO_ONE);
+    sink += (uint64_t)price_cost_nano(&m, &p, 0, RATIO_ONE);
 }
 
 static void measure(const char *name, void (*op)(void), unsigned times, size_t bytes) {
