@@ -663,13 +663,15 @@ static int take_head(struct exchange *ex) {
     t->reader.done = head.body == HTTP_BODY_NONE;
     buf_consume(in, head.bytes);
     if (head.status < 300) {
-        upstream_report(ex->worker, t->up, true, (ex->worker->loop.now_ns - t->started_ns) / 1000);
+        t->first_byte_us = (ex->worker->loop.now_ns - t->started_ns) / 1000;
         if (ex->first_byte_ns == 0)
             ex->first_byte_ns = ex->worker->loop.now_ns;
     }
     ex->state = head.status < 300 && t->event_stream ? EX_STREAM : EX_WHOLE;
-    if (ex->state == EX_STREAM)
+    if (ex->state == EX_STREAM) {
+        upstream_begun(ex->worker, t->up, t->first_byte_us);
         relay_stream_begin(ex);
+    }
     loop_timer(&ex->worker->loop, &ex->timer, t->up->idle_timeout_ms);
     return 1;
 }

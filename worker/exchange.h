@@ -54,7 +54,7 @@ struct attempt { /* one try at one upstream */
     bool got_bytes;                /* of the answer */
     bool event_stream;
     int status;
-    uint64_t started_ns;
+    uint64_t started_ns, first_byte_us;
     uint64_t retry_after_ms;       /* of a 429 or 503; 0: none named */
     uint64_t body_length;          /* sized */
     uint32_t route_index;

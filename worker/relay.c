@@ -19,6 +19,10 @@ static void batch_reset(void) { pieces_reset(&batch); }
 
 /* ---- whole answers ----------------------------------------------------------------------------------------------- */
 
+static void answer_whole(struct exchange *ex) {
+    upstream_report(ex->worker, ex->try.up, true, ex->try.first_byte_us);
+}
+
 static void not_understood(struct exchange *ex) {
     upstream_report(ex->worker, ex->try.up, false, 0);
     attempt_failed(ex, 502, "upstream_failed", "The provider's answer could not be understood.", false);
@@ -34,6 +38,8 @@ void relay_body(struct exchange *ex, struct slice body) {
         return;
     }
     enum plan_result r = ex->plan->whole(ex, &j, &batch, &f);
+    if (r == PLAN_DONE)
+        answer_whole(ex);
     if (r == PLAN_DONE && ex->conn != NULL) {
         reply_pieces(ex, 200, &batch);
     } else if (r == PLAN_DONE) {
@@ -169,8 +175,10 @@ static bool relay_event(struct exchange *ex, const struct sse_event *ev) {
     struct ir_fault f = { 0 };
     COUNT(ex->worker->counters, stream_events, 1);
     enum plan_result r = ex->plan->event(ex, ev, &batch, &f);
-    if (r == PLAN_DONE)
+    if (r == PLAN_DONE) {
         ex->answer_done = true;
+        answer_whole(ex);
+    }
     if (r == PLAN_OK || r == PLAN_DONE) {
         if (batch.count > PIECES_MAX - PIECES_LOW || ex->tr_out.len > TRANSLATED_LOW)
             send_batch(ex, false);
@@ -247,6 +255,8 @@ void relay_stream_end(struct exchange *ex) {
         stream_fault(ex, &f, "The provider's answer was cut off.");
         return;
     }
+    if (!ex->answer_done)
+        answer_whole(ex);
     send_batch(ex, true);
     exchange_finish(ex);
 }

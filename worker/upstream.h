@@ -72,10 +72,12 @@ bool upstream_usable(struct worker *w, const struct snap_upstream *up);
  * first is back, 0: it has no keys at all (nothing is to be sent then). until_ns may be NULL. */
 int upstream_pick_key(struct worker *w, const struct snap_upstream *up, uint32_t *rotation, uint64_t *until_ns);
 void upstream_cool_key(struct worker *w, const struct snap_upstream *up, int key, uint64_t for_ms);
-/* How an attempt ended, in terms of the upstream's health: an answer of any status below 500 is a success; no
+/* How an attempt ended, in terms of the upstream's health: a whole answer that was understood is a success; no
  * connection (but see UP_BUSY), no first byte in time, a cut answer, a 5xx are failures. first_byte_us 0: unknown.
  * Five failures in a row open the circuit for `cooldown` (a refused connection counts twice). A success closes it. */
 void upstream_report(struct worker *w, const struct snap_upstream *up, bool success, uint64_t first_byte_us);
+/* A stream has begun: closes a circuit too, but forgets no failure. */
+void upstream_begun(struct worker *w, const struct snap_upstream *up, uint64_t first_byte_us);
 
 void upstream_init(struct worker *w);
 /* a new one came: pools of vanished or changed upstreams are let go */

@@ -3,6 +3,8 @@
  * Closed: everything passes. Five failures in a row open it for `cooldown`; then it is half open: one request a
  * window (a compare-and-swap on half_open_until_ns, over all workers) goes there, and its end decides. No order
  * between the words is needed: each is right alone, and a race costs one request more or less on a failing upstream.
+ * Only a whole answer ends the row of failures; a stream that has begun closes an open circuit (it may last for long),
+ * but where it breaks the circuit opens again at once: an upstream that breaks all it begins is found out.
  * A health check proves that connections can be made and no more: it closes a circuit only if connecting is what
  * failed last. Success is written at most every 20 ms a worker, so that the line is not fought over. */
 #include "worker/upstream_pool.h"
@@ -47,10 +49,9 @@ static const char *name_of(struct worker *w, uint32_t id) {
     return "?";
 }
 
-static void report_success(struct worker *w, uint32_t id, uint64_t first_byte_us) {
+/* It works; how often it failed before stays known. */
+static void report_working(struct worker *w, uint32_t id, uint64_t first_byte_us) {
     struct shm_upstream *s = upstream_words(w, id);
-    if (atomic_load_explicit(&s->failures, memory_order_relaxed))
-        atomic_store_explicit(&s->failures, 0, memory_order_relaxed);
     uint64_t now = w->loop.now_ns;
     if (now - atomic_load_explicit(&s->last_success_ns, memory_order_relaxed) >= SUCCESS_EVERY_NS) {
         atomic_store_explicit(&s->last_success_ns, now, memory_order_relaxed);
@@ -65,6 +66,13 @@ static void report_success(struct worker *w, uint32_t id, uint64_t first_byte_us
     atomic_store_explicit(&s->half_open_until_ns, 0, memory_order_relaxed);
     if (change_circuit(s, CIRCUIT_HALF_OPEN, CIRCUIT_CLOSED) || change_circuit(s, CIRCUIT_OPEN, CIRCUIT_CLOSED))
         worker_log(w, LOG_INFO, "upstream %s: works again", name_of(w, id));
+}
+
+static void report_success(struct worker *w, uint32_t id, uint64_t first_byte_us) {
+    struct shm_upstream *s = upstream_words(w, id);
+    if (atomic_load_explicit(&s->failures, memory_order_relaxed))
+        atomic_store_explicit(&s->failures, 0, memory_order_relaxed);
+    report_working(w, id, first_byte_us);
 }
 
 static void report_failure(struct worker *w, uint32_t id, uint32_t cooldown_ms) {
@@ -90,6 +98,11 @@ void upstream_report(struct worker *w, const struct snap_upstream *up, bool succ
         report_success(w, up->id, first_byte_us);
     else
         report_failure(w, up->id, up->cooldown_ms);
+}
+
+void upstream_begun(struct worker *w, const struct snap_upstream *up, uint64_t first_byte_us) {
+    if (up->dialect != DIALECT_ECHO)
+        report_working(w, up->id, first_byte_us);
 }
 
 void circuit_report(struct pool *p, bool success, uint64_t first_byte_us) {
