@@ -223,7 +223,7 @@ bool money_settle(struct money *m, struct shm_slot *slot, struct shm_record *r) 
     int64_t beyond = r->charge > hold ? take_beyond(m, slot, r->charge - hold) : 0;
     int64_t charge = r->charge < hold + beyond ? r->charge : hold + beyond;
     int64_t back = hold + beyond - charge;
-    r->uncollected = r->charge - charge;
+    r->uncollected += r->charge - charge;
     r->charge = charge;
     if (SHM_MUTATE(MUT_FREE_BEFORE_PUSH)) {
         set_state(slot, SLOT_FREE);

@@ -43,8 +43,9 @@ static inline void money_delivered(struct shm_slot *slot, uint64_t text_bytes) {
 }
 /* The answer's end. r: cost in r->charge (what it should cost), meters, status, flags, times; usage is copied from the
  * slot here. Charges at most the hold plus what one further compare-and-swap takes without passing zero (account, and
- * key if capped); the rest becomes r->uncollected. Pushes the record, moves the words, frees the slot. r holds what was
- * pushed afterwards. Returns true if the ledger sleeps and must be woken by the caller. */
+ * key if capped); the rest is added to r->uncollected, where the caller may have left out some already. Pushes the
+ * record, moves the words, frees the slot. r holds what was pushed afterwards. Returns true if the ledger sleeps and
+ * must be woken by the caller. */
 bool money_settle(struct money *m, struct shm_slot *slot, struct shm_record *r);
 
 /* The loop's side of the pause. top: at the top of each turn, every slot FREE or HELD; blocks while a pause is up.

@@ -220,7 +220,7 @@ int64_t admit_cap(const struct exchange *ex, const struct snap_model *m) {
     return cap;
 }
 
-static struct purse purse_of(const struct exchange *ex, int64_t cap) {
+static struct purse purse_of(const struct exchange *ex) {
     const struct shm *shm = &ex->worker->shm;
     struct purse p = { .code = "insufficient_balance",
                        .text = "You have insufficient balance for this request. Please add credit to your account." };
@@ -232,13 +232,13 @@ static struct purse purse_of(const struct exchange *ex, int64_t cap) {
         p.text = "The spending limit of this API key does not allow this request.";
     }
     p.share = (int64_t)((__int128)p.available * ex->snapshot->snap->hold_share_millionths / 1000000);
-    if (cap < p.available) {
-        p.available = cap;
+    if (ex->cap < p.available) {
+        p.available = ex->cap;
         p.code = "call_cap_exceeded";
         p.text = CAP_TEXT;
     }
-    if (cap < p.share)
-        p.share = cap;
+    if (ex->cap < p.share)
+        p.share = ex->cap;
     return p;
 }
 
@@ -265,12 +265,12 @@ static bool take_hold(struct exchange *ex) {
         most = ex->req.limit;
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
     floor = floor < most && ex->task == NULL ? floor : most;
-    int64_t cap = admit_cap(ex, ex->model);
+    ex->cap = admit_cap(ex, ex->model);
     uint64_t wanted = most;
     struct purse p = { .code = "call_cap_exceeded", .text = CAP_TEXT };
     most = dollars_pay(ex, most);
     for (int i = 0; i < HOLD_TRIES && most >= floor; i++) {
-        p = purse_of(ex, cap);
+        p = purse_of(ex);
         uint64_t limit = most;
         if (!free_call) {
             limit = affordable(&b, ex->req.has_limit ? p.available : p.share, most);

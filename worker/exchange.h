@@ -159,6 +159,7 @@ struct exchange {
     bool by_picture;               /* pictures have a price each: */
     uint64_t picture_price;        /* per million of them */
     uint64_t out_limit;            /* output tokens a single answer may have; 0: none known */
+    int64_t cap;                   /* what the call may cost, in the unit: the lowest cap; SNAP_NO_AMOUNT: none */
     bool limit_cut;
 
     /* money and limits */

@@ -94,6 +94,10 @@ void meter_settle(struct exchange *ex, bool estimated) {
     struct ir_cost cost;
     meter_cost(ex, m, &cost);
     r.charge = cost.tokens ? cost.cost_tokens : cost.usd_nano;
+    if (r.charge > ex->cap) { /* the provider used more than it was allowed */
+        r.uncollected = r.charge - ex->cap;
+        r.charge = ex->cap;
+    }
     r.cost_usd_nano = cost.usd_nano;
     r.meters = *m;
     correct_tokens(ex, meters_input(m) + meters_output(m));

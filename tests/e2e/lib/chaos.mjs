@@ -35,7 +35,7 @@ const contentBytes = (text) => { let n = 0; for (const m of text.matchAll(/"cont
 const token = (seed, i) => 'abcdefg'.slice(0, 1 + ((seed + Math.imul(i, 2654435761)) >>> 8) % 7)
 
 /* Models: whole, stream (a token every 3 ms), long (every 8 ms), fails (500), over (says that it used far more than it was
- * allowed), gate (answers when p.open() is called). A name may go on behind a '-'.
+ * allowed), obeys (as many tokens as it was allowed), gate (answers when p.open() is called). A name may go on behind a '-'.
  * p.connections counts accepted connections; p.active, p.most: calls of a model under way, now and at most. */
 export async function startProvider() {
   const p = { facts: new Map(), connections: 0, sockets: new Set(), waiting: new Set(), active: new Map(), most: new Map(), arrived: 0 }
@@ -67,7 +67,7 @@ export async function startProvider() {
 const COUNT = { whole: 40, stream: 12, long: 60, gate: 3 }
 function serve(p, socket, body) {
   const model = /"model": *"([^"]*)"/.exec(body)[1], prompt = /"content": *"([^"]*)"/.exec(body)[1], id = prompt.split(' ')[0], kind = model.split('/').at(-1).split('-')[0]
-  const seed = hash(id), n = COUNT[kind] ?? 8
+  const seed = hash(id), n = kind === 'obeys' ? Number(/"max_(?:completion_)?tokens": *(\d+)/.exec(body)[1]) : COUNT[kind] ?? 8
   const f = { prompt: 1 + Math.round((prompt.length / 4) * (0.8 + (seed % 41) / 100)), tokens: 0, bytes: 0, ended: false, attempts: (p.facts.get(id)?.attempts ?? 0) + 1 }
   p.facts.set(id, f)
   p.arrived++
@@ -160,9 +160,9 @@ function complete(text) {
   return text.endsWith('\r\n0\r\n\r\n')
 }
 
-/* keys: a list of {key, account}, which may grow; client i calls with keys[i % keys.length].
+/* keys: a list of {key, account}, which may grow; client i calls with keys[i % keys.length]. rest: ms after a refusal, about.
  * Facts: {account, end, status, bytes, cost}: `bytes` of answer text that came; end: 'whole', 'other' (an error), 'cut' or 'left'. */
-export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-' }) {
+export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', rest = 10 }) {
   const l = { prefix, facts: new Map(), statuses: {}, calls: 0, firstAfter: null, mark: 0 }
   let running = true
   l.note = (id, account, r, stream = false) => {
@@ -182,7 +182,7 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-' }
       const whole = l.note(id, k.account, r, stream)
       if (whole && l.firstAfter === null && sent > l.mark) l.firstAfter = performance.now()
       if (r.end === 'whole') l.statuses[r.status] = (l.statuses[r.status] ?? 0) + 1
-      if (!whole) await pause(r.status ? 5 + rnd() * 10 : 3)
+      if (!whole) await pause(r.status ? rest * (0.5 + rnd()) : 3)
     }
     c.close()
   }
