@@ -252,14 +252,23 @@ async function records(b, { rounds: n, seconds, full }) {
   for (let i = 0; i < n; i++) {
     for (const s of servers) s.runs.push(await load(b, s.g, { m: 'chat/mock', c: 64, t: seconds }))
   }
-  for (const s of servers) { // tools/bench/usage.mjs has the other reports
+  for (const s of servers) {
+    // tools/bench/usage.mjs has the other reports
     const under = load(b, s.g, { m: 'chat/mock', c: 64, r: 1000, w: 0.5, t: 3 })
     ;[s.audit] = await timed(() => s.g.audit())
     s.under = await under
   }
   table(
-    ['records', 'database MB', 'start s, with an account made', 'CPU µs a call', 'memory MB', 'audit s',
-      'p99 µs at 1,000/s meanwhile', 'errors'],
+    [
+      'records',
+      'database MB',
+      'start s, with an account made',
+      'CPU µs a call',
+      'memory MB',
+      'audit s',
+      'p99 µs at 1,000/s meanwhile',
+      'errors',
+    ],
     servers.map((s) => [
       s.count,
       number(statSync(path.join(s.state, 'ledger.mdb')).size / 1048576),
