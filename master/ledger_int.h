@@ -1,9 +1,15 @@
 /* What the parts of the ledger process share. Only master/ledger*.c includes it.
  *
- * ledger.c the process: hygiene, loop, frames ledger_boot.c pepper, version, probe ledger_load.c database → mirrors →
- * shared tables ledger_drain.c rings → group commits; checkpoints ledger_call.c calls: table, arguments, answers
- * ledger_text.c ids, amounts, times ledger_account.c, ledger_key.c, ledger_money.c, ledger_cap.c, ledger_usage.c the
- * calls ledger_reader.c forked readers for what takes long ledger_audit.c, ledger_backup.c two of those
+ *     ledger.c                     the process: hygiene, loop, frames
+ *     ledger_boot.c                pepper, version, probe
+ *     ledger_load.c                database → mirrors → shared tables
+ *     ledger_models.c              lists of models in shared memory
+ *     ledger_drain.c               rings → group commits; checkpoints
+ *     ledger_call.c                calls: table, arguments, answers
+ *     ledger_text.c                ids, times, emails
+ *     ledger_account.c, _key.c, _money.c, _cap.c, _usage.c          the calls
+ *     ledger_reader.c              forked readers for what takes long
+ *     ledger_audit.c, _backup.c    two of those
  *
  * The mirrors hold every account's and key's committed state by table index, so that nothing between raise and fall
  * of a pause, and nothing while records are drained, reads the database. */
@@ -31,6 +37,7 @@ struct account_mem {
     int64_t floor; /* how far below zero records may take it: where a forced debit left it; at most 0 */
     uint64_t last_usage, last_entry;
     uint32_t active_keys, caps;
+    uint32_t models_bytes;          /* the lists of models of its active keys, together */
     uint32_t dirty, touched;        /* place + 1 in ledger.dirty_accounts / the group's undo list; 0: not there */
 };
 struct key_mem {
@@ -40,6 +47,7 @@ struct key_mem {
     int64_t limit, spent;
     uint64_t last_usage;
     int64_t last_used_s, revoked_at_s;
+    uint32_t models_len;            /* bytes of its list of models */
     uint32_t dirty, touched;
 };
 
@@ -141,6 +149,9 @@ static inline struct id_key cap_key(bool of_key, uint32_t id, uint32_t model_id)
     be32_put(k.bytes + 5, model_id);
     return k;
 }
+
+/* ---- ledger_models.c ---- */
+uint32_t models_place(struct ledger *l, struct slice models); /* where the list stands in shared memory; 0: no room */
 
 /* ---- ledger_drain.c ---- */
 bool drain_init(struct ledger *l);

@@ -8,7 +8,8 @@
 #include <sys/random.h>
 #include "master/ledger_int.h"
 
-enum { LIST_PAGE = 5000, KEY_RANDOM = 32, KEY_TEXT_MIN = 8, KEY_TEXT_MAX = 256, IMPORT_MAX = 20000 };
+enum { LIST_PAGE = 5000, KEY_RANDOM = 32, KEY_TEXT_MIN = 8, KEY_TEXT_MAX = 256, IMPORT_MAX = 20000,
+       OWN_MODELS_BYTES = 64 << 10 };
 
 static bool draft_read(struct slice value, struct key_draft *d) {
     struct slice t;
@@ -336,9 +337,11 @@ static void give_back_places(struct ledger *l, struct key_draft *drafts, size_t 
 static void activate(struct ledger *l, const struct key_draft *d) {
     struct key_mem *k = &l->keys[d->index];
     *k = (struct key_mem){
-        .id = d->id, .account = d->shape.account, .status = KEY_ACTIVE, .capped = d->row.capped, .limit = d->row.limit
+        .id = d->id, .account = d->shape.account, .status = KEY_ACTIVE, .capped = d->row.capped, .limit = d->row.limit,
+        .models_len = (uint32_t)d->models.len
     };
     l->accounts[k->account].active_keys++;
+    l->accounts[k->account].models_bytes += k->models_len;
     atomic_store(&l->shm->key_words[d->index].available,
                  d->row.capped ? d->row.limit : 0);      /* nobody knows the key yet */
     CHECK(shm_key_publish(l->shm, d->index, &d->shape)); /* the hash index has room for all places */
@@ -432,6 +435,15 @@ void key_first_done(struct ledger *l, struct key_draft *d) {
 
 void key_first_undo(struct ledger *l, struct key_draft *d) { ledger_key_forget(l, d->index); }
 
+/* What an account makes for itself leaves room for the others in the pool of lists. */
+static bool own_models_fit(struct call *c, uint32_t account, const struct key_draft *d) {
+    if (!c->self_id || d->models.len == 0 || c->l->accounts[account].models_bytes + d->models.len <= OWN_MODELS_BYTES)
+        return true;
+    call_refuse(c, "invalid_value", "models: the lists of all active keys of an account have at most %d bytes together",
+                OWN_MODELS_BYTES);
+    return false;
+}
+
 void call_key_create(struct call *c) {
     uint32_t account = call_account(c, "account");
     struct slice secret;
@@ -443,7 +455,7 @@ void call_key_create(struct call *c) {
     }
     struct key_draft d;
     draft_new(c->l, account, secret, SLICE("default"), &d);
-    if (options(c, &d) && create_keys(c, account, &d, 1))
+    if (options(c, &d) && own_models_fit(c, account, &d) && create_keys(c, account, &d, 1))
         show(c, &d, secret);
     wipe((char *)(uintptr_t)secret.ptr, secret.len);
 }
@@ -541,6 +553,9 @@ static void change(struct call *c, struct key_draft *d) {
     k->revoked_at_s = d->row.revoked_at_s;
     k->capped = d->row.capped;
     k->limit = d->row.limit;
+    k->models_len = (uint32_t)d->models.len;
+    l->accounts[k->account].models_bytes += (k->status == KEY_ACTIVE ? k->models_len : 0) -
+                                            (was.status == KEY_ACTIVE ? was.models_len : 0);
     if (was.status == KEY_ACTIVE && k->status != KEY_ACTIVE)
         l->accounts[k->account].active_keys--;
     if (k->capped && !was.capped) {

@@ -362,9 +362,8 @@ bool ledger_key_shape(struct ledger *l, const struct row_key *row, struct slice 
                              .concurrency = row->concurrency,
                              .capped = row->capped };
     memcpy(out->hash, row->hash, 32);
-    if (models.len > 0 && !(out->models = shm_text_intern(l->shm, models)))
-        return false;
-    return true;
+    /* a revoked key is refused before anyone asks for its list */
+    return models.len == 0 || row->status != KEY_ACTIVE || (out->models = models_place(l, models)) != 0;
 }
 
 static bool same_key(const struct shm_key *a, const struct shm_key *b) {
@@ -462,8 +461,12 @@ static const char *load_key(struct ledger *l, uint32_t id, uint32_t index, struc
                                        .spent = spent.spent,
                                        .last_usage = spent.last_usage,
                                        .last_used_s = spent.last_used_s,
-                                       .revoked_at_s = row.revoked_at_s };
-    l->accounts[account].active_keys += row.status == KEY_ACTIVE;
+                                       .revoked_at_s = row.revoked_at_s,
+                                       .models_len = row.models_len };
+    if (row.status == KEY_ACTIVE) {
+        l->accounts[account].active_keys++;
+        l->accounts[account].models_bytes += row.models_len;
+    }
     struct shm_key want, is;
     if (!ledger_key_shape(l, &row, slice_of(text.ptr + row.name_len, row.models_len), id, account, &want))
         return "the keys' model lists do not fit the shared memory: raise max_keys";

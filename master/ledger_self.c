@@ -112,6 +112,7 @@ void call_http_key_create(struct call *c) {
     account_argument(c, &d, who.account);
     key_arguments(c, &d);
     c->numbers = true;
+    c->self_id = c->l->accounts[who.account].id;
     http_inner(c, call_key_create, &d);
 }
 

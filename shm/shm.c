@@ -73,7 +73,7 @@ static struct layout layout_of(const struct shm_sizes *z) {
     l.key_places = power_of_two((uint64_t)z->max_keys * 2);
     l.cap_places =
         power_of_two((uint64_t)z->max_keys + z->max_accounts < 1024 ? 1024 : (uint64_t)z->max_keys + z->max_accounts);
-    l.text_bytes = z->max_keys < 16384 ? 256 * 1024 : z->max_keys * 16;
+    l.text_bytes = z->max_keys < 16384 ? 1 << 20 : z->max_keys * 64; /* two halves */
     l.ring_size = power_of_two((uint64_t)z->max_active * 2 < 1024 ? 1024 : (uint64_t)z->max_active * 2);
     l.keys = part(&end, z->max_keys, sizeof(struct shm_key));
     l.key_index = part(&end, l.key_places, sizeof(uint32_t));

@@ -14,7 +14,7 @@
 #include "proto/price.h"
 
 enum {
-    SHM_LAYOUT = 1,         /* raise with every change of a struct here or of its meaning */
+    SHM_LAYOUT = 2,         /* raise with every change of a struct here or of its meaning */
     SHM_MAX_UPSTREAMS = 256,
     SHM_MAX_UPSTREAM_KEYS = 16,
     SHM_MAX_ADDRESSES = 16, /* of one upstream name */
@@ -50,8 +50,9 @@ struct shm_header {
     _Alignas(64) _Atomic uint32_t touched_count; /* rule 11: accounts with a credit or debit half done */
     uint32_t touched_account[8];
     uint32_t touched_key[8];             /* UINT32_MAX: none */
-    _Alignas(64) uint32_t text_used;     /* bytes of the text pool in use */
+    _Alignas(64) uint32_t text_used;     /* where the next text goes, in the half of the pool that is in use */
     _Atomic uint32_t moves; /* odd while entries of a hash table move: a miss is looked for again (tables.c) */
+    uint64_t text_turned_ns; /* CLOCK_MONOTONIC when the other half of the text pool was begun; 0: never */
 };
 enum shm_shed { SHED_NO, SHED_LEDGER_STUCK, SHED_DISK_FULL, SHED_LEDGER_FAILED, SHED_STARTING };
 
@@ -281,9 +282,11 @@ void shm_account_publish(struct shm *s, uint32_t index, const struct shm_account
 bool shm_cap_find(const struct shm *s, uint32_t who, uint32_t model_id, int64_t *amount);
 bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amount); /* amount < 0 removes */
 /* Interns a comma-separated list of globs; 0: the pool is full (or the list is empty). A list that is not empty and
- * gets 0 must not be published: 0 in a key means that it has no list of its own. Nothing is ever given back; equal
- * lists are stored once. */
+ * gets 0 must not be published: 0 in a key means that it has no list of its own. Equal lists are stored once. */
 uint32_t shm_text_intern(struct shm *s, struct slice text);
+/* Begins the other half of the pool: whoever publishes lists interns those that are in use anew and publishes them
+ * before the next turn, which overwrites the half that was in use until now. */
+void shm_text_turn(struct shm *s, uint64_t now_ns);
 static inline const char *shm_text(const struct shm *s, uint32_t off) { return s->text + off; }
 /* Whether a comma-separated list of globs (as in shm_text) allows the name. An empty list restricts nothing. */
 bool shm_globs_allow(const char *globs, struct slice name);

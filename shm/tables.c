@@ -267,7 +267,21 @@ bool shm_cap_publish(struct shm *s, uint32_t who, uint32_t model_id, int64_t amo
 
 /* ---- texts ------------------------------------------------------------------------------------------------------- */
 
-/* In the pool a text stands behind the offset of the next of its chain; text_index has the chains' heads. */
+/* In the pool a text stands behind the offset of the next of its chain; text_index has the chains' heads. Texts are
+ * never freed one by one: when a half of the pool is full the other one is begun, and who publishes names his texts
+ * anew; a reader with an offset into the old half finds there what he found before, until the next turn. */
+static uint32_t text_end(const struct shm *s) {
+    return s->header->text_used < s->text_bytes / 2 ? s->text_bytes / 2 : s->text_bytes;
+}
+
+void shm_text_turn(struct shm *s, uint64_t now_ns) {
+    bool second = s->header->text_used >= s->text_bytes / 2;
+    memset(s->text_index, 0, SHM_TEXT_BUCKETS * sizeof *s->text_index); /* first: no chain leads to the other half */
+    atomic_thread_fence(memory_order_release);
+    s->header->text_used = second ? 1 : s->text_bytes / 2;
+    s->header->text_turned_ns = now_ns;
+}
+
 uint32_t shm_text_intern(struct shm *s, struct slice text) {
     if (text.len == 0 || memchr(text.ptr, 0, text.len)) return 0;
     uint32_t *head = &s->text_index[hash64(text.ptr, text.len, 0) % SHM_TEXT_BUCKETS], next;
@@ -276,7 +290,7 @@ uint32_t shm_text_intern(struct shm *s, struct slice text) {
         memcpy(&next, s->text + at - sizeof next, sizeof next);
     }
     uint32_t used = s->header->text_used;
-    if (text.len > s->text_bytes || used + sizeof next + text.len + 1 > s->text_bytes) return 0;
+    if (text.len > s->text_bytes || used + sizeof next + text.len + 1 > text_end(s)) return 0;
     uint32_t at = used + (uint32_t)sizeof next;
     memcpy(s->text + used, head, sizeof next);
     memcpy(s->text + at, text.ptr, text.len);

@@ -237,6 +237,28 @@ describe('keys', () => {
       refused(await ask('POST', '/api-keys', { key: m.token, body }), 400)
     assert.equal((await ask('POST', '/api-keys', { key: m.token })).json.name, 'default')
   })
+  test('one account fills no table: a thousand active keys, 64 KiB of model lists, then 400; others go on', { timeout: 90000 }, async () => {
+    const m = await member(), other = await member()
+    const make = (body, who = m) => ask('POST', '/api-keys', { key: who.token, body })
+    let made = 1, lists = 0
+    for (const long = 'x'.repeat(1900); ; lists++) {
+      const r = await make({ models: [`${lists}-${long}`] })
+      if (r.status === 400) { refused(r, 400, /65536 bytes/); break }
+      assert.equal(r.status, 200, r.text)
+      made++
+    }
+    assert.equal(lists, Math.floor(65536 / 1902.5))
+    assert.equal((await make({ models: [`other-${'x'.repeat(1900)}`] }, other)).status, 200)
+    while (made < 1000) made += (await Promise.all(Array.from({ length: Math.min(50, 1000 - made) }, () => make({})))).filter((r) => r.status === 200).length
+    const all = await Promise.all(Array.from({ length: 20 }, () => make({})))
+    for (const r of all) refused(r, 400, /1000 active keys/)
+    const { keys } = (await ask('GET', '/api-keys', { key: m.token })).json
+    assert.equal(keys.length, 1000)
+    await ask('DELETE', `/api-keys/${keys.find((k) => k.models).id}`, { key: m.token })
+    assert.equal((await make({ models: [`again-${'x'.repeat(1890)}`] })).status, 200)
+    refused(await make({}), 400, /1000 active keys/)
+    assert.equal((await make({}, other)).status, 200)
+  })
   test('texts of every kind come back as they went', async () => {
     const m = await member()
     for (const name of ["'; DROP TABLE keys;--", '<script>alert(1)</script>', '"}{"', '\\u0000\\', '{{7*7}}', '../../etc/passwd', '%s%n%x', '\u202e\ufeff', '😀', 'a\r\nX: y', '$(id)']) {

@@ -271,6 +271,49 @@ static void key_table_full(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
+/* Lists of models that come and go fill the pool and make room again; those of other keys stay what they are. */
+static void model_lists(void **state) {
+    enum { LIST = 1900 };
+    struct rig *r = *state;
+    struct shm_key k;
+    char list[LIST + 1];
+    unsigned refused = 0, n = 0;
+    struct tenant a = rig_tenant(r, "a@x.y", "1", NULL), b = rig_tenant(r, "b@x.y", "1", NULL);
+    rig_call(r, "{'cmd':'key.set','key':'%s','models':'gpt-4o,only-b-*'}", b.key_id);
+    memset(list, 'x', LIST);
+    list[LIST] = '\0';
+    for (; refused == 0 && n < 2000; n++) {
+        snprintf(list, 12, "%010u,", n);
+        list[11] = 'x';
+        struct json j = rig_call(r, "{'cmd':'key.set','key':'%s','models':'%s'}", a.key_id, list);
+        refused = json_get(&j, 0, "error") >= 0;
+        if (refused)
+            REFUSED(j, "table_full");
+        arena_reset(&r->arena);
+    }
+    uint32_t half = r->shm.text_bytes / 2 / (LIST + 5);
+    assert_in_range(n, half * 2 - 8, half * 2 + 2); /* one turn; the next not so soon */
+    r->shm.header->text_turned_ns -= 601000000000u;
+    for (unsigned turns = 0; turns < 3; turns++)
+        for (unsigned i = 0; i < half; i++, n++) {
+            snprintf(list, 12, "%010u,", n);
+            list[11] = 'x';
+            struct json j = rig_call(r, "{'cmd':'key.set','key':'%s','models':'%s'}", a.key_id, list);
+            if (json_get(&j, 0, "error") >= 0)
+                r->shm.header->text_turned_ns -= 601000000000u;
+            arena_reset(&r->arena);
+        }
+    assert_true(shm_key_read(&r->shm, b.key, &k));
+    assert_string_equal(shm_text(&r->shm, k.models), "gpt-4o,only-b-*");
+    assert_int_equal(r->l.accounts[b.account].models_bytes, 15);
+    rig_call(r, "{'cmd':'key.revoke','key':'%s'}", b.key_id);
+    assert_int_equal(r->l.accounts[b.account].models_bytes, 0);
+    restart(r, false, true);
+    assert_true(shm_key_read(&r->shm, a.key, &k));
+    assert_true(strlen(shm_text(&r->shm, k.models)) == LIST);
+    assert_int_equal(r->l.accounts[a.account].models_bytes, LIST);
+}
+
 /* A limit that comes while calls are in flight, changes, and goes: the key's word is right at every moment. */
 static void key_limits(void **state) {
     struct rig *r = *state;
@@ -1188,6 +1231,7 @@ int main(void) {
         TEST(keys),
         TEST(key_import),
         TEST(key_table_full),
+        TEST(model_lists),
         TEST(key_limits),
         TEST(caps),
         TEST(charges_and_usage),

@@ -322,6 +322,17 @@ static void test_texts_and_globs(void **state) {
     }
     assert_true(n > 10000);
     assert_int_equal(shm_text_intern(s, SLICE("model-0-*")), first); /* what is there is found though the pool is full */
+    shm_text_turn(s, 7);
+    assert_int_equal(s->header->text_turned_ns, 7);
+    assert_string_equal(shm_text(s, first), "model-0-*"); /* until the next turn */
+    uint32_t again = shm_text_intern(s, slice_str(shm_text(s, first)));
+    assert_true(again > s->text_bytes / 2 && again != first);
+    assert_string_equal(shm_text(s, again), "model-0-*");
+    uint32_t n2 = 1;
+    for (; shm_text_intern(s, slice_of(text, (size_t)snprintf(text, sizeof text, "model-%u-*", n2))) != 0; n2++) {}
+    assert_in_range(n2, n - 1, n + 1); /* as much room as the first half has */
+    shm_text_turn(s, 8);
+    assert_int_equal(shm_text_intern(s, SLICE("model-0-*")), a);
 }
 
 static void test_addresses(void **state) {
