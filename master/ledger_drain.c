@@ -7,9 +7,10 @@
  * own bytes and no more, however many accounts take part.
  *
  * A record is copied out of shared memory before it is looked at, and trusted in nothing (promise 7 of the design):
- * what does not fit goes to quarantine, and its charge back to the words as a credit does (rule 11), because the
- * pending sum of a recomputation counted it. Mirrors are changed while a group is built and put back if its commit
- * fails; roll-ups are then read again from the database. */
+ * what does not fit goes to quarantine, and the words that it names are computed again after the commit (rule 11): its
+ * amounts are no more to be believed than the rest of it. Mirrors are changed while a group is built and put back if
+ * its commit fails; roll-ups are then read again from the database.
+ */
 #include <stdlib.h>
 #include "master/ledger_int.h"
 #include "shm/steps.h"
@@ -34,7 +35,7 @@ static const char *const why_text[] = {
 
 struct undo_account { uint32_t index; struct account_mem was; };
 struct undo_key { uint32_t index; struct key_mem was; };
-struct fix { uint32_t account, key; int64_t account_add, key_add; }; /* words to correct after the commit */
+struct fix { uint32_t account, key; int64_t key_add; }; /* words to correct after the commit */
 struct quarantined { struct row_quarantine row; struct shm_record record; };
 
 struct group {
@@ -53,7 +54,7 @@ struct group {
     struct fix fixes[GROUP_NAMED];
     unsigned fix_count;
     struct quarantined bad[GROUP_NAMED];
-    unsigned bad_count;
+    unsigned bad_count;             /* any: the words named in fixes are computed, not added to */
 };
 
 /* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
@@ -227,21 +228,13 @@ static enum quarantine_why inspect(const struct ledger *l, const struct shm_reco
     return 0;
 }
 
-/* Its charge goes back as far as a recomputation has counted it: to an account and a capped key that exist in the
- * tables. */
 static void quarantine(struct ledger *l, const struct shm_record *r, uint32_t range, uint64_t seq,
                        enum quarantine_why why) {
     struct group *g = l->group;
     const struct shm_usage *u = &r->usage;
     g->bad[g->bad_count++] =
         (struct quarantined){ { .time_ms = g->now_ms, .range = range, .why = why, .seq = seq }, *r };
-    struct fix f = { .account = NO_INDEX, .key = NO_INDEX };
-    if (r->charge > 0 && u->account < l->shm->header->max_accounts)
-        f.account = u->account, f.account_add = r->charge;
-    if (r->charge > 0 && u->capped && u->key < l->shm->header->max_keys && l->keys[u->key].capped)
-        f.key = u->key, f.key_add = r->charge;
-    if (f.account != NO_INDEX || f.key != NO_INDEX)
-        g->fixes[g->fix_count++] = f;
+    g->fixes[g->fix_count++] = (struct fix){ u->account, u->key, 0 };
 }
 
 static int64_t sane_time(int64_t ended_ms, int64_t committed_ms) {
@@ -290,7 +283,7 @@ static void book(struct ledger *l, const struct shm_record *r) {
         k->last_used_s = item.time_ms / 1000;
     if (k->capped && !u->capped &&
         r->charge > 0) /* admitted before the key was seen to have a limit: its word has not moved */
-        g->fixes[g->fix_count++] = (struct fix){ NO_INDEX, u->key, 0, -r->charge };
+        g->fixes[g->fix_count++] = (struct fix){ NO_INDEX, u->key, -r->charge };
     rollup_item(l, &item);
 }
 
@@ -417,14 +410,15 @@ static void name_fixes(struct ledger *l) {
     for (unsigned i = 0; i < l->group->fix_count; i++)
         recover_name(l->shm, l->group->fixes[i].account, l->group->fixes[i].key);
 }
+
+/* With the watermarks in place, for a computation starts from them. A ledger that is told to end meanwhile leaves
+ * the names: the next one computes. */
 static void apply_fixes(struct ledger *l) {
     struct group *g = l->group;
-    for (unsigned i = 0; i < g->fix_count; i++) {
-        if (g->fixes[i].account != NO_INDEX)
-            recover_credit(l->shm, g->fixes[i].account, g->fixes[i].account_add);
-        if (g->fixes[i].key != NO_INDEX)
-            recover_key_add(l->shm, g->fixes[i].key, g->fixes[i].key_add);
-    }
+    if (g->bad_count > 0 && recover_named(l->shm, &l->truth, &l->recover) < 0)
+        return;
+    for (unsigned i = 0; i < g->fix_count && g->bad_count == 0; i++)
+        recover_key_add(l->shm, g->fixes[i].key, g->fixes[i].key_add);
     if (g->fix_count > 0)
         recover_unname(l->shm);
 }
@@ -485,8 +479,8 @@ enum store_err drain_commit(struct ledger *l) {
     l->late_ms = g->late_ms;
     l->count.groups++;
     untouch(l, false);
-    apply_fixes(l);
     publish(l, ledger_now_ns() - start_ns);
+    apply_fixes(l);
     report_bad(l);
     if (l->dirty_account_count + l->dirty_key_count + l->rollups.count > CHECKPOINT_ROWS)
         l->checkpoint_ns = 1;

@@ -342,6 +342,11 @@ int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover
     return in_pause(&p);
 }
 
+int recover_named(struct shm *s, const struct recover_truth *t, struct recover_stats *st) {
+    struct pause p = { .s = s, .t = t, .st = st, .scope = SCOPE_NAMED };
+    return probe(&p) ? in_pause(&p) : -EINTR;
+}
+
 void recover_let_fall(struct shm *s) {
     uint32_t epoch = atomic_load(&s->header->pause);
     if (epoch & 1) let_fall(s, epoch);

@@ -46,6 +46,10 @@ int recover_verify(struct shm *s, const struct recover_truth *t);
 int recover_cap_key(struct shm *s, const struct recover_truth *t, struct recover_stats *st, uint32_t key,
                     const struct shm_key *k);
 
+/* Computes the words of what recover_name named, in a pause: for when nobody can say what a worker did to them. Then
+ * recover_unname. */
+int recover_named(struct shm *s, const struct recover_truth *t, struct recover_stats *st);
+
 /* The master, when no ledger can be started while the flag is up: lets it fall for requests that cost nothing, under a
  * `shed` that refuses all others. The next ledger computes every word again (recover_cold). */
 void recover_let_fall(struct shm *s);
