@@ -90,7 +90,7 @@ void jw_u64(struct json_writer *w, uint64_t v);
 void jw_i64(struct json_writer *w, int64_t v);
 void jw_bool(struct json_writer *w, bool v);
 void jw_null(struct json_writer *w);
-void jw_raw(struct json_writer *w, struct slice json); /* one value, already JSON; empty: null */
+void jw_raw(struct json_writer *w, struct slice json); /* one value, already JSON; empty: null. Written as one line */
 /* value / 10^places as a plain decimal: no exponent, no trailing zeros (places ≤ 18). quoted: as a string. */
 void jw_fixed(struct json_writer *w, int64_t value, int places, bool quoted);
 /* An opened string whose parts come in pieces: begin, any number of parts (escaped), end. */

@@ -50,11 +50,22 @@ void jw_end_array(struct json_writer *w) {
     w->comma = true;
 }
 
+/* Line ends can only be white space in a JSON text: each becomes a space, so that a value fits into a line of SSE
+ * however its sender laid it out. */
 void jw_raw(struct json_writer *w, struct slice json) {
     if (json.len == 0) /* no value at all would spoil what is around it */
         json = SLICE("null");
     begin_value(w);
-    put(w, json.ptr, json.len);
+    while (json.len > 0) {
+        const char *lf = memchr(json.ptr, '\n', json.len), *cr = memchr(json.ptr, '\r', json.len);
+        const char *end = lf == NULL || (cr != NULL && cr < lf) ? cr : lf;
+        size_t n = end != NULL ? (size_t)(end - json.ptr) : json.len;
+        put(w, json.ptr, n);
+        if (end == NULL)
+            break;
+        put(w, " ", 1);
+        json = slice_from(json, n + 1);
+    }
 }
 
 void jw_null(struct json_writer *w) {

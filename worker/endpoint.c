@@ -12,6 +12,7 @@ static const struct endpoint endpoints[] = {
     { "POST", "/v1/embeddings", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, embeddings_run, NULL },
     { "POST", "/v1/images/generations", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, images_run, NULL },
     { "POST", "/v1beta/models/*", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL },
+    { "POST", "/v1/models/*:", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL }, /* its SDKs of 2026 */
     { "GET", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, accounts_run, "http.cap" },
     { "PUT", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, true, accounts_run, "http.cap_set" },
     { "GET", "/v1/models", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list, NULL },
@@ -49,18 +50,19 @@ static const struct endpoint admin_endpoints[] = {
     { "GET", "/admin/usage", SHAPE_DETAIL, 0, NEEDS_NOTHING, false, accounts_run, "http.admin_usage" },
 };
 
-/* One `*` stands for the rest, or for what is between. */
+/* One `*` stands for the rest, or for what is between; `*:` for a rest that has a colon in it. */
 static bool matches(const char *pattern, struct slice path, struct slice *rest) {
     const char *star = strchr(pattern, '*');
     *rest = SLICE_NONE;
     if (star == NULL)
         return slice_is(path, pattern);
-    size_t before = (size_t)(star - pattern), behind = strlen(star + 1);
+    bool colon = strcmp(star, "*:") == 0;
+    size_t before = (size_t)(star - pattern), behind = colon ? 0 : strlen(star + 1);
     if (path.len <= before + behind || memcmp(path.ptr, pattern, before) != 0 ||
         memcmp(path.ptr + path.len - behind, star + 1, behind) != 0)
         return false;
     *rest = slice_of(path.ptr + before, path.len - before - behind);
-    return true;
+    return !colon || memchr(rest->ptr, ':', rest->len) != NULL;
 }
 
 static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method,

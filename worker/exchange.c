@@ -170,10 +170,13 @@ static enum shape shape_of_path(struct slice path) {
     return SHAPE_OPENAI;
 }
 
-/* A list of models is Anthropic's to those who name a version of it, as its SDKs do. */
+/* Three vendors' SDKs ask for /v1/models: Anthropic's name a version, Google's name themselves. */
 static enum shape shape_of(const struct endpoint *e, const struct http_head *head) {
-    bool list = e->shape == SHAPE_OPENAI && (e->run == models_list || e->run == models_show);
-    return list && http_find(head, SLICE("anthropic-version")) != NULL ? SHAPE_ANTHROPIC : e->shape;
+    if (e->shape != SHAPE_OPENAI || (e->run != models_list && e->run != models_show))
+        return e->shape;
+    return http_find(head, SLICE("anthropic-version")) != NULL   ? SHAPE_ANTHROPIC
+           : http_find(head, SLICE("x-goog-api-client")) != NULL ? SHAPE_GEMINI
+                                                                 : e->shape;
 }
 
 static bool needs_key(const struct endpoint *e, const struct snap *s) {

@@ -312,12 +312,14 @@ bool gemini_write_error(const struct ir_fault *f, const struct dialect_brand *br
     return !j.failed;
 }
 
+/* The comment behind the error stands on no SSE reader's way. Google's SDK for JavaScript before its version 3 takes an
+ * error in a stream for an empty chunk, but not a stream that ends within a line for a whole one. */
 bool gemini_fail(void *writer, const struct ir_fault *f, const struct dialect_brand *brand, struct arena *scratch,
                  struct buf *out) {
     struct writer *w = writer;
     frame_begin(w, out);
     return gemini_write_error(f, brand, scratch, out) &&
-           buf_append_slice(out, w->array ? SLICE("]") : SLICE("\r\n\r\n"));
+           buf_append_slice(out, w->array ? SLICE("]") : SLICE("\r\n\r\n: failed\r\n"));
 }
 
 /* ---- whole ---- */

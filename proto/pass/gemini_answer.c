@@ -201,13 +201,14 @@ enum pass_result pass_gemini_end(struct pass_answer *a, struct arena *scratch, s
     return scratch->overflow || out->full ? PASS_BAD : PASS_OK;
 }
 
+/* The comment: some of Google's SDKs notice an end within a line, but no error (proto/dialect/gemini_answer.c). */
 bool pass_gemini_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
                       struct arena *arena, struct pieces *out) {
     (void)status, (void)code, (void)message;
     pieces_add(out, !a->as_array ? SLICE("data: ") : a->own[OWN_OPEN] ? SLICE(",\r\n") : SLICE("["));
     a->own[OWN_OPEN] = 1;
     pieces_add(out, arena_copy(arena, error));
-    pieces_add(out, a->as_array ? SLICE("]") : SLICE("\r\n\r\n"));
+    pieces_add(out, a->as_array ? SLICE("]") : SLICE("\r\n\r\n: failed\r\n"));
     return !arena->overflow && !out->full;
 }
 

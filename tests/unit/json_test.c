@@ -598,7 +598,7 @@ static void writer(void **state) {
     jw_i64(&w, -1), jw_i64(&w, INT64_MIN), jw_bool(&w, true), jw_bool(&w, false), jw_null(&w), jw_u64(&w, 0);
     jw_array(&w), jw_end_array(&w);
     jw_object(&w), jw_end_object(&w);
-    jw_raw(&w, SLICE("[1, 2]")), jw_raw(&w, SLICE_NONE);
+    jw_raw(&w, SLICE("[1,\n\r\n 2]")), jw_raw(&w, SLICE_NONE);
     jw_fixed(&w, 1234500, 6, false), jw_fixed(&w, -5, 2, true);
     jw_end_array(&w);
     jw_key(&w, "p"), jw_str_begin(&w);
@@ -610,7 +610,7 @@ static void writer(void **state) {
     assert_true(written_is(
         &b, "{\"s\":\"a\\\"b\\\\c/"
             "\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\",\"none\":null,\"empty\":\"\",\"k\\\"\\n\":18446744073709551615,"
-            "\"a\":[-1,-9223372036854775808,true,false,null,0,[],{},[1, "
+            "\"a\":[-1,-9223372036854775808,true,false,null,0,[],{},[1,    "
             "2],null,1.2345,\"-0.05\"],\"p\":\"one\\n\\\"two\\\"\",\"z\":true}"));
 }
 

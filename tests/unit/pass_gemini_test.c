@@ -129,7 +129,7 @@ static void array(void **state) {
     fx_fails("{\"error\":{\"code\":502}}", "[{\"error\":{\"code\":502}}]");
     fx.as_array = false;
     fx_answer();
-    fx_fails("{\"error\":{\"code\":502}}", "data: {\"error\":{\"code\":502}}\r\n\r\n");
+    fx_fails("{\"error\":{\"code\":502}}", "data: {\"error\":{\"code\":502}}\r\n\r\n: failed\r\n");
 }
 
 static void failures(void **state) {
