@@ -94,7 +94,8 @@ static enum plan_result translate_ended(struct exchange *ex, struct pieces *out,
     return finish(ex, f);
 }
 
-static bool translate_finished(const struct exchange *ex) { return ex->tr.finished; }
+/* Whether the provider said why the answer ended is known to the reader alone: its end tells. */
+static bool translate_finished(const struct exchange *ex) { return ex->tr_open; }
 
 static void translate_failed(struct exchange *ex, const struct ir_fault *f, struct pieces *out) {
     struct dialect_brand brand = brand_of(ex);
