@@ -39,74 +39,64 @@ const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i
 
 /* ---- a million keys ---- */
 const importedKey = (i) => `sk-${String(i).padStart(32, 'k')}`
+/* `used` of a server's keys, from all over its table, into a file for the generator. */
+function keyFile(b, count, used) {
+  const file = path.join(b.dir, `keys-${count}-${used}`)
+  const list = range(0, used).map((i) => importedKey(i * Math.floor(count / used)))
+  writeFileSync(file, list.join('\n') + '\n')
+  return file
+}
+async function keyServer(b, mock, count) {
+  const g = await startTollgate(b, mock, { top: { max_keys: count + 1000, max_accounts: 1000 } })
+  const args = ['-s', g.control, '--json', 'key', 'import', '--account', g.account, keyFile(b, count, count)]
+  const [imported, r] = await timed(() => run(TOLLCTL, args, { ms: 300000 }))
+  if (r.code !== 0) throw new Error(`import: ${r.code} ${r.stdout}${r.stderr}`)
+  const start = () => timed(() => g.start({ wait: false }).then(() => g.ready(60000)))
+  await g.stop()
+  const [kept] = await start()
+  await g.stop()
+  rmSync(g.shm)
+  const [fresh] = await start()
+  g.pin()
+  return { g, imported, kept, fresh, memory: treeKb(g), shm: statSync(g.shm).size / 1024 }
+}
 async function keys(b, { rounds: n, seconds }) {
   const mock = await startMock(b),
-    rows = []
-  for (const count of [10, 1000000]) {
-    const g = await startTollgate(b, mock, { top: { max_keys: count + 1000, max_accounts: 1000 } })
-    const file = path.join(b.dir, `keys-${count}`)
-    writeFileSync(file, range(0, count).map(importedKey).join('\n') + '\n')
-    const [importS, r] = await timed(() =>
-      run(TOLLCTL, ['-s', g.control, '--json', 'key', 'import', '--account', g.account, file], { ms: 300000 }),
-    )
-    if (r.code !== 0) throw new Error(`import: ${r.code} ${r.stdout}${r.stderr}`)
-    await g.stop()
-    const [cold] = await timed(() => g.start({ wait: false }).then(() => g.ready(60000)))
-    await g.stop()
-    rmSync(g.shm)
-    const [fresh] = await timed(() => g.start({ wait: false }).then(() => g.ready(60000)))
-    g.pin()
-    // as many different keys as the generator can hold ready, from all over the table
-    const used = path.join(b.dir, `used-${count}`),
-      step = Math.max(1, Math.floor(count / 50000))
-    writeFileSync(
-      used,
-      range(0, Math.min(count, 50000))
-        .map((i) => importedKey(i * step))
-        .join('\n') + '\n',
-    )
-    rows.push({
-      count,
-      importS,
-      cold,
-      fresh,
-      memory: treeKb(g),
-      shm: statSync(g.shm).size / 1024,
-      db: statSync(path.join(g.dir, 'state/ledger.mdb')).size / 1024,
-      g,
-      used,
-      runs: [],
-      paced: [],
-    })
-  }
+    few = await keyServer(b, mock, 10),
+    many = await keyServer(b, mock, 1000000)
+  table(
+    ['keys', 'import s', 'start s', 'start s, new shared memory', 'memory MB', 'shared memory MB', 'database MB'],
+    [
+      [10, few],
+      [1000000, many],
+    ].map(([count, s]) => {
+      const db = statSync(path.join(s.g.dir, 'state/ledger.mdb')).size / 1024
+      return [count, ...[s.imported, s.kept, s.fresh, s.memory / MB, s.shm / MB, db / MB].map((x) => number(x))]
+    }),
+  )
+  const rows = [
+    [10, 10, few.g],
+    [1000000, 10, many.g],
+    [1000000, 50000, many.g],
+  ].map(([count, used, g]) => ({
+    count,
+    used,
+    g,
+    F: keyFile(b, count, used),
+    runs: [],
+    paced: [],
+  }))
   for (let i = 0; i < n; i++) {
-    for (const x of rows) {
-      x.runs.push(await load(b, x.g, { m: 'chat/mock', F: x.used, c: 64, t: seconds }))
-      x.paced.push(await load(b, x.g, { m: 'chat/mock', F: x.used, c: 64, r: 1000, t: seconds }))
+    for (const { g, F, runs, paced } of rows) {
+      runs.push(await load(b, g, { m: 'chat/mock', F, c: 64, t: seconds }))
+      paced.push(await load(b, g, { m: 'chat/mock', F, c: 64, r: 1000, t: seconds }))
     }
   }
   table(
-    [
-      'keys',
-      'import s',
-      'start s',
-      'start s, new shared memory',
-      'memory MB',
-      'of it shared MB',
-      'database MB',
-      'CPU µs a call',
-      'p50 µs at 1,000/s',
-      'p99 µs at 1,000/s',
-      'errors',
-    ],
+    ['keys', 'of them in use', 'CPU µs a call', 'p50 µs at 1,000/s', 'p99 µs at 1,000/s', 'errors'],
     rows.map((x) => [
       x.count,
-      number(x.importS),
-      number(x.cold),
-      number(x.fresh),
-      number(x.memory / MB),
-      number(x.shm / MB),
-      number(x.db / MB),
+      x.used,
       withSpread(cpu(x.runs)),
       withSpread(x.paced.map((r) => r.latency_us.p50)),
       withSpread(x.paced.map((r) => r.latency_us.p99)),
@@ -339,12 +329,14 @@ async function translate(b, { rounds: n, seconds }) {
       ),
     ]),
   )
-  await g.stop()
-  const rows = []
+}
+/* Streams that have come so far and go on. */
+async function translated(b) {
+  const mock = await startMock(b),
+    rows = []
   for (const [client, up] of [['chat', 'chat'], ...PAIRS.slice(0, 4)]) {
     const memory = []
     for (const events of [64, 4096]) {
-      // streams that have come so far and go on
       const h = await startTollgate(b, mock)
       const r = await load(b, h, {
         k: client,
@@ -403,7 +395,7 @@ async function status(b, { rounds: n, seconds }) {
   )
 }
 
-export const PARTS = { keys, idle, streams, connections, records, translate, status }
+export const PARTS = { keys, idle, streams, connections, records, translate, translated, status }
 export async function scale({ only, rounds: n = 3, seconds = 3, full = false }) {
   for (const [name, part] of Object.entries(PARTS).filter(([x]) => !only || only.includes(x))) {
     console.log(`### ${name}\n`)
