@@ -15,10 +15,13 @@ import {
   number,
   perConnection,
   run,
+  startHaproxy,
   startMock,
+  startNginx,
   startTollgate,
   table,
   treeKb,
+  which,
   withSpread,
 } from './kit.mjs'
 import { makeCerts } from '../../tests/e2e/lib/certs.mjs'
@@ -197,33 +200,39 @@ async function streams(b, { full }) {
 
 /* ---- connections ---- */
 async function connections(b, { rounds: n, seconds }) {
-  const mock = await startMock(b),
-    g = await startTollgate(b, mock, { top: { max_connections: 11000 }, upstream: { max_connections: 4000 } })
-  const counts = [10, 100, 1000, 10000],
-    paced = new Map(counts.map((c) => [c, []])),
-    closed = new Map(counts.map((c) => [c, []]))
+  const mock = await startMock(b)
+  const g = await startTollgate(b, mock, { top: { max_connections: 11000 }, upstream: { max_connections: 5000 } })
+  const paced = new Map([10, 100, 1000, 10000].map((c) => [c, []])),
+    busy = new Map([10, 100, 1000, 4000].map((c) => [c, new Map()])),
+    servers = [g]
+  if (which('nginx')) servers.push(await startNginx(b, mock))
+  if (which('haproxy')) servers.push(await startHaproxy(b, mock))
   for (let i = 0; i < n; i++) {
-    for (const c of counts) {
-      paced.get(c).push(await load(b, g, { m: 'chat/mock', c, r: 8000, w: c / 8000 + 1.5, t: seconds }))
-      if (c < 10000) closed.get(c).push(await load(b, g, { m: 'chat/mock', c, t: seconds }))
+    for (const [c, runs] of paced) {
+      runs.push(await load(b, g, { m: 'chat/mock', c, r: 8000, w: c / 8000 + 1.5, t: seconds }))
+    }
+    for (const [c, runs] of busy) {
+      for (const s of servers) {
+        runs.set(s.name, [...(runs.get(s.name) ?? []), await load(b, s, { m: 'chat/mock', c, w: 1.5, t: seconds })])
+      }
     }
   }
   table(
-    [
-      'connections',
-      'CPU µs a call, 8,000/s over all of them',
-      'p50 µs',
-      'p99 µs',
-      'CPU µs a call, all of them always busy',
-      'errors',
-    ],
-    counts.map((c) => [
+    ['connections, 8,000 calls a second over all of them', 'CPU µs a call', 'p50 µs', 'p99 µs', 'errors'],
+    [...paced].map(([c, runs]) => [
       c,
-      withSpread(cpu(paced.get(c))),
-      withSpread(paced.get(c).map((r) => r.latency_us.p50)),
-      withSpread(paced.get(c).map((r) => r.latency_us.p99)),
-      closed.get(c).length ? withSpread(cpu(closed.get(c))) : '-',
-      [...paced.get(c), ...closed.get(c)].reduce((s, r) => s + errors(r), 0),
+      withSpread(cpu(runs)),
+      withSpread(runs.map((r) => r.latency_us.p50)),
+      withSpread(runs.map((r) => r.latency_us.p99)),
+      runs.reduce((sum, r) => sum + errors(r), 0),
+    ]),
+  )
+  table(
+    ['connections, all of them always busy', ...servers.map((s) => `CPU µs a call, ${s.name}`), 'errors'],
+    [...busy].map(([c, runs]) => [
+      c,
+      ...servers.map((s) => withSpread(cpu(runs.get(s.name)))),
+      [...runs.values()].flat().reduce((sum, r) => sum + errors(r), 0),
     ]),
   )
 }
