@@ -9,7 +9,7 @@
 import net from 'node:net'
 import tls from 'node:tls'
 
-export async function startUpstream({ cert, minVersion, maxVersion, listen = '127.0.0.1', port = 0, requestCert } = {}) {
+export async function startUpstream({ cert, minVersion, maxVersion, listen = '127.0.0.1', port = 0, ciphers } = {}) {
   const up = {
     requests: [], connections: 0, open: new Set(), delivered: 0, routes: new Map(), handshakes: 0, resumed: 0,
     otherwise: chat(),
@@ -29,7 +29,7 @@ export async function startUpstream({ cert, minVersion, maxVersion, listen = '12
     serve(up, socket).catch((e) => { if (!socket.destroyed) { up.failure ??= e; socket.destroy() } })
   }
   const server = cert
-    ? tls.createServer({ key: cert.key, cert: cert.cert, minVersion, maxVersion, ALPNProtocols: ['http/1.1'] }, accept)
+    ? tls.createServer({ key: cert.key, cert: cert.cert, minVersion, maxVersion, ciphers, ALPNProtocols: ['http/1.1'] }, accept)
     : net.createServer(accept)
   if (cert) {
     server.on('tlsClientError', () => { up.refused = (up.refused ?? 0) + 1 })
