@@ -4,6 +4,7 @@
 # make model      the exhaustive recovery model      make stress    real processes, real kills
 # make fuzz       every fuzzer for FUZZ_SECONDS each make bench     the micro benchmarks of tools/bench
 # make e2e        the end-to-end tests     make chaos   kill.test.mjs with CHAOS_KILLS kills
+# make agents     coding agents from the npm registry (1.6 GB), AGENTS and KINDS choose (tests/agents/run.mjs)
 # make bench-compare   CPU time a call beside nginx and HAProxy      make bench-scale  what size costs
 # make soak            mixed traffic and faults for SOAK_MINUTES     (tools/bench/README.md)
 # make install    PREFIX, DESTDIR
@@ -112,6 +113,8 @@ e2e: all
 	@B=$(B) tests/e2e/run
 chaos: all
 	@B=$(B) CHAOS_KILLS=$(CHAOS_KILLS) tests/e2e/run kill
+agents: all
+	@B=$(B) node tests/agents/run.mjs
 check:
 	@tools/check
 
@@ -127,7 +130,7 @@ install: all
 clean:
 	rm -rf $(B)
 .PHONY: all unit-build unit model-build stress-build steps-build model stress bench bench-build bench-compare \
-        bench-scale soak fuzz-build fuzz lint e2e chaos \
+        bench-scale soak fuzz-build fuzz lint e2e chaos agents \
         check install clean
 .SECONDARY:
 -include mk/*.mk

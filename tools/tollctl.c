@@ -454,8 +454,8 @@ static void run_usage(const struct arguments *a) {
     ctl.csv = option(a, "csv") != NULL;
     if (ctl.csv)
         left = UINT64_MAX;
-    if (given && !slice_to_u64(slice_str(given), &left))
-        usage_error("usage: --limit %s is not a number", given);
+    if (given && (!slice_to_u64(slice_str(given), &left) || left == 0))
+        usage_error("usage: --limit %s is not a number above zero", given);
     if (from)
         snprintf(cursor, sizeof cursor, "\"%.40s\"", from);
     for (bool head = true; more && left > 0; head = false) {

@@ -7,16 +7,16 @@
 
 enum { METRICS_MAX = 32 << 20 };
 
-void admin_healthz(struct exchange *ex) { reply_text(ex, 200, SLICE("text/plain"), SLICE("ok\n")); }
+void admin_healthz(struct exchange *ex) { reply_text(ex, 200, SLICE("text/plain"), SLICE("ok")); }
 
 void admin_readyz(struct exchange *ex) {
     struct worker *w = ex->worker;
     if (w->draining || atomic_load(&w->shm.header->draining))
-        reply_text(ex, 503, SLICE("text/plain"), SLICE("draining\n"));
+        reply_text(ex, 503, SLICE("text/plain"), SLICE("draining"));
     else if (worker_shed(w) != SHED_NO)
-        reply_text(ex, 503, SLICE("text/plain"), SLICE("ledger stuck\n"));
+        reply_text(ex, 503, SLICE("text/plain"), SLICE("ledger stuck"));
     else
-        reply_text(ex, 200, SLICE("text/plain"), SLICE("ok\n"));
+        reply_text(ex, 200, SLICE("text/plain"), SLICE("ok"));
 }
 
 /* ---- /metrics ---------------------------------------------------------------------------------------------------- */

@@ -224,7 +224,7 @@ describe('the rest', () => {
     }
   })
   test('usage errors are exit 2 and say how it goes', async () => {
-    for (const args of [[], ['nonsense'], ['account'], ['account', 'frobnicate'], ['credit'], ['credit', 'a'], ['key', 'create'], ['key', 'create', '--nope', '1'], ['cap', 'set', 'x']]) {
+    for (const args of [[], ['nonsense'], ['account'], ['account', 'frobnicate'], ['credit'], ['credit', 'a'], ['key', 'create'], ['key', 'create', '--nope', '1'], ['cap', 'set', 'x'], ['usage', '--limit', '0'], ['--json', 'usage', '--limit', 'many']]) {
       const r = await g.ctlRaw(...args)
       assert.equal(r.code, 2, `${args.join(' ')}: ${r.code} ${r.stderr}`)
       assert.ok(r.stderr.length > 0)

@@ -18,7 +18,7 @@ const NO_SIGNATURE = 'skip_thought_signature_validator' // what Google documents
 const digest = (base64) => createHash('sha1').update(Buffer.from(base64, 'base64')).digest('hex').slice(0, 8)
 const list = (x) => { must(Array.isArray(x), `no list: ${JSON.stringify(x)}`); return x }
 const parsed = (text) => { try { return JSON.parse(text) } catch { throw new Complaint(`no JSON in ${text}`) } }
-function schemaOk(s) { must(s?.type?.toLowerCase?.() === 'object' && s.properties, `no schema of an object: ${JSON.stringify(s)}`); return s }
+function schemaOk(s) { must(s?.type?.toLowerCase?.() === 'object', `no schema of an object: ${JSON.stringify(s)}`); return s }
 
 export async function startProvider(dialect, { script } = {}) {
   const d = DIALECTS[dialect]
@@ -342,7 +342,7 @@ const gemini = {
     must(req.headers['x-goog-api-key'], 'no x-goog-api-key')
     const g = b.generationConfig ?? {}
     const view = { model: m[1], stream: m[2] !== 'generateContent', system: b.systemInstruction?.parts.map((x) => x.text).join(''), turns: [],
-      tools: (b.tools ?? []).flatMap((t) => list(t.functionDeclarations)).map((f) => ({ name: f.name, schema: f.parameters ?? f.parametersJsonSchema })), schema: g.responseSchema ?? g.responseJsonSchema, thinks: !!g.thinkingConfig, limit: g.maxOutputTokens }
+      tools: (b.tools ?? []).flatMap((t) => list(t.functionDeclarations)).map((f) => ({ name: f.name, schema: f.parameters ?? f.parametersJsonSchema ?? { type: 'object', properties: {} } })), schema: g.responseSchema ?? g.responseJsonSchema, thinks: !!g.thinkingConfig, limit: g.maxOutputTokens }
     if (view.schema) must(g.responseMimeType === 'application/json', 'a schema without responseMimeType')
     for (const c of list(b.contents)) {
       must(c.role === 'user' || c.role === 'model' || c.role === 'function', `a role ${c.role}`)
