@@ -260,7 +260,7 @@ static void book(struct ledger *l, const struct shm_record *r) {
         .charge = r->charge,
         .uncollected = r->uncollected,
         .cost_usd_nano = r->cost_usd_nano,
-        .time_ms = sane_time(r->ended_at_ms, g->now_ms),
+        .time_ms = sane_time(r->ended_at_us / 1000, g->now_ms),
         .meters = r->meters,
         .status = r->status,
         .flags = r->flags,
@@ -311,8 +311,8 @@ static uint32_t earliest(const struct ledger *l, uint32_t active) {
     int64_t least = 0;
     for (uint32_t n = 0; active > 1 && n < active; n++) {
         const struct shm_record *r = shm_ring(l->shm, g->active[n], g->next[g->active[n]]);
-        if (n == 0 || r->ended_at_ms < least) {
-            least = r->ended_at_ms;
+        if (n == 0 || r->ended_at_us < least) {
+            least = r->ended_at_us;
             found = n;
         }
     }

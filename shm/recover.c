@@ -154,7 +154,7 @@ static int64_t epoch_ms(void) {
 static void dead_record(const struct shm_slot *slot, struct shm_record *r) {
     bool delivered = atomic_load(&slot->delivered) != 0;
     int64_t hold = atomic_load(&slot->hold), now_ms = epoch_ms();
-    *r = (struct shm_record){ .ended_at_ms = now_ms };
+    *r = (struct shm_record){ .ended_at_us = now_ms * 1000 };
     shm_usage_copy(&r->usage, &slot->usage);
     if (r->usage.request_id_len > SHM_REQUEST_ID) r->usage.request_id_len = 0;
     if (r->usage.model_len > SHM_MODEL_NAME) r->usage.model_len = 0;

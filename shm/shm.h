@@ -14,7 +14,7 @@
 #include "proto/price.h"
 
 enum {
-    SHM_LAYOUT = 2,         /* raise with every change of a struct here or of its meaning */
+    SHM_LAYOUT = 3,         /* raise with every change of a struct here or of its meaning */
     SHM_MAX_UPSTREAMS = 256,
     SHM_MAX_UPSTREAM_KEYS = 16,
     SHM_MAX_ADDRESSES = 16, /* of one upstream name */
@@ -161,7 +161,7 @@ struct shm_record {
     uint32_t status;               /* HTTP status sent to the client */
     uint32_t flags;                /* enum record_flags */
     uint32_t ttfb_ms, duration_ms;
-    int64_t ended_at_ms;           /* epoch */
+    int64_t ended_at_us;           /* epoch; so fine that one answer and the next call of its client differ */
     uint32_t checksum;             /* crc32c of all before it and of usage */
     uint32_t pad;
     struct shm_usage usage;

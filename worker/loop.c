@@ -27,7 +27,8 @@ static void read_clock(struct loop *l) {
     clock_gettime(CLOCK_MONOTONIC, &mono);
     clock_gettime(CLOCK_REALTIME, &wall);
     l->now_ns = (uint64_t)mono.tv_sec * 1000000000u + (uint64_t)mono.tv_nsec;
-    l->wall_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000;
+    l->wall_us = (int64_t)wall.tv_sec * 1000000 + wall.tv_nsec / 1000;
+    l->wall_ms = l->wall_us / 1000;
 }
 
 int loop_init(struct loop *l) {

@@ -30,7 +30,7 @@ enum { LOOP_WHEEL = 1024, LOOP_TICK_NS = 8000000 };
 struct loop {
     int epfd;
     uint64_t now_ns;  /* CLOCK_MONOTONIC, read once a turn */
-    int64_t wall_ms;  /* CLOCK_REALTIME, ditto */
+    int64_t wall_us, wall_ms; /* CLOCK_REALTIME, ditto */
     bool stop;
     struct timer *wheel[LOOP_WHEEL];
     uint64_t wheel_bits[LOOP_WHEEL / 64]; /* places that may hold a timer */

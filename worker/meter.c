@@ -65,7 +65,7 @@ static void push(struct exchange *ex, struct shm_record *r) {
     int64_t held = atomic_load_explicit(&slot->hold, memory_order_relaxed);
     r->flags |= ex->record_flags;
     r->status = r->flags & RECORD_CLIENT_GONE && !ex->head_sent ? 499 : (uint32_t)ex->status; /* as the access log */
-    r->ended_at_ms = w->loop.wall_ms;
+    r->ended_at_us = w->loop.wall_us;
     r->duration_ms = (uint32_t)((w->loop.now_ns - ex->started_ns) / 1000000);
     r->ttfb_ms = ex->first_byte_ns ? (uint32_t)((ex->first_byte_ns - ex->started_ns) / 1000000) : 0;
     ex->settled = true;

@@ -308,7 +308,7 @@ static inline struct shm_record rig_record(int64_t charge) {
                               .status = 200,
                               .ttfb_ms = 5,
                               .duration_ms = 9,
-                              .ended_at_ms = ledger_wall_ms() };
+                              .ended_at_us = ledger_wall_ms() * 1000 };
     rec.meters.n[METER_INPUT] = 10;
     rec.meters.n[METER_OUTPUT] = 20;
     return rec;
