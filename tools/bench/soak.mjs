@@ -318,6 +318,7 @@ export async function soak({ minutes = 30, seed = Date.now() % 1000000, rate = 1
           c: 64,
           w: 0,
           t: segment,
+          d: 20,
         })
         segments.push({ name, at, report })
       }
