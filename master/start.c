@@ -41,8 +41,9 @@ static bool fail(const char *fmt, ...) {
 
 /* ---- folders, user, lock --------------------------------------------------------------------------------------- */
 
-/* Makes the folders that lead to path; with_last: path itself too. */
-static bool make_folders(const char *path, bool with_last, mode_t mode) {
+/* Makes the folders that lead to path; with_last: path itself too, for its owner alone. What leads there is for all, so
+ * that processes which drop to another user can come through. */
+static bool make_folders(const char *path, bool with_last) {
     char part[4096];
     size_t n = strlen(path);
     if (n >= sizeof part) return fail("%s: too long", path);
@@ -50,7 +51,7 @@ static bool make_folders(const char *path, bool with_last, mode_t mode) {
         if (path[i] != '/' && !(i == n && with_last)) continue;
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, mode) != 0 && errno != EEXIST && errno != EROFS)
+        if (mkdir(part, i == n && with_last ? 0700 : 0755) != 0 && errno != EEXIST && errno != EROFS)
             return fail("cannot make the folder %s: %s", part, strerror(errno));
     }
     return true;
@@ -280,10 +281,9 @@ static bool begin(struct master *m, const struct conf_server *s, sigset_t *endin
     m->shm_file = strdup(s->shm_file);
     CHECK(m->state_dir && m->control_path && m->shm_file);
     raise_limit();
-    return find_user(m, s->user) && make_folders(m->state_dir, true, 0700) &&
-        make_folders(m->control_path, false, 0755) &&
-           (!s->error_log || make_folders(s->error_log, false, 0755)) &&
-           (!s->access_log || make_folders(s->access_log, false, 0755));
+    return find_user(m, s->user) && make_folders(m->state_dir, true) &&
+           make_folders(m->control_path, false) && (!s->error_log || make_folders(s->error_log, false)) &&
+           (!s->access_log || make_folders(s->access_log, false));
 }
 
 static bool prepare(struct master *m, const struct conf *conf) {

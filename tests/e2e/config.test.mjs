@@ -1,9 +1,9 @@
 /* tollgate -t, -T and -V: errors with their place and the nearest known name, the normal form, the example. */
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe } from 'node:test'
-import { TOLLGATE, root, run } from './lib/gateway.mjs'
+import { TOLLGATE, root, run, startGateway } from './lib/gateway.mjs'
 import { test } from './lib/test.mjs'
 
 let dir
@@ -144,4 +144,17 @@ test('-V names the versions', async () => {
   const r = await run(TOLLGATE, ['-V'])
   assert.equal(r.code, 0)
   for (const p of [/tollgate/i, /mbed ?tls/i, /lmdb/i, /gcc|clang/i]) assert.match(r.stdout + r.stderr, p)
+})
+
+test('the configuration of the README is right', async () => {
+  const text = /```nginx\n([^]*?)```/.exec(readFileSync(path.join(root, 'README.md'), 'utf8'))[1].replace(/^user .*$/m, '')
+  const r = await check(text, '-t', { OPENAI_API_KEY: 'x', ANTHROPIC_API_KEY: 'x', GEMINI_API_KEY: 'x' })
+  assert.equal(r.code, 0, r.stderr)
+})
+test('started as root it makes its folders, and `user` works in them', { skip: process.getuid() !== 0 }, async (t) => {
+  const open = mkdtempSync('/tmp/tg-user-')
+  t.after(() => rmSync(open, { recursive: true, force: true }))
+  chmodSync(open, 0o755)
+  const g = await startGateway(t, { models: [{ name: 'echo', route: 'local' }], text: 'upstream local { dialect echo; }\n', top: { user: 'nobody', state_dir: path.join(open, 'var/lib/state') } })
+  assert.equal((await g.chat((await g.tenant()).key, { model: 'echo' })).status, 200)
 })
