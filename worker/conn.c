@@ -22,6 +22,7 @@
 enum {
     CONN_MAGIC = 0x434f4e4e,
     LINGER_MS = 2000,
+    DRAIN_IDLE_MS = 1000,
     LINGER_BYTES = 1 << 20,
     BODY_SLOWEST = 16384,      /* bytes a second below which a body is a slow sender's, beyond client_timeout */
     OUT_MAX = 256 << 20,       /* of one connection's queue: a whole answer and what back-pressure lets through */
@@ -306,9 +307,15 @@ static bool take_head(struct conn *c) {
     return true;
 }
 
+/* In a drain only as long as a request may be on its way to us: it is answered, and told that the connection ends. */
 static void conn_wait_request(struct conn *c) {
     buf_release(&c->in);
-    loop_timer(&c->worker->loop, &c->timer, snap_of(c)->keepalive_timeout_ms);
+    loop_timer(&c->worker->loop, &c->timer,
+               c->worker->draining ? DRAIN_IDLE_MS : snap_of(c)->keepalive_timeout_ms);
+}
+
+static bool server_ends(const struct worker *w) {
+    return w->draining && atomic_load_explicit(&w->shm.header->draining, memory_order_relaxed);
 }
 
 /* Reads and throws away after the last answer, so that closing does not reset it away. */
@@ -377,7 +384,7 @@ void conn_done(struct conn *c, bool keep) {
     CHECK_MAGIC(c, CONN_MAGIC);
     c->exchange = NULL;
     c->drained_wanted = false;
-    if (!keep || c->worker->draining)
+    if (!keep || server_ends(c->worker))
         c->close_after = true;
     if (c->dead) {
         conn_fail(c);
@@ -563,17 +570,12 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
 /* A request may be on its way on a connection that looks idle: it is served as the last one if it comes within a
  * moment, and always where the server as a whole goes on (another binary, fewer workers). */
 void conn_drain_all(struct worker *w) {
-    enum { DRAIN_IDLE_MS = 1000 };
-    bool server_ends = atomic_load(&w->shm.header->draining) != 0;
     for (struct conn *c = w->conns, *next; c != NULL; c = next) {
         next = c->next;
         bool idle = c->state == CONN_OPEN && c->in.len == 0 && !c->readable;
-        if (idle && server_ends && c->requests > 0) {
+        if (idle && server_ends(w) && c->requests > 0)
             conn_free(c);
-            continue;
-        }
-        c->close_after = true;
-        if (idle)
+        else if (idle)
             loop_timer(&w->loop, &c->timer, DRAIN_IDLE_MS);
     }
 }
