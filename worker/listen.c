@@ -3,7 +3,7 @@
  * A listener is level-triggered and exclusive in each worker's epoll: the kernel wakes the first in its queue of
  * waiters. Left alone that is always the same one (measured: 1000 of 1000 trickled connections), so a worker takes
  * one connection, leaves the queue and joins at its end. On top of it stands a gate: a worker whose load (active
- * exchanges + connections / 16) is above the mean of the live ones by more than 4 stays out, and looks again after 2
+ * exchanges + connections / 16) is above the mean of the live ones by more than 1 stays out, and looks again after 2
  * ms (after 50 ms of staying out: every 20 ms), as long as some worker below the mean is awake or asleep in epoll; a
  * hung one does not count. At max_connections a worker stays out likewise while another has room; when all are full,
  * whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue
@@ -24,7 +24,7 @@
 enum {
     LISTENERS_MAX = IPC_MAX_FDS,
     CONNECTIONS_PER_ACTIVE = 16, /* load is counted in sixteenths of an exchange */
-    SLACK = 4 * CONNECTIONS_PER_ACTIVE,
+    SLACK = CONNECTIONS_PER_ACTIVE, /* 16 idle connections: a thousand spread over four workers within 20% */
     ALONE_BATCH = 16,            /* accepted in one turn when there is no other worker */
     RECHECK_MS = 2,
     RECHECK_LATER_MS = 20,

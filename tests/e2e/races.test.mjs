@@ -168,3 +168,17 @@ test('100 at once around a cost cap: no settled cost exceeds the lowest cap that
   assert.ok(cut > 10, `${cut} calls came near their cap`)
   await g.audit()
 })
+
+test('1,000 connections spread over four workers within 20%, at once and one after the other', { timeout: 60000 }, async (t) => {
+  for (const [how, step] of [['at once', 1000], ['one after the other', 1]]) {
+    const list = Array.from({ length: 1000 }, () => new Client(g.port))
+    t.after(() => { for (const c of list) c.close() })
+    const counts = async () => (await g.ctl('status')).workers.map((w) => w.connections)
+    await until(async () => (await counts()).every((n) => n === 0), 'an empty server')
+    for (let i = 0; i < 1000; i += step) await Promise.all(list.slice(i, i + step).map((c) => c.connect()))
+    const spread = await until(async () => { const n = await counts(); return n.reduce((a, b) => a + b) === 1000 && n }, 'all to be accepted')
+    t.diagnostic(`${how}: ${spread.join(', ')}`)
+    for (const n of spread) assert.ok(n >= 200 && n <= 300, `${how}: ${spread}`)
+    for (const c of list) c.close()
+  }
+})
