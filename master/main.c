@@ -48,9 +48,13 @@ static int probe(const struct conf *conf) {
     const struct conf_server *s = conf_server(conf);
     struct shm_sizes z;
     char err[512] = "";
-    if (!shm_peek(s->shm_file, &z) || z.max_accounts != s->sizes.max_accounts || z.max_keys != s->sizes.max_keys ||
-        z.max_active != s->sizes.max_active) {
-        fprintf(stderr, "tollgate: %s has another layout or size: this needs a restart\n", s->shm_file);
+    const char *why = the_master.upgrade.inherited ? master_cannot_follow(&the_master, conf) : NULL;
+    if (why) {
+        fprintf(stderr, "tollgate: %s\n", why);
+        return 1;
+    }
+    if (!shm_peek(s->shm_file, &z)) {
+        fprintf(stderr, "tollgate: %s has another layout: this needs a restart\n", s->shm_file);
         return 1;
     }
     if (ledger_probe(s->state_dir, err, sizeof err) != 0) {
@@ -59,6 +63,19 @@ static int probe(const struct conf *conf) {
     }
     printf("tollgate " TOLLGATE_VERSION ": layout %d, snapshot %d\n", SHM_LAYOUT, SNAP_LAYOUT);
     return 0;
+}
+
+/* The configuration. In an upgrade: one that can follow the running server's, else this goes back to the old binary. */
+static struct conf *load(struct master *m, const char *path) {
+    do {
+        struct conf *conf = conf_load(path, stderr);
+        const char *why = conf && m->upgrade.inherited ? master_cannot_follow(m, conf) : NULL;
+        if (conf && !why) return conf;
+        if (why) fprintf(stderr, "tollgate: %s\n", why);
+        if (conf) conf_free(conf);
+        upgrade_back(m);
+    } while (upgrade_waits(m));
+    return NULL;
 }
 
 int main(int argc, char **argv) {
@@ -80,15 +97,12 @@ int main(int argc, char **argv) {
     the_master.conf_path = path;
     the_master.argc = argc;
     the_master.argv = argv;
-    if (!mode) {
+    if (!mode || mode == 'p') {
         master_init(&the_master);
-        upgrade_inherit(&the_master);
+        upgrade_inherit(&the_master, mode == 'p');
     }
-    struct conf *conf = conf_load(path, stderr);
-    if (!conf) {
-        upgrade_back(&the_master);
-        return 1;
-    }
+    struct conf *conf = mode ? conf_load(path, stderr) : load(&the_master, path);
+    if (!conf) return 1;
     int rc = 0;
     if (mode == 't') rc = test(path, conf);
     else if (mode == 'p') rc = probe(conf);

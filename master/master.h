@@ -294,6 +294,7 @@ struct upgrade {
     int back_fd;          /* the old binary, until ours serves; -1 */
     int reply_fd;         /* who asked on the control socket; -1 */
     pid_t probe_pid;
+    unsigned young_deaths; /* of workers while it takes over */
     bool returned;        /* the new binary gave up, and this is the old one again */
     uint64_t deadline_ns;
     struct timer timer;
@@ -302,8 +303,12 @@ struct upgrade {
 /* SIGUSR2 or tollctl (reply_fd ≥ 0: gets one line, and is closed). */
 void upgrade_request(struct master *m, int reply_fd);
 bool upgrade_reaped(struct master *m, pid_t pid, int status); /* true: it was the probe */
-/* At the very start: true where another binary handed over to this one; its descriptors are in m then. */
-bool upgrade_inherit(struct master *m);
+/* At the very start: true where another binary handed over to this one; its descriptors are in m then. Probing: it only
+ * asks whether this one could. */
+bool upgrade_inherit(struct master *m, bool probing);
+/* No configuration can be used: true after a second if that is to be tried again. */
+bool upgrade_waits(struct master *m);
+void upgrade_worker_died_young(struct master *m);
 /* Its children and listeners become ours. */
 void upgrade_adopt(struct master *m);
 void upgrade_ledger_ready(struct master *m);
@@ -360,6 +365,8 @@ int master_run(struct master *m, struct conf *conf);
 /* Says READY=1 once all the first workers serve. */
 void master_announce(struct master *m);
 /* The lock is held: ranges that look alive are not. Prepares an attached segment for a ledger. */
+/* Why a server with this configuration cannot take over, live, from the one whose descriptors m has; NULL: it can. */
+const char *master_cannot_follow(const struct master *m, const struct conf *conf);
 void master_take_over_segment(struct master *m);
 /* settle.c: a segment of other sizes is about to be replaced: commits what it holds. False: it could not be, and must
  * stay. */

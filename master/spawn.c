@@ -313,6 +313,7 @@ static void worker_reaped(struct master *m, struct worker *w, int status) {
                            delay_ms);
         }
     }
+    if (young && !w->retiring && !w->foreign) upgrade_worker_died_young(m);
     free(w);
     spawn_reconcile(m);
     stop_progress(m);

@@ -303,27 +303,33 @@ static bool same_file(const char *path, int fd) {
     return stat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* After an upgrade: the lock, the segment and the control socket are ours already, and must be those of the file. */
-static bool prepare_inherited(struct master *m, const struct conf *conf) {
+const char *master_cannot_follow(const struct master *m, const struct conf *conf) {
     const struct conf_server *s = conf_server(conf);
-    const struct shm_sizes *z = &s->sizes;
     char lock[4200];
     struct sockaddr_un control = { 0 };
     socklen_t len = sizeof control - 1;
+    struct shm_sizes z;
+    snprintf(lock, sizeof lock, "%s/lock", s->state_dir);
+    if (!same_file(lock, m->lock_fd)) return "state_dir needs a restart";
+    if (!same_file(s->shm_file, m->shm_rw_fd)) return "shm_file needs a restart";
+    if (getsockname(m->control_fd, (struct sockaddr *)&control, &len) != 0 || strcmp(control.sun_path, s->control) != 0)
+        return "control needs a restart";
+    if (!shm_peek(s->shm_file, &z)) return "the shared memory has another layout: this needs a restart";
+    if (z.max_accounts != s->sizes.max_accounts || z.max_keys != s->sizes.max_keys ||
+        z.max_active != s->sizes.max_active)
+        return "max_accounts, max_keys and max_active need a restart";
+    return NULL;
+}
+
+/* After an upgrade: the lock, the segment and the control socket are ours already. */
+static bool prepare_inherited(struct master *m, const struct conf *conf) {
+    const struct conf_server *s = conf_server(conf);
     sigset_t ending;
     if (!begin(m, s, &ending)) return false;
     open_logs(m, s->access_log, s->error_log, LOG_INFO);
-    snprintf(lock, sizeof lock, "%s/lock", m->state_dir);
-    if (!same_file(lock, m->lock_fd)) return fail("state_dir needs a restart");
-    if (!same_file(m->shm_file, m->shm_rw_fd)) return fail("shm_file needs a restart");
-    if (getsockname(m->control_fd, (struct sockaddr *)&control, &len) != 0 ||
-        strcmp(control.sun_path, m->control_path) != 0)
-        return fail("control needs a restart");
-    if (shm_attach(&m->shm, m->shm_rw_fd) != 0)
-        return fail("the shared memory has another layout: this needs a restart");
-    const struct shm_header *h = m->shm.header;
-    if (z->max_accounts != h->max_accounts || z->max_keys != h->max_keys || z->max_active != h->max_active)
-        return fail("max_accounts, max_keys and max_active need a restart");
+    const char *why = master_cannot_follow(m, conf);
+    if (why) return fail("%s", why);
+    if (shm_attach(&m->shm, m->shm_rw_fd) != 0) return fail("the shared memory cannot be mapped");
     if (!take_pepper(m) || !open_loop(m)) return false;
     if (control_adopt(m) != 0) return fail("the control socket cannot be watched");
     return true;
@@ -338,7 +344,10 @@ static void finish(struct master *m) {
     reload_forget(m);
     events_close(&m->events);
     if (m->signal_fd >= 0) close(m->signal_fd);
-    if (m->shm.header) shm_close(&m->shm);
+    if (m->shm.header) {
+        shm_note_settled(&m->shm);
+        shm_close(&m->shm);
+    }
     wipe(m->pepper, sizeof m->pepper);
     wipe(m->seal_key, sizeof m->seal_key);
     pages_clear(&m->pages);
@@ -368,8 +377,9 @@ int master_run(struct master *m, struct conf *conf) {
         finish(m);
         return 1;
     }
+    if (!inherits) notify("STATUS=Starting\n");
     if (inherits) upgrade_adopt(m);
-    else notify("STATUS=Starting\n");
+    if (inherits) spawn_children_changed(m); /* who died around the exec: its signal may be gone */
     reload_first(m, conf); /* before the first fork: from here on children forget it */
     resolve_start(m);
     if (!inherits) ledgerd_start(m);

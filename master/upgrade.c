@@ -26,7 +26,8 @@
 #define STATE_VARIABLE "TOLLGATE_UPGRADE"
 #define STATE_MAGIC 0x3165746174537054ull
 
-enum { MAX_WORKERS = 1024, PROBE_MS = 30000, REST_MS = 5000, REST_POLL_MS = 5, TAKE_OVER_MS = 60000 };
+enum { MAX_WORKERS = 1024, PROBE_MS = 30000, REST_MS = 5000, REST_POLL_MS = 5, TAKE_OVER_MS = 60000,
+       YOUNG_DEATHS = 5 };
 
 /* What crosses the exec. The first four fields stand for ever, so that any binary can find the way back. */
 struct upgrade_state {
@@ -90,7 +91,7 @@ static struct upgrade_state *describe(struct master *m, bool returning) {
 }
 
 /* Execs fd (or path, where it is not NULL) with the state; returns only when that failed: -errno. */
-static int exec_with(struct master *m, struct upgrade_state *s, const char *path, int fd) {
+static int exec_with(struct upgrade_state *s, char **argv, const char *path, int fd) {
     char number[16];
     int state_fd = memfd_create("tollgate-upgrade", 0), error = errno;
     if (state_fd < 0) return -error;
@@ -103,8 +104,8 @@ static int exec_with(struct master *m, struct upgrade_state *s, const char *path
     setenv(STATE_VARIABLE, number, 1);
     each_descriptor(s, true);
     fflush(NULL);
-    if (path) execv(path, m->argv);
-    else fexecve(fd, m->argv, environ);
+    if (path) execv(path, argv);
+    else fexecve(fd, argv, environ);
     error = errno;
     each_descriptor(s, false);
     unsetenv(STATE_VARIABLE);
@@ -154,7 +155,7 @@ static void hand_over(struct master *m) {
     master_log(LOG_INFO, "upgrade: handing over to %s", u->exe_path);
     resolve_end(m);
     struct upgrade_state *s = describe(m, false);
-    int rc = exec_with(m, s, u->exe_path, -1);
+    int rc = exec_with(s, m->argv, u->exe_path, -1);
     free(s);
     give_up(m, strerror(-rc));
 }
@@ -190,7 +191,8 @@ bool upgrade_reaped(struct master *m, pid_t pid, int status) {
     return true;
 }
 
-/* The probe needs the environment as it is (env:NAME): it is the same program under the same rights. */
+/* The probe is told what runs as the new binary would be, and only looks. It needs the environment as it is
+ * (env:NAME): it is the same program under the same rights. */
 static _Noreturn void be_probe(struct master *m) {
     sigset_t none;
     char *argv[] = { m->upgrade.exe_path, (char *)(uintptr_t)"--probe", (char *)(uintptr_t)"-c",
@@ -199,8 +201,8 @@ static _Noreturn void be_probe(struct master *m) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     dup2(m->error_log_fd, STDOUT_FILENO);
     dup2(m->error_log_fd, STDERR_FILENO);
-    execv(m->upgrade.exe_path, argv);
-    fprintf(stderr, "tollgate: %s: %s\n", m->upgrade.exe_path, strerror(errno));
+    int rc = exec_with(describe(m, false), argv, m->upgrade.exe_path, -1);
+    fprintf(stderr, "tollgate: %s: %s\n", m->upgrade.exe_path, strerror(-rc));
     fflush(stderr);
     _exit(127);
 }
@@ -244,14 +246,15 @@ static void find_myself(struct master *m) {
 }
 
 /* A state that this binary cannot read: the one that wrote it can, and it is told by returning. */
-static _Noreturn void not_mine(char **argv, const struct upgrade_state *s, const char *variable) {
-    fprintf(stderr, "tollgate: this binary cannot take over from the running one; back to that one\n");
+static _Noreturn void not_mine(char **argv, const struct upgrade_state *s, const char *variable, bool probing) {
+    fprintf(stderr, "tollgate: this binary cannot take over from the running one: this needs a restart\n");
+    if (probing) exit(1);
     setenv(STATE_VARIABLE, variable, 1);
     fexecve(s->back_fd, argv, environ);
     _exit(1);
 }
 
-bool upgrade_inherit(struct master *m) {
+bool upgrade_inherit(struct master *m, bool probing) {
     const char *variable = getenv(STATE_VARIABLE);
     uint64_t fd;
     find_myself(m);
@@ -266,7 +269,7 @@ bool upgrade_inherit(struct master *m) {
     if (s->bytes != sizeof *s || n != (ssize_t)sizeof *s) {
         static const uint32_t yes = 1;
         CHECK(pwrite((int)fd, &yes, sizeof yes, offsetof(struct upgrade_state, returning)) == sizeof yes);
-        not_mine(m->argv, s, variable);
+        not_mine(m->argv, s, variable, probing);
     }
     close((int)fd);
     unsetenv(STATE_VARIABLE);
@@ -286,6 +289,30 @@ bool upgrade_inherit(struct master *m) {
     m->control_fd = s->control_fd;
     m->last_generation = s->last_generation;
     return true;
+}
+
+/* On the way back there is nobody to go back to, so this binary waits until the file is one that it can use. */
+bool upgrade_waits(struct master *m) {
+    static bool said;
+    sigset_t ending;
+    struct timespec second = { .tv_sec = 1 };
+    if (!m->upgrade.inherited || !m->upgrade.inherited->returning) return false;
+    if (!said)
+        master_log(LOG_ERROR, "the old binary cannot use the configuration as it is now either: put it right. The "
+                   "workers go on serving; it is read again every second");
+    said = true;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    sigaddset(&ending, SIGQUIT);
+    return sigtimedwait(&ending, NULL, &second) < 0;
+}
+
+void upgrade_worker_died_young(struct master *m) {
+    struct upgrade *u = &m->upgrade;
+    if (u->phase != UPGRADE_TAKING_OVER || ++u->young_deaths < YOUNG_DEATHS) return;
+    master_log(LOG_ERROR, "the new workers die as they start");
+    upgrade_back(m);
 }
 
 static void take_over_too_slow(struct timer *t) {
@@ -353,7 +380,7 @@ void upgrade_back(struct master *m) {
         resolve_end(m);
         s = describe(m, true);
     }
-    int rc = exec_with(m, s, NULL, u->back_fd);
+    int rc = exec_with(s, m->argv, NULL, u->back_fd);
     master_log(LOG_ERROR, "the old binary cannot be started again: %s", strerror(-rc));
     u->phase = UPGRADE_NO;
 }

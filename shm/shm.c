@@ -26,6 +26,7 @@
 
 /* The layout is a contract between binaries (an upgrade keeps the segment): a change here needs another SHM_LAYOUT. */
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics between processes must be lock-free");
+_Static_assert(offsetof(struct shm_header, boot_id) == 40 && offsetof(struct shm_header, settled) == 104, "layout");
 _Static_assert(offsetof(struct shm_header, pause) == 128, "layout");
 _Static_assert(offsetof(struct shm_header, commits) == 192, "layout");
 _Static_assert(offsetof(struct shm_header, touched_count) == 256, "layout");
@@ -107,12 +108,13 @@ static void boot_id(char out[40]) {
     close(fd);
 }
 
-/* A whole segment of this layout and this boot? */
-static bool header_ok(const struct shm_header *h) {
+/* A whole segment of this boot? Of another boot can only be a file that was put there. */
+static bool of_this_boot(const struct shm_header *h) {
     char boot[40];
     boot_id(boot);
-    return h->magic == SHM_MAGIC && h->layout == SHM_LAYOUT && memcmp(h->boot_id, boot, sizeof boot) == 0;
+    return h->magic == SHM_MAGIC && memcmp(h->boot_id, boot, sizeof boot) == 0;
 }
+static bool header_ok(const struct shm_header *h) { return of_this_boot(h) && h->layout == SHM_LAYOUT; }
 
 static bool sizes_sane(const struct shm_sizes *z) {
     return z->max_accounts >= 1 && z->max_accounts <= 1u << 26 && z->max_keys >= 1 && z->max_keys <= 1u << 26 &&
@@ -204,12 +206,19 @@ static int open_existing(const char *path, const struct shm_sizes *z, const stru
         *fd = -1;
         return -EPERM;
     }
-    bool keep = pread(*fd, &h, sizeof h, 0) == (ssize_t)sizeof h && header_ok(&h) &&
+    bool whole = pread(*fd, &h, sizeof h, 0) == (ssize_t)sizeof h;
+    bool keep = whole && header_ok(&h) &&
                 h.max_accounts == z->max_accounts && h.max_keys == z->max_keys && h.max_active == z->max_active &&
                 h.max_ranges == z->max_ranges && h.bytes == l->bytes && (uint64_t)st.st_size == l->bytes;
     if (keep) return 0;
     close(*fd);
     *fd = -1;
+    if (whole && of_this_boot(&h) && h.layout != SHM_LAYOUT && !atomic_load(&h.settled)) {
+        snprintf(err, err_len,
+                 "%s: holds calls that only the version that made it can book (layout %u, this is %u): start that "
+                 "version, end it with SIGTERM, then start this one", path, h.layout, SHM_LAYOUT);
+        return -EBUSY;
+    }
     if (unlink(path) < 0 && errno != ENOENT) {
         int e = errno;
         snprintf(err, err_len, "%s: cannot replace it: %s", path, strerror(e));
@@ -269,7 +278,18 @@ int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *z,
     }
     if (*fresh) first_contents(s, z, &l);
     atomic_store(&s->header->shed, SHED_STARTING);
+    atomic_store(&s->header->settled, 0);
     return 0;
+}
+
+void shm_note_settled(struct shm *s) {
+    bool settled = true;
+    for (uint32_t i = 0; i < s->header->max_ranges; i++) {
+        settled = settled && atomic_load(&s->ranges[i].head) == atomic_load(&s->ranges[i].tail);
+        for (uint32_t j = 0; j < shm_slots_used(s, i); j++)
+            settled = settled && atomic_load(&shm_slot(s, i, j)->state) == SLOT_FREE;
+    }
+    atomic_store(&s->header->settled, settled);
 }
 
 bool shm_peek(const char *path, struct shm_sizes *sizes) {

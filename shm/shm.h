@@ -29,13 +29,14 @@ enum {
 /* ---- read-only to workers ---------------------------------------------------------------------------------------- */
 
 struct shm_header {
-    uint64_t magic;
+    uint64_t magic; /* magic, layout, boot_id and settled keep their places in every layout (shm_open_segment) */
     uint32_t layout, max_accounts, max_keys, max_active, max_ranges, ring_size;
     uint64_t bytes;
     char boot_id[40];
     uint64_t segment_id;          /* random: names this segment in the ledger's watermarks */
     uint64_t ledger_id;           /* of the LMDB environment that this segment caches */
     uint64_t mono_base_ns;        /* CLOCK_MONOTONIC when the segment was made: origin of the rate words */
+    _Atomic uint32_t settled;     /* 1: a server ended and left nothing in rings and slots */
     /* the pause (see recover.h): monotonic epoch, odd while raised; a futex */
     _Alignas(64) _Atomic uint32_t pause;
     _Atomic uint32_t probe;       /* asks every worker to show that it turns, without stopping any */
@@ -237,7 +238,8 @@ struct shm {
 /* Bytes the segment takes; `tollgate -t` prints it. */
 size_t shm_bytes(const struct shm_sizes *sizes);
 /* Makes (posix_fallocate, 0600) or attaches the file at path, everything writable: for the master before it forks;
- * children inherit. Attaches when layout, boot id and sizes agree, else makes it anew; *fresh tells. 0, or -errno with
+ * children inherit. Attaches when layout, boot id and sizes agree, else makes it anew; *fresh tells. One of another
+ * layout that is not settled may hold what only the version that made it can book: -EBUSY. 0, or -errno with
  * a sentence in err. *rw_fd and *ro_fd are two descriptors of it, the second opened O_RDONLY. */
 int shm_open_segment(struct shm *s, const char *path, const struct shm_sizes *sizes, int *rw_fd, int *ro_fd,
                      bool *fresh, char *err, size_t err_len);
@@ -247,6 +249,8 @@ int shm_attach(struct shm *s, int rw_fd);
 /* In a worker after fork: the ro region again through ro_fd, read-only; the writable mapping of it goes. */
 int shm_drop_writable(struct shm *s, int ro_fd);
 void shm_close(struct shm *s);
+/* At a server's end: notes whether rings and slots are empty. */
+void shm_note_settled(struct shm *s);
 /* What lies at path: true, and its sizes, if it is a whole segment of this boot and this layout. A cold start with
  * other sizes opens it with these first and has the ledger drain it (recover_cold, then commit the rings):
  * shm_open_segment with other sizes replaces it. */

@@ -56,7 +56,18 @@ static void test_made_and_attached(void **state) {
     fixture_close(f);
     fixture_open(f, &other);
     assert_true(f->fresh);
+    /* another layout: kept for the version that made it, unless that has ended with nothing left in it */
+    struct shm s;
+    int rw, ro;
+    bool fresh;
+    char err[256] = "";
+    atomic_store(&f->shm.ranges[1].head, 1);
+    shm_note_settled(&f->shm);
     f->shm.header->layout++;
+    assert_int_equal(shm_open_segment(&s, f->path, &other, &rw, &ro, &fresh, err, sizeof err), -EBUSY);
+    assert_non_null(strstr(err, "start that version"));
+    atomic_store(&f->shm.ranges[1].tail, 1);
+    shm_note_settled(&f->shm);
     fixture_close(f);
     fixture_open(f, &other);
     assert_true(f->fresh);

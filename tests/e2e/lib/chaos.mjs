@@ -34,11 +34,11 @@ const contentBytes = (text) => { let n = 0; for (const m of text.matchAll(/"cont
 /* Tokens of one to seven bytes, four in the middle: what an estimate by bytes takes them for. */
 const token = (seed, i) => 'abcdefg'.slice(0, 1 + ((seed + Math.imul(i, 2654435761)) >>> 8) % 7)
 
-/* Models: whole, stream (a token every 3 ms), long (every 8 ms), fails (500), over (says that it used far more than it was
+/* Models: whole, stream (a token every 3 ms), long (every 8 ms), slow (100 tokens, every p.slow ms), fails (500), over (says that it used far more than it was
  * allowed), obeys (as many tokens as it was allowed), gate (answers when p.open() is called). A name may go on behind a '-'.
  * p.connections counts accepted connections; p.active, p.most: calls of a model under way, now and at most. */
 export async function startProvider() {
-  const p = { facts: new Map(), connections: 0, sockets: new Set(), waiting: new Set(), active: new Map(), most: new Map(), arrived: 0 }
+  const p = { facts: new Map(), connections: 0, sockets: new Set(), waiting: new Set(), active: new Map(), most: new Map(), arrived: 0, slow: 60 }
   p.open = () => { for (const go of p.waiting) go(); p.waiting.clear() }
   const server = net.createServer((socket) => {
     p.connections++
@@ -64,7 +64,7 @@ export async function startProvider() {
   p.close = () => { for (const s of p.sockets) s.destroy(); return new Promise((resolve) => server.close(resolve)) }
   return p
 }
-const COUNT = { whole: 40, stream: 12, long: 60, gate: 3 }
+const COUNT = { whole: 40, stream: 12, long: 60, slow: 100, gate: 3 }
 function serve(p, socket, body) {
   const model = /"model": *"([^"]*)"/.exec(body)[1], prompt = /"content": *"([^"]*)"/.exec(body)[1], id = prompt.split(' ')[0], kind = model.split('/').at(-1).split('-')[0]
   const seed = hash(id), n = kind === 'obeys' ? Number(/"max_(?:completion_)?tokens": *(\d+)/.exec(body)[1]) : COUNT[kind] ?? 8
@@ -79,7 +79,7 @@ function serve(p, socket, body) {
   if (kind === 'gate') return p.waiting.add(() => { whole(socket, f, model, seed, n); done() })
   if (kind === 'over') { f.tokens = 100000 - n; whole(socket, f, model, seed, n); return done() }
   if (!/"stream": *true/.test(body)) { whole(socket, f, model, seed, n); return done() }
-  stream(socket, f, model, seed, n, kind === 'long' ? 8 : 3, done)
+  stream(socket, f, model, seed, n, kind === 'slow' ? p.slow : kind === 'long' ? 8 : 3, done)
 }
 function enter(p, model) {
   const n = (p.active.get(model) ?? 0) + 1
@@ -138,11 +138,12 @@ export class Client {
     if (!this.socket && !(await this.connect())) return { end: 'cut', status: 0, text: '' }
     const json = JSON.stringify({ model, max_tokens: 200, messages: [{ role: 'user', content: `${id} ${'please '.repeat(hash(id) % 30)}` }], ...(stream ? { stream: true } : {}), ...body })
     return new Promise((resolve) => {
-      const r = { end: 'cut', status: 0, text: '' }
+      const r = { end: 'cut', status: 0, text: '', came: 0 }
       const finish = (end) => { r.end = end; this.took = this.closed = null; resolve(r) }
       this.closed = () => finish('cut')
       this.took = (c) => {
         r.text += c
+        r.came ||= performance.now()
         if (!r.status && r.text.indexOf('\r\n\r\n') > 0) r.status = Number(r.text.slice(9, 12))
         if (r.text.length > leaveAfter) { this.close(); return finish('left') }
         if (complete(r.text)) { if (/\r\nconnection: close/i.test(r.text)) this.close(); finish('whole') }
@@ -161,9 +162,11 @@ function complete(text) {
 }
 
 /* keys: a list of {key, account}, which may grow; client i calls with keys[i % keys.length]. rest: ms after a refusal, about.
- * Facts: {account, end, status, bytes, cost}: `bytes` of answer text that came; end: 'whole', 'other' (an error), 'cut' or 'left'. */
-export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', rest = 10 }) {
-  const l = { prefix, facts: new Map(), statuses: {}, calls: 0, firstAfter: null, mark: 0 }
+ * Every `fresh`-th client takes a new connection for each call.
+ * Facts: {account, end, status, bytes, cost, sent, came, got}: `bytes` of answer text that came; end: 'whole', 'other' (an error),
+ * 'cut' or 'left'; when it was sent, its first byte came and its last. `failed` says in words what was none of whole and left. */
+export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', rest = 10, fresh = 0 }) {
+  const l = { prefix, facts: new Map(), statuses: {}, failed: [], calls: 0, firstAfter: null, mark: 0 }
   let running = true
   l.note = (id, account, r, stream = false) => {
     const whole = r.end === 'whole' && r.status === 200 && (!stream || r.text.includes('data: [DONE]'))
@@ -179,7 +182,10 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', 
       const sent = performance.now()
       const k = keys[i % keys.length]
       const r = await c.call({ key: k.key, id, model, stream, leaveAfter: leave ? 300 + rnd() * 4000 : Infinity })
+      if (fresh && i % fresh === 0) c.close()
       const whole = l.note(id, k.account, r, stream)
+      Object.assign(l.facts.get(id), { sent, came: r.came, got: performance.now() })
+      if (!whole && r.end !== 'left') l.failed.push(`${id} ${model}: ${r.end} ${r.status} ${r.text.slice(-300)}`)
       if (whole && l.firstAfter === null && sent > l.mark) l.firstAfter = performance.now()
       if (r.end === 'whole') l.statuses[r.status] = (l.statuses[r.status] ?? 0) + 1
       if (!whole) await pause(r.status ? rest * (0.5 + rnd()) : 3)

@@ -4,7 +4,7 @@
  *   const g = await startGateway(t, { upstreams: [...], models: [...], ... })   t: a test's context, or a list of clean-ups
  *   g.port g.admin g.ctl('balance', id) g.tenant({credit: '5'}) g.chat(key, body) g.reload(text) g.kill('SIGKILL') g.start() */
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
@@ -225,8 +225,20 @@ function methods(g) {
       }
       return out.filter((p) => p.state !== 'Z')
     },
+    /* What each process of it takes: {pid: {fds, maps, anonymous_kb}}, fds and maps by what they are. */
+    resources() {
+      const out = {}
+      for (const { pid } of g.processes()) {
+        const count = (list) => list.reduce((n, x) => ({ ...n, [x]: (n[x] ?? 0) + 1 }), {})
+        const kind = (fd) => { try { return readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/:\[\d+\]$|[ ]?\(deleted\)$/, '') } catch { return 'gone' } }
+        const maps = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n').filter(Boolean).length
+        out[pid] = { fds: count(readdirSync(`/proc/${pid}/fd`).map(kind)), maps, anonymous_kb: Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) }
+      }
+      return out
+    },
+    write(o) { g.o = { ...g.o, ...o }; g.config = configText(g, g.o); writeFileSync(g.conf, g.config) },
     async reload(o) {
-      if (o) { g.o = { ...g.o, ...o }; g.config = configText(g, g.o); writeFileSync(g.conf, g.config) }
+      if (o) g.write(o)
       return g.ctlRaw('--json', 'reload')
     },
 
