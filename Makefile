@@ -3,7 +3,7 @@
 # make unit       the unit tests           make lint    arrows, banned calls, long functions, clang's warnings
 # make model      the exhaustive recovery model      make stress    real processes, real kills
 # make fuzz       every fuzzer for FUZZ_SECONDS each make bench     the micro benchmarks of tools/bench
-# make e2e        the end-to-end tests     make chaos   kill.test.mjs with CHAOS_KILLS kills
+# make e2e        the end-to-end tests     make chaos   CHAOS_KILLS kills, a minute of reloads, fifty upgrades
 # make agents     coding agents from the npm registry (1.6 GB), AGENTS and KINDS choose (tests/agents/run.mjs)
 # make bench-compare   CPU time a call beside nginx and HAProxy      make bench-scale  what size costs
 # make soak            mixed traffic and faults for SOAK_MINUTES     (tools/bench/README.md)
@@ -112,7 +112,7 @@ lint:
 e2e: all
 	@B=$(B) tests/e2e/run
 chaos: all
-	@B=$(B) CHAOS_KILLS=$(CHAOS_KILLS) tests/e2e/run kill
+	@B=$(B) E2E_JOBS=1 CHAOS_KILLS=$(CHAOS_KILLS) RELOADS=60 RELOAD_MS=1000 UPGRADES=50 tests/e2e/run kill reload upgrade
 agents: all
 	@B=$(B) node tests/agents/run.mjs
 check:

@@ -4,8 +4,10 @@
  * the client has and what the provider sent. CHAOS_KILLS (16) says how many, half of them on two workers and half on four;
  * `make chaos` asks for 1,000. CHAOS_SEED repeats a run's choices. */
 import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
 import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { BUILD, cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { Books, Client, quantiles, random, startLoop, startProvider } from './lib/chaos.mjs'
 import { nano } from './lib/money.mjs'
 import { chat, sse, startUpstream } from './upstream.mjs'
@@ -15,6 +17,7 @@ const KILLS = Number(process.env.CHAOS_KILLS ?? 16)
 const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
 const CLIENTS = 200, TENANTS = 10, PLACES = 18 // of a key: two fewer than it has clients
 const CREDIT = '100000'
+const STEPS = path.join(BUILD, 'steps', 'tollgate')
 
 const shared = []
 let up
@@ -164,4 +167,31 @@ describe('kill -9', () => {
     const k = await g.tenant()
     assert.equal((await g.chat(k.key, { model: 'whole' })).status, 200)
   })
+  for (const alone of [true, false]) {
+    test(`a worker that runs in a circle is noticed${alone ? '' : ' at once where another has died'}, killed and replaced, its calls settled`, { skip: !existsSync(STEPS) && 'make steps-build', timeout: 60000 }, async (t) => {
+      const p = await startProvider()
+      t.after(() => p.close())
+      const g = await startGateway(t, { program: STEPS, env: { TOLLGATE_STEPS: 'hold.held:60!' }, workers: 3, upstreams: [{ name: 'mock', url: p.url }], models: ['whole', 'stream', 'long'], tiers: { busy: 'concurrency 100;' } })
+      const books = new Books(g, p), k = await g.tenant({ credit: CREDIT, tier: 'busy' }), before = await g.workers()
+      books.credit(k.account, nano(CREDIT))
+      const loop = startLoop({ port: g.port, keys: [k], clients: 20, rnd: random(SEED) })
+      t.after(() => loop.stop())
+      await until(() => g.output.includes('steps: hangs at hold.held'), 'a worker that hangs')
+      const begin = performance.now()
+      if (!alone) { // it is not the one that hangs, which takes all the time that it gets
+        const busy = (pid) => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ')[11]
+        const was = before.map(busy)
+        await new Promise((r) => setTimeout(r, 200))
+        const idlest = before.map((pid, i) => [busy(pid) - was[i], pid]).sort((a, b) => a[0] - b[0])[0][1]
+        process.kill(idlest, 'SIGKILL')
+      }
+      const gone = alone ? 1 : 2
+      await until(async () => { const now = await g.workers(); return now.length === 3 && before.filter((x) => !now.includes(x)).length === gone }, 'a replacement', 20000)
+      const ms = Math.round(performance.now() - begin)
+      assert.match(g.errorLog(), alone ? /is killed: it has not turned for 5 s/ : /is killed: the ledger waits for it to turn/)
+      await loop.stop()
+      await books.check(loop)
+      t.diagnostic(`replaced after ${ms} ms`)
+    })
+  }
 })

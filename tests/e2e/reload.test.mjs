@@ -1,14 +1,18 @@
-/* SIGHUP under load: no failed request, streams end whole, the same worker processes, and the new configuration at once.
+/* SIGHUP under load: no failed request, streams end whole, the same processes, no growth, each call at the price that it was admitted
+ * at, and the new configuration at once. RELOADS (12) and RELOAD_MS (250); `make chaos` takes 60, one a second.
  * And the other signals: SIGUSR1, SIGTERM with a drain, SIGQUIT. */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import http from 'node:http'
 import path from 'node:path'
 import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
-import { nano } from './lib/money.mjs'
+import { Books, random, startLoop, startProvider } from './lib/chaos.mjs'
+import { cleanUp, freePort, startGateway, until } from './lib/gateway.mjs'
+import { request } from './lib/http.mjs'
+import { cost, nano } from './lib/money.mjs'
 import { chat, hangs, sse, startUpstream } from './upstream.mjs'
 import { test } from './lib/test.mjs'
+
+const RELOADS = Number(process.env.RELOADS ?? 12), RELOAD_MS = Number(process.env.RELOAD_MS ?? 250)
 
 const shared = []
 let up, base
@@ -20,36 +24,71 @@ before(async () => {
 })
 after(() => cleanUp(shared))
 
+/* The configuration of the i-th reload: other prices, models, tiers, upstreams and listeners than the one before. */
+const PRICES = (i) => ({ input: '2.75', output: `${11 + i}` })
+function changed(p, i, extra) {
+  return {
+    upstreams: [{ name: 'mock', url: p.url, retries: 1, connect_timeout: `${3 + (i % 5)}s` }, ...(i % 3 ? [{ name: `other-${i % 4}`, url: p.url }] : [])],
+    models: [...['whole', 'stream', 'slow'].map((name) => ({ name, price: PRICES(i) })), `model-${i % 7}`, ...(i % 3 ? [{ name: 'elsewhere', route: `other-${i % 4} as whole` }] : [])],
+    tiers: { busy: `rpm ${1000000 + i}; concurrency ${100 + i};`, [`tier-${i % 3}`]: `rpm ${i + 1};` },
+    listen: i % 2 ? [`127.0.0.1:${extra}`] : [],
+  }
+}
+/* Each was charged by the prices that stood when it was admitted: between its sending and its first byte. */
+async function pricedByTheirSnapshot(g, loop, written) {
+  let old = 0
+  for (const u of (await g.ctl('usage', '--limit', 100000)).usage) {
+    const f = loop.facts.get(u.request_id)
+    if (!f || u.estimated) continue
+    const mine = written.findIndex((_, i) => cost({ input: u.input_tokens, output: u.output_tokens }, PRICES(i)) === nano(u.cost))
+    const last = written.findLastIndex((at) => at <= f.came), first = written.findLastIndex((at) => at <= f.sent - 2000)
+    assert.ok(mine >= Math.max(first, 0) && mine <= last, `${u.request_id}: price ${mine}, not one of ${first} to ${last}`)
+    if (written.findLastIndex((at) => at <= f.got) > mine + 1) old++
+  }
+  return old
+}
+
 describe('SIGHUP', () => {
-  test('twenty under load, with ten-second streams running', { timeout: 60000 }, async (t) => {
-    const g = await startGateway(t, base)
-    const k = await g.tenant({ credit: '1000' })
-    const pids = await g.workers()
-    const streams = Array.from({ length: 6 }, () => g.stream(k.key, { model: 'long' }))
-    for (const s of streams) assert.equal((await s.head).status, 200)
-    let stop = false, calls = 0
-    t.after(() => { stop = true })
-    const bad = []
-    const agents = Array.from({ length: 8 }, (_, i) => (i % 2 ? new http.Agent({ keepAlive: true, maxSockets: 1 }) : false))
-    const load = agents.map(async (agent) => {
-      while (!stop) {
-        try { const r = await g.chat(k.key, {}, { agent }); calls++; if (r.status !== 200) bad.push(r.text) } catch (e) { bad.push(e.message) }
-      }
-    })
-    for (let i = 0; i < 20; i++) {
+  test(`${RELOADS} under load, ${RELOAD_MS} ms apart: prices, models, tiers, upstreams and listeners change`, { timeout: 60000 + RELOADS * RELOAD_MS * 3 }, async (t) => {
+    const p = await startProvider(), extra = await freePort()
+    t.after(() => p.close())
+    const g = await startGateway(t, { ...changed(p, 0, extra), top: { access_log: 'off' } })
+    const books = new Books(g, p), keys = []
+    for (let i = 0; i < 4; i++) { keys.push(await g.tenant({ credit: '1000', tier: 'busy' })); books.credit(keys[i].account, nano('1000')) }
+    const rnd = random(1), mix = (r, i) => (i < 8 ? { model: 'slow', stream: true } : r() < 0.5 ? { model: 'whole' } : { model: 'stream', stream: true })
+    const loop = startLoop({ port: g.port, keys, clients: 24, rnd, mix, prefix: 'h-', fresh: 3 })
+    t.after(() => loop.stop())
+    await until(() => loop.facts.size > 100, 'load')
+    const pids = g.processes().map((x) => x.pid)
+    const written = [0] // when the i-th configuration was put there
+    let half, taken
+    for (let i = 1; i <= RELOADS; i++) {
+      written.push(performance.now())
+      g.write(changed(p, i, extra))
       process.kill(g.pid, 'SIGHUP')
-      await new Promise((r) => setTimeout(r, 250))
+      await new Promise((r) => setTimeout(r, RELOAD_MS))
+      const reached = await request({ port: extra, path: '/v1/models', key: keys[0].key }).then((r) => r.status, () => 0)
+      await until(async () => (await request({ port: extra, path: '/v1/models', key: keys[0].key }).then((r) => r.status, () => 0)) === (i % 2 ? 200 : 0), `the listener to ${i % 2 ? 'come' : 'go'} (${reached})`)
+      if (i === RELOADS >> 1) { half = g.resources(); taken = p.connections }
     }
-    const ended = await Promise.all(streams.map((s) => s.all()))
-    stop = true
-    await Promise.all(load)
-    for (const a of agents) if (a) a.destroy()
-    assert.deepEqual(bad, [])
-    assert.ok(calls > 200, `${calls} calls`)
-    for (const e of ended) { assert.equal(e.at(-1), '[DONE]'); assert.equal(e.filter((x) => x.choices?.[0]?.delta?.content?.startsWith('word')).length, 100) }
-    assert.deepEqual(await g.workers(), pids)
-    await g.settled(k.account)
-    await g.audit()
+    const end = g.resources(), more = p.connections - taken
+    await loop.stop()
+    assert.deepEqual(loop.failed, [])
+    await books.check(loop)
+    const old = await pricedByTheirSnapshot(g, loop, written)
+    assert.deepEqual(g.processes().map((x) => x.pid), pids, 'the same processes')
+    const grown = []
+    for (const pid of pids) {
+      const a = half[pid], b = end[pid]
+      for (const kind of Object.keys(b.fds)) if (!kind.startsWith('socket')) assert.ok(b.fds[kind] <= (a.fds[kind] ?? 0) + (kind.includes('snapshot') ? 6 : 0), `${pid}: ${JSON.stringify([a.fds, b.fds])}`)
+      assert.ok((b.fds.socket ?? 0) <= (a.fds.socket ?? 0) + 6, `${pid}: ${JSON.stringify([a.fds, b.fds])}`)
+      assert.ok(b.maps <= a.maps + 12, `${pid}: ${a.maps} and ${b.maps} mappings`)
+      assert.ok(b.anonymous_kb <= a.anonymous_kb + 1500, `${pid}: ${a.anonymous_kb} and ${b.anonymous_kb} kB`)
+      grown.push(b.anonymous_kb - a.anonymous_kb)
+    }
+    assert.ok(more <= 10, `${more} new connections to the provider in the second half`)
+    assert.ok(old > 0, 'streams outlived reloads')
+    t.diagnostic(`${loop.calls} calls, none failed; ${old} outlived two reloads or more; second half: memory of each process ${grown.join(', ')} kB, ${more} new upstream connections`)
   })
   test('the next request sees the new prices and models; one that runs keeps its own', async (t) => {
     const g = await startGateway(t, base)
