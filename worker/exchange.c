@@ -206,8 +206,8 @@ static struct exchange *exchange_open(struct conn *c, const struct http_head *he
     ex->content_length = head->body == HTTP_BODY_SIZED ? head->content_length : 0;
     http_reader_init(&ex->body_reader, head->body, ex->content_length);
     ex->body_reader.done = head->body == HTTP_BODY_NONE;
-    ex->cors = s->cors_origin.len > 0;
-    ex->shape = shape_of_path(head->path);
+    ex->cors = s->cors_origin.len > 0 && !c->admin; /* no page has business with the admin listener */
+    ex->shape = c->admin ? SHAPE_DETAIL : shape_of_path(head->path);
     c->exchange = ex;
     set_request_id(ex, head);
     set_client(ex, head);

@@ -118,7 +118,7 @@ static void put_gemini(struct json_writer *w, const struct snap_model *m, struct
     if (m->kind == MODEL_EMBEDDING) {
         jw_cstr(w, "embedContent");
         jw_cstr(w, "batchEmbedContents");
-    } else {
+    } else if (m->kind != MODEL_IMAGE) {
         jw_cstr(w, "generateContent");
         jw_cstr(w, "streamGenerateContent");
         jw_cstr(w, "countTokens");
