@@ -79,8 +79,9 @@ static struct conf *load(struct master *m, const char *path) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option longs[] = { { "probe", no_argument, NULL, 'p' }, { "help", no_argument, NULL, 'h' },
-                                          { 0 } };
+    /* probe: the running server asks the next one; routes: the tests hold the documentation against it */
+    static const struct option longs[] = { { "probe", no_argument, NULL, 'p' }, { "routes", no_argument, NULL, 'r' },
+                                          { "help", no_argument, NULL, 'h' }, { 0 } };
     const char *path = TG_DEFAULT_CONF;
     int mode = 0;
     for (int c; (c = getopt_long(argc, argv, "c:tTVh", longs, NULL)) != -1;) {
@@ -94,6 +95,10 @@ int main(int argc, char **argv) {
     }
     if (mode == 'h') return fputs(usage, stdout) < 0;
     if (mode == 'V') return versions();
+    if (mode == 'r') {
+        worker_routes(stdout);
+        return 0;
+    }
     the_master.conf_path = path;
     the_master.argc = argc;
     the_master.argv = argv;

@@ -1,4 +1,5 @@
-/* The table of paths: what answers where, in which shape, and what it needs first. */
+/* The table of paths: what answers where, in which shape, and what it needs first. docs/openapi.yaml describes it. */
+#include "worker/entry.h"
 #include "worker/exchange.h"
 
 #include <stdio.h>
@@ -101,4 +102,14 @@ void endpoint_methods(struct slice path, bool admin, char *out, size_t n) {
             at += (size_t)snprintf(out + at, n - at, "%s%s, ", methods[i], i == 0 ? ", HEAD" : "");
     }
     snprintf(out + at, n - at, "OPTIONS");
+}
+
+static void print(FILE *out, const char *listener, const struct endpoint *table, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        fprintf(out, "%s %s %s\n", listener, table[i].method, table[i].path);
+}
+
+void worker_routes(FILE *out) {
+    print(out, "public", endpoints, ARRAY_LEN(endpoints));
+    print(out, "admin", admin_endpoints, ARRAY_LEN(admin_endpoints));
 }

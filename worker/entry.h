@@ -2,6 +2,8 @@
 #ifndef TG_WORKER_ENTRY_H
 #define TG_WORKER_ENTRY_H
 
+#include <stdio.h>
+
 #include "shm/shm.h"
 
 /* What crosses fork, all of it. The worker owns the descriptors from here on. */
@@ -25,5 +27,9 @@ _Noreturn void worker_main(const struct worker_heritage *h);
 
 /* Prints the versions of libraries only the worker knows (mbedtls) into out. */
 void worker_versions(char *out, size_t n);
+
+/* Prints every path that is answered, a line each: public or admin (the listener), the method, the path (`*` stands
+ * for a part of it, `*:` for one with a colon in it). */
+void worker_routes(FILE *out);
 
 #endif
