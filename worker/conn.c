@@ -43,6 +43,8 @@ static void conn_free(struct conn *c) {
     io_close(&c->io);
     buf_release(&c->in);
     buf_release(&c->out);
+    if (w->conn_hand == c)
+        w->conn_hand = c->next;
     if (c->next != NULL)
         c->next->prev = c->prev;
     *c->prev = c->next;
@@ -578,6 +580,33 @@ void conn_drain_all(struct worker *w) {
         else if (idle)
             loop_timer(&w->loop, &c->timer, DRAIN_IDLE_MS);
     }
+}
+
+/* Whether nothing came of it for so long, and nothing is owed to it. Its timer runs since it fell silent. */
+static bool conn_silent(const struct conn *c) {
+    enum { SILENT_MS = 1000 };
+    const struct snap *s = snap_of(c);
+    bool waits = c->state == CONN_OPEN || c->state == CONN_HANDSHAKE || c->state == CONN_PROXY;
+    uint64_t patience_ms =
+        c->requests > 0 && c->in.len == 0 ? s->keepalive_timeout_ms : s->client_timeout_ms;
+    uint64_t since_ns = c->timer.deadline_ns - patience_ms * 1000000;
+    return waits && !c->readable && !c->dead && !c->admin && c->out.len == 0 && c->timer.deadline_ns > 0 &&
+           c->worker->loop.now_ns > since_ns + (uint64_t)SILENT_MS * 1000000;
+}
+
+bool conn_make_room(struct worker *w) {
+    enum { LOOKS = 256 };
+    for (int i = 0; i < LOOKS; i++) {
+        struct conn *c = w->conn_hand != NULL ? w->conn_hand : w->conns;
+        if (c == NULL)
+            return false;
+        w->conn_hand = c->next;
+        if (conn_silent(c)) {
+            conn_free(c);
+            return true;
+        }
+    }
+    return false;
 }
 
 void conn_close_all(struct worker *w) {

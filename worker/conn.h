@@ -69,6 +69,8 @@ void conn_done(struct conn *c, bool keep);
 void conn_continue(struct conn *c);
 
 /* For the worker: drain (closes idle ones), quit. */
+/* At max_connections: closes one that has said nothing for a second. false: there is none among those looked at. */
+bool conn_make_room(struct worker *w);
 void conn_drain_all(struct worker *w);
 void conn_close_all(struct worker *w);
 

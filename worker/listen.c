@@ -6,7 +6,8 @@
  * exchanges + connections / 16) is above the mean of the live ones by more than 1 stays out, and looks again after 2
  * ms (after 50 ms of staying out: every 20 ms), as long as some worker below the mean is awake or asleep in epoll; a
  * hung one does not count. At max_connections a worker stays out likewise while another has room; when all are full,
- * whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue
+ * a connection that has said nothing for a second makes room (a crowd that only waits keeps nobody out); where there is
+ * none, whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue
  * that nobody serves. The admin listener knows no gate and no limit.
  *
  * A listener that the current snapshot does not name (frames cross) is left alone until it does. Out of descriptors
@@ -183,7 +184,7 @@ static int accept_one(struct listener *l, const struct snap_listen *s) {
     }
     if (len < sizeof from.ss_family)
         from.ss_family = AF_UNIX; /* an unnamed peer */
-    if (!s->admin && w->conn_count >= worker_snap(w)->max_connections)
+    if (!s->admin && w->conn_count >= worker_snap(w)->max_connections && !conn_make_room(w))
         refuse(w, fd);
     else
         conn_accept(w, fd, s, &from);

@@ -38,6 +38,7 @@ struct worker {
     struct listeners *listeners;   /* listen.c */
     struct access_log *access_log; /* log.c */
     struct conn *conns;            /* list of client connections */
+    struct conn *conn_hand;        /* where conn_make_room looks next; NULL: at the beginning */
     uint32_t conn_count, active;   /* exchanges with a slot */
     bool draining, quitting;
     uint64_t drain_deadline_ns;
