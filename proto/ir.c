@@ -38,7 +38,8 @@ struct ir_blob ir_blob_of(struct slice s, enum ir_blob_kind kind, enum ir_dialec
 }
 
 bool ir_has_carrier(struct slice text) {
-    return text.len > 0 && memmem(text.ptr, text.len, carrier_head, HEAD_LEN) != NULL;
+    return text.len > 0 && (memmem(text.ptr, text.len, carrier_head, HEAD_LEN) != NULL ||
+                            memmem(text.ptr, text.len, IR_CARRIER_BASE64, sizeof IR_CARRIER_BASE64 - 1) != NULL);
 }
 
 /* ---- small words ---- */

@@ -32,6 +32,8 @@ struct ir_blob {
 };
 /* A blob as a string that a client of any dialect can hold and return (letters, digits, '.', and data's own bytes). */
 struct slice ir_carrier(struct arena *arena, const struct ir_blob *blob);
+/* How a carrier begins where a dialect's clients hold such things as base64 (Gemini's). */
+#define IR_CARRIER_BASE64 "dG9sbGdhdGUx"
 /* The other way. What is no carrier is the reading dialect's own: kind, maker `own`, origin 0, data all of it. */
 struct ir_blob ir_blob_of(struct slice carrier, enum ir_blob_kind kind, enum ir_dialect own);
 /* Whether the text (a whole request body) holds a carrier: then even a request for its own dialect must be

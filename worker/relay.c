@@ -246,11 +246,24 @@ bool relay_stream_bytes(struct exchange *ex, struct slice bytes) {
 
 void relay_stream_end(struct exchange *ex) {
     struct ir_fault f = { 0 };
-    bool cut = sse_pending(&ex->sse, buf_slice(&ex->reply));
+    size_t used;
     arena_reset(&ex->worker->scratch);
     batch_reset();
     ex->try.complete = true;
-    if (cut || !ex->stream_ready || ex->plan->end(ex, &batch, &f) != PLAN_DONE) {
+    if (ex->stream_ready && sse_pending(&ex->sse, buf_slice(&ex->reply))) { /* a last event without its blank line */
+        if (!buf_append(&ex->reply, "\n\n", 2)) {
+            stream_fault(ex, NULL, "The provider sent an event that is too large.");
+            return;
+        }
+        if (!relay_events(ex, buf_slice(&ex->reply), &used))
+            return;
+        if (ex->answer_done) {
+            send_batch(ex, true);
+            exchange_finish(ex);
+            return;
+        }
+    }
+    if (!ex->stream_ready || ex->plan->end(ex, &batch, &f) != PLAN_DONE) {
         batch_reset();
         stream_fault(ex, &f, "The provider's answer was cut off.");
         return;

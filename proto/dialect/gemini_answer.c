@@ -7,6 +7,8 @@
  * usageMetadata with the cost. */
 #include "proto/dialect/gemini.h"
 
+#include "proto/base/crypto.h"
+
 enum { MAX_SOURCES = 64 };
 
 struct choice { enum ir_stop stop; struct slice said; bool seen, bad_call; };
@@ -86,6 +88,16 @@ static void write_source(struct json_writer *j, struct slice uri, struct slice t
     jw_end_object(j);
 }
 
+/* As base64: clients of typed languages decode it, and encode it again when they return it. */
+static void write_signature(struct json_writer *j, const struct ir_blob *blob, struct arena *arena) {
+    struct slice carrier = ir_carrier(arena, blob);
+    struct buf b;
+    buf_init(&b, arena->pages, carrier.len * 2 + 8);
+    if (base64_encode(&b, carrier.ptr, carrier.len, false))
+        common_member(j, "thoughtSignature", buf_slice(&b));
+    buf_release(&b);
+}
+
 static void write_call_part(struct json_writer *j, struct slice id, struct slice name, struct slice args,
                             const struct ir_blob *blob, struct arena *arena) {
     jw_object(j);
@@ -97,7 +109,7 @@ static void write_call_part(struct json_writer *j, struct slice id, struct slice
     jw_raw(j, args);
     jw_end_object(j);
     if (blob->kind != IR_BLOB_NONE)
-        common_member(j, "thoughtSignature", ir_carrier(arena, blob));
+        write_signature(j, blob, arena);
     jw_end_object(j);
 }
 
@@ -118,7 +130,7 @@ static void write_thought_part(struct json_writer *j, struct slice text, const s
     jw_key(j, "thought");
     jw_bool(j, true);
     if (blob && blob->kind != IR_BLOB_NONE)
-        common_member(j, "thoughtSignature", ir_carrier(arena, blob));
+        write_signature(j, blob, arena);
     jw_end_object(j);
 }
 

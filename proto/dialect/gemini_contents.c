@@ -6,6 +6,8 @@
  * this gateway put there: a carrier. Files by the provider's own URI are refused. */
 #include "proto/dialect/gemini.h"
 
+#include "proto/base/crypto.h"
+
 enum { MAX_OPEN = 256 };
 
 struct open_call { struct open_call *next; struct slice id, name; };
@@ -54,6 +56,19 @@ static struct slice str(const struct state *s, const struct json *j, int obj, co
 
 static struct slice where(const struct state *s) {
     return arena_printf(s->r->arena, "contents[%u].parts", s->content);
+}
+
+/* What this gateway put there, base64 of either alphabet; or the provider's own. */
+static struct ir_blob blob_of(const struct state *s, struct slice signature, enum ir_blob_kind kind) {
+    struct buf b;
+    struct slice carrier = SLICE_NONE;
+    if (!slice_starts(signature, SLICE(IR_CARRIER_BASE64)))
+        return ir_blob_of(signature, kind, IR_GEMINI);
+    buf_init(&b, s->r->arena->pages, signature.len + 8);
+    if (base64_decode(&b, signature, true))
+        carrier = arena_copy(s->r->arena, buf_slice(&b));
+    buf_release(&b);
+    return ir_blob_of(carrier.ptr ? carrier : signature, kind, IR_GEMINI);
 }
 
 static enum ir_part_kind kind_of(struct slice type) {
@@ -108,7 +123,7 @@ static bool read_call(struct state *s, const struct json *j, int t, struct slice
     s->calls++;
     p->text = json_is(j, args, JSON_OBJECT) ? json_raw(j, args) : SLICE("{}");
     if (signature.len > 0)
-        p->blob = ir_blob_of(signature, IR_BLOB_CALL, IR_GEMINI);
+        p->blob = blob_of(s, signature, IR_BLOB_CALL);
     open->id = p->id;
     open->name = name;
     *s->tail = open;
@@ -165,7 +180,7 @@ static void read_thought(struct state *s, struct slice text, struct slice signat
         ir_append(s->r->arena, &p->text, &s->thought_cap, text);
     }
     if (signature.len > 0)
-        p->blob = ir_blob_of(signature, IR_BLOB_SIGNATURE, IR_GEMINI);
+        p->blob = blob_of(s, signature, IR_BLOB_SIGNATURE);
 }
 
 static bool read_part(struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
@@ -174,16 +189,16 @@ static bool read_part(struct state *s, const struct json *j, int t, struct ir_pa
     struct slice signature = str(s, j, t, "thoughtSignature");
     bool thought = false;
     json_bool(j, gemini_get(j, t, "thought"), &thought);
-    if ((body = gemini_get(j, t, "functionCall")) >= 0)
+    if (json_is(j, body = gemini_get(j, t, "functionCall"), JSON_OBJECT))
         return read_call(s, j, body, signature, list, f);
-    if ((body = gemini_get(j, t, "functionResponse")) >= 0)
+    if (json_is(j, body = gemini_get(j, t, "functionResponse"), JSON_OBJECT))
         return read_response(s, j, body, list, f);
-    if ((body = gemini_get(j, t, "inlineData")) >= 0)
+    if (json_is(j, body = gemini_get(j, t, "inlineData"), JSON_OBJECT))
         return read_inline(s, j, body, list, f);
-    if ((body = gemini_get(j, t, "fileData")) >= 0)
+    if (json_is(j, body = gemini_get(j, t, "fileData"), JSON_OBJECT))
         return read_file(s, j, body, list, f);
     for (size_t i = 0; i < sizeof hosted / sizeof *hosted; i++)
-        if (gemini_get(j, t, hosted[i]) >= 0) {
+        if (json_is(j, gemini_get(j, t, hosted[i]), JSON_OBJECT)) {
             ir_note(s->r, arena_printf(s->r->arena, "contents.%s", hosted[i]));
             return true;
         }

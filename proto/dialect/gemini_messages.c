@@ -139,6 +139,18 @@ static bool write_call(struct json_writer *w, struct ir_request *r, const struct
     return true;
 }
 
+/* A thought that this provider signed. */
+static void write_thought(struct json_writer *w, const struct ir_target *t, const struct ir_part *p) {
+    if (p->blob.data.len == 0 || !ir_blob_fits(&p->blob, IR_GEMINI, t->origin))
+        return;
+    jw_object(w);
+    common_member(w, "text", p->text.ptr ? p->text : SLICE(""));
+    jw_key(w, "thought");
+    jw_bool(w, true);
+    common_member(w, "thoughtSignature", p->blob.data);
+    jw_end_object(w);
+}
+
 static bool write_model(struct json_writer *w, struct ir_request *r, const struct ir_target *t,
                         const struct ir_turn *turn, struct ir_fault *f) {
     bool first = true;
@@ -147,6 +159,8 @@ static bool write_model(struct json_writer *w, struct ir_request *r, const struc
             if (!write_call(w, r, t, p, first, f))
                 return false;
             first = false;
+        } else if (p->kind == IR_REASONING) {
+            write_thought(w, t, p);
         } else if (!write_part(w, r, p, f)) {
             return false;
         }

@@ -157,9 +157,9 @@ static bool read_part(struct reader *r, uint32_t at, const struct json *j, int t
     int call = gemini_get(j, t, "functionCall"), data = gemini_get(j, t, "inlineData");
     bool thought = false;
     json_bool(j, gemini_get(j, t, "thought"), &thought);
-    if (call >= 0)
+    if (json_is(j, call, JSON_OBJECT))
         return read_call(r, at, j, call, signature);
-    if (data >= 0) {
+    if (json_is(j, data, JSON_OBJECT)) {
         struct ir_event ev = { .kind = IR_EV_IMAGE, .choice = at, .media_type = str(r, j, data, "mimeType"),
                                .data = str(r, j, data, "data") };
         return !slice_starts(ev.media_type, SLICE("image/")) || thought ||

@@ -175,14 +175,16 @@ static struct call *call_at(struct reader *r, struct choice *c, uint32_t index, 
     return k;
 }
 
-static bool end_reasoning(struct reader *r, struct choice *c) {
+static bool end_reasoning_with(struct reader *r, struct choice *c, struct slice detail) {
     struct ir_event ev = { .kind = IR_EV_REASONING_END,
                            .choice = c->index,
-                           .blob = { IR_BLOB_SIGNATURE, IR_OPENAI, 0, SLICE("") } };
-    if (!c->reasoning)
-        return true;
+                           .blob = { IR_BLOB_SIGNATURE, IR_OPENAI, 0, detail } };
     c->reasoning = false;
     return ir_put(r->sink, &ev);
+}
+
+static bool end_reasoning(struct reader *r, struct choice *c) {
+    return !c->reasoning || end_reasoning_with(r, c, SLICE(""));
 }
 
 static bool read_call(struct reader *r, struct choice *c, const struct json *j, int t, uint32_t place) {
@@ -227,6 +229,20 @@ static bool text_event(struct reader *r, struct choice *c, enum ir_event_kind ki
     else if (!end_reasoning(r, c))
         return false;
     return (!c->open || flush_calls(r, c)) && give(r, c, kind, text);
+}
+
+/* OpenRouter's and others' reasoning_details: what is signed or encrypted must come back as it was, so the detail
+ * itself is the blob. Their texts stand in `reasoning` as well, or, with Snowflake, here alone. */
+static bool read_details(struct reader *r, struct choice *c, const struct json *j, int list, bool said) {
+    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t)) {
+        struct slice text = json_str(j, json_get(j, t, "text"), r->scratch);
+        if (!said && !text_event(r, c, IR_EV_REASONING, text.ptr ? text : SLICE("")))
+            return false;
+        if (json_str_len(j, json_get(j, t, "signature")) + json_str_len(j, json_get(j, t, "data")) > 0 &&
+            ((c->open && !flush_calls(r, c)) || !end_reasoning_with(r, c, json_span(j, t))))
+            return false;
+    }
+    return true;
 }
 
 /* content as parts: text, and Mistral's thinking. */
@@ -276,7 +292,8 @@ static bool read_delta(struct reader *r, struct choice *c, const struct json *j,
     int content = json_get(j, d, "content"), reasoning = json_get(j, d, "reasoning_content");
     if (!json_is(j, reasoning, JSON_STRING) || json_str_len(j, reasoning) == 0)
         reasoning = json_get(j, d, "reasoning");
-    if (!text_event(r, c, IR_EV_REASONING, json_str(j, reasoning, r->scratch)))
+    if (!text_event(r, c, IR_EV_REASONING, json_str(j, reasoning, r->scratch)) ||
+        !read_details(r, c, j, json_get(j, d, "reasoning_details"), json_str_len(j, reasoning) > 0))
         return false;
     if (json_is(j, content, JSON_ARRAY) ? !read_parts(r, c, j, content)
                                         : !text_event(r, c, IR_EV_TEXT, json_str(j, content, r->scratch)))

@@ -195,11 +195,42 @@ static void write_call(struct json_writer *w, struct ir_request *r, const struct
     jw_end_object(w);
 }
 
+/* A detail as the server gave it; a text's signature came with a piece of the text alone, it goes with all of it. */
+static void write_detail(struct json_writer *w, struct arena *arena, const struct ir_part *p) {
+    struct json j;
+    if (!json_parse(&j, arena, p->blob.data.ptr, p->blob.data.len) || !json_is(&j, 0, JSON_OBJECT))
+        return;
+    bool text = json_get(&j, 0, "text") >= 0;
+    jw_object(w);
+    for (int k = json_first(&j, 0); k >= 0; k = json_next(&j, 0, k)) {
+        if (json_str_is(&j, k, "text"))
+            continue;
+        jw_key_slice(w, json_str(&j, k, arena));
+        jw_raw(w, json_span(&j, k + 1));
+    }
+    if (text)
+        common_member(w, "text", p->text.ptr ? p->text : SLICE(""));
+    jw_end_object(w);
+}
+
 /* Reasoning goes back only to the server whose own it is (DeepSeek's thinking mode demands it); OpenAI knows no such
- * member. */
-static void write_reasoning(struct json_writer *w, const struct ir_turn *turn, const struct ir_target *t) {
-    bool open = false;
+ * member. What that server signed or encrypted goes back as details, other texts as text. */
+static void write_reasoning(struct json_writer *w, struct arena *arena, const struct ir_turn *turn,
+                            const struct ir_target *t) {
+    bool open = false, details = false;
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
+        if (p->kind != IR_REASONING || p->blob.data.len == 0 || !ir_blob_fits(&p->blob, IR_OPENAI, t->origin))
+            continue;
+        if (!details) {
+            jw_key(w, "reasoning_details");
+            jw_array(w);
+        }
+        details = true;
+        write_detail(w, arena, p);
+    }
+    if (details)
+        jw_end_array(w);
+    for (const struct ir_part *p = details ? NULL : turn->parts; p; p = p->next) {
         if (p->kind != IR_REASONING || p->text.len == 0 || !ir_blob_fits(&p->blob, IR_OPENAI, t->origin))
             continue;
         if (!open) {
@@ -225,7 +256,7 @@ static void write_assistant(struct json_writer *w, struct ir_request *r, const s
     message_begin(w, "assistant");
     jw_key(w, "content");
     jw_str(w, text ? ir_join_text(r->arena, turn->parts, "") : SLICE_NONE);
-    write_reasoning(w, turn, t);
+    write_reasoning(w, r->arena, turn, t);
     if (calls) {
         jw_key(w, "tool_calls");
         jw_array(w);

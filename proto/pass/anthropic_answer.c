@@ -170,7 +170,7 @@ enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_ev
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
     int t = json_get(&j, 0, "type");
-    struct slice type = json_is(&j, t, JSON_STRING) ? json_raw(&j, t) : ev->name;
+    struct slice type = json_is(&j, t, JSON_STRING) ? json_str(&j, t, scratch) : ev->name;
     if (slice_is(type, "error") || slice_is(ev->name, "error")) {
         pass_anthropic_error(&j, scratch, fault);
         return PASS_ERROR;

@@ -32,14 +32,14 @@ static uint64_t generated_bytes(const struct json *j, int v) {
     return bytes;
 }
 
-static void look_at_choices(const struct json *j, struct chunk *c) {
+static void look_at_choices(const struct json *j, struct arena *arena, struct chunk *c) {
     int first = json_first(j, c->choices);
     c->no_choices = json_is(j, c->choices, JSON_ARRAY) && first < 0;
     for (int t = first; t >= 0; t = json_next(j, c->choices, t)) {
         if (!json_is(j, t, JSON_OBJECT))
             continue;
         for (int k = json_first(j, t); k >= 0; k = json_next(j, t, k)) {
-            struct slice name = json_raw(j, k);
+            struct slice name = json_str(j, k, arena);
             if (slice_is(name, "delta") || slice_is(name, "message") || slice_is(name, "text"))
                 c->text_bytes += generated_bytes(j, k + 1);
             else if (slice_is(name, "finish_reason"))
@@ -48,10 +48,10 @@ static void look_at_choices(const struct json *j, struct chunk *c) {
     }
 }
 
-static void look_at(const struct json *j, struct chunk *c) {
+static void look_at(const struct json *j, struct arena *arena, struct chunk *c) {
     *c = (struct chunk){ .id = -1, .created = -1, .model = -1, .choices = -1, .usage = -1, .error = -1 };
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
-        struct slice name = json_raw(j, k);
+        struct slice name = json_str(j, k, arena);
         switch (name.len) {
         case 2:
             if (slice_is(name, "id"))
@@ -74,7 +74,7 @@ static void look_at(const struct json *j, struct chunk *c) {
         default: break;
         }
     }
-    look_at_choices(j, c);
+    look_at_choices(j, arena, c);
 }
 
 /* id_prefix replaces `chatcmpl-` and `cmpl-`, and nothing else. */
@@ -205,7 +205,7 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
     struct chunk c;
     if (!json_is(j, 0, JSON_OBJECT))
         return PASS_BAD;
-    look_at(j, &c);
+    look_at(j, arena, &c);
     if (c.error >= 0) {
         pass_read_error(j, arena, fault);
         return PASS_ERROR;
@@ -243,7 +243,7 @@ static void flush_held(struct pass_answer *a, const struct json *usage_from, int
     buf_release(a->held);
     if (ev.data.ptr == NULL || !json_parse(&j, scratch, ev.data.ptr, ev.data.len))
         return; /* it parsed when it came: only memory can fail here, and the arena's overflow is seen by the caller */
-    look_at(&j, &c);
+    look_at(&j, scratch, &c);
     edits_begin(&e, &j, scratch);
     edit_id(&e, a, c.id);
     edit_audio(&e, a, c.choices);
@@ -321,7 +321,7 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
     struct chunk c;
-    look_at(&j, &c);
+    look_at(&j, scratch, &c);
     take_usage(a, &j, &c); /* of an error too: what failed late may have cost */
     if (c.error >= 0 || slice_is(ev->name, "error")) {
         pass_read_error(&j, scratch, fault);

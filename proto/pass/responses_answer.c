@@ -248,7 +248,7 @@ enum pass_result pass_responses_event(struct pass_answer *a, const struct sse_ev
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
     int t = json_get(&j, 0, "type"), response = json_get(&j, 0, "response");
-    struct slice type = json_is(&j, t, JSON_STRING) ? json_raw(&j, t) : ev->name;
+    struct slice type = json_is(&j, t, JSON_STRING) ? json_str(&j, t, scratch) : ev->name;
     if (slice_is(type, "error") || slice_is(ev->name, "error") || (type.len == 0 && json_get(&j, 0, "error") >= 0)) {
         read_fault(&j, 0, scratch, fault);
         return PASS_ERROR;
