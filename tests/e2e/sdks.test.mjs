@@ -115,6 +115,27 @@ for (const sdk of SDKS) for (const kind of KINDS) {
     })
   })
 }
+test('a stream that has gone silent is kept alive, in each dialect\'s own way', async (t) => {
+  const FRONTS = { chat: ['/v1/chat/completions', { messages: [{ role: 'user', content: 'x' }] }, /\n: ?\w*\n\n/], responses: ['/v1/responses', { input: 'x' }, /\n: ?\w*\n\n/],
+    messages: ['/v1/messages', { max_tokens: 99, messages: [{ role: 'user', content: 'x' }] }, /event: ping\ndata: ?\{"type": ?"ping"\}\n\n/],
+    sse: [':streamGenerateContent?alt=sse', { contents: [{ role: 'user', parts: [{ text: 'x' }] }] }, /\n: ?\w*\r?\n\r?\n/], array: [':streamGenerateContent', { contents: [{ role: 'user', parts: [{ text: 'x' }] }] }, /[^\s"] +,?\r?\n? *\{/] }
+  const p = await startGateway(t, { upstreams: KINDS.map((kind) => ({ name: kind, url: providers[kind].url, dialect: kind })), models: KINDS.map((kind) => ({ name: `${kind}/*`, route: `${kind} as *` })), top: { stream_ping: '200ms' } })
+  const { key } = await p.tenant()
+  await Promise.all(Object.entries(FRONTS).flatMap(([name, [path, body, form]]) => KINDS.map(async (kind) => {
+    const model = `${kind}/pause`, n = Math.random().toString(36).slice(2)
+    const s = p.stream(key, {}, { path: path.startsWith(':') ? `/v1beta/models/${model}${path}` : path, body: JSON.stringify(JSON.parse(JSON.stringify({ ...body, ...(path.startsWith(':') ? {} : { model, stream: true }) }).replaceAll('"x"', `"${n}"`))) })
+    const all = s.all()
+    const call = await until(() => providers[kind].requests.find((r) => r.resume && JSON.stringify(r.body).includes(n)), `${name} over ${kind}`)
+    await s.head
+    const begun = s.text.length
+    await until(() => s.text.length > begun, `a ping of ${name} over ${kind}`)
+    await until(() => form.test(name === 'array' ? `${s.text}{` : s.text), `the form of it: ${name} over ${kind}: ${JSON.stringify(s.text.slice(-200))}`)
+    call.resume()
+    await all
+    const text = name === 'array' ? JSON.parse(s.text).map((c) => c.candidates?.[0].content?.parts?.[0].text ?? '').join('') : s.text
+    assert.match(text, /three|\bth/, `${name} over ${kind}`)
+  })))
+})
 describe('embeddings and pictures', () => {
   for (const sdk of SDKS.filter((x) => x.dialect === 'chat' || x.dialect === 'gemini')) for (const kind of ['openai', 'gemini'])
     test(`${sdk.pack} → ${kind}`, async () => {

@@ -3,8 +3,8 @@
  *
  *   const p = await startProvider('anthropic')     p.url, p.requests, p.complaints (each was also answered with a 400)
  *
- * What it does is named by the model: text, tools, image, schema, think, slow (streams until the client leaves), break (an error in
- * mid-stream), error-NNN. Every answer counts 100 tokens in and 40 out, 15 of them reasoning where it thinks. `script` replaces all
+ * What it does is named by the model: text, tools, image, schema, think, slow (streams until the client leaves), pause (is silent in
+ * mid-stream until its request's `resume` is called), break (an error in mid-stream), error-NNN. Every answer counts 100 tokens in and 40 out, 15 of them reasoning where it thinks. `script` replaces all
  * of it: a function from what was read to an answer {text, thinking, calls: [{name, args}]}. */
 import { createHash, randomBytes } from 'node:crypto'
 import http from 'node:http'
@@ -63,6 +63,7 @@ async function serve(p, d, req, text, res) {
   res.setHeader('Content-Type', 'text/event-stream')
   for (const e of d.events(view, answer, usage)) {
     if (e.pause && view.model === 'slow') while (!res.destroyed) { res.write(frame(d.more(view))); await new Promise((r) => setTimeout(r, 5)) }
+    if (e.pause && view.model === 'pause') await new Promise((resolve) => { entry.resume = resolve })
     if (e.pause && view.model === 'break') { res.write(frame(d.broken)); break }
     if (!e.pause) res.write(frame(e))
     if (res.destroyed) return
