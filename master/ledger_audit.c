@@ -5,6 +5,7 @@
  * frees, so the file may grow by what is committed meanwhile; it is bounded by the time one pass over the usage
  * records takes. The words are compared in the ledger before the fork, in a short pause. */
 #include "master/ledger_audit.h"
+#include "master/ledger_span.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ struct books {
     uint32_t account_count, key_count;        /* ids below */
     uint64_t applied, next_usage, next_entry;
     struct rollups daily;
+    struct spans spans;
+    uint64_t spans_written, span_rows;
 };
 
 void audit_difference(struct audit *a, const char *kind, const char *who, int64_t stored, int64_t computed) {
@@ -145,6 +148,25 @@ static bool take_record(struct books *b, const struct usage_item *u) {
     return true;
 }
 
+static enum store_err check_span_row(void *arg, struct id_key key, struct slice row) {
+    struct books *b = arg;
+    struct slice v;
+    b->span_rows++;
+    if (store_get(b->s, DB_SPAN, ID_SLICE(key), &v) != STORE_OK || !slice_eq(v, row))
+        differ_account(b, "index of spans", be32_get(key.bytes), (int64_t)be64_get(key.bytes + 4), 0);
+    return STORE_OK;
+}
+
+/* The index has rows of this record's span: what they must be. */
+static bool take_span(struct books *b, const struct usage_item *u) {
+    uint64_t span = u->id / SPAN_RECORDS;
+    if (span >= b->spans_written)
+        return true;
+    if (!span_take(&b->spans, u))
+        return false;
+    return u->id % SPAN_RECORDS != SPAN_RECORDS - 1 || span_rows(&b->spans, span, check_span_row, b) == STORE_OK;
+}
+
 static bool take_block(struct books *b, struct slice key, struct slice value) {
     struct block block;
     struct usage_item u;
@@ -157,7 +179,7 @@ static bool take_block(struct books *b, struct slice key, struct slice value) {
     for (uint32_t i = 0; i < block.count; i++) {
         if (!block_get(&block, i, &u))
             audit_difference(b->a, "damaged usage record", "", (int64_t)(block.first_id + i), 0);
-        else if (!take_record(b, &u))
+        else if (!take_record(b, &u) || !take_span(b, &u))
             return false;
     }
     b->next_usage = block.first_id + block.count;
@@ -235,6 +257,8 @@ static void check_left(struct books *b) {
         audit_difference(b->a, "email index", "", (int64_t)store_count(b->s, DB_EMAIL), (int64_t)b->a->accounts);
     if (store_count(b->s, DB_KEYHASH) != b->a->keys)
         audit_difference(b->a, "key index", "", (int64_t)store_count(b->s, DB_KEYHASH), (int64_t)b->a->keys);
+    if (store_count(b->s, DB_SPAN) != b->span_rows)
+        audit_difference(b->a, "index of spans", "", (int64_t)store_count(b->s, DB_SPAN), (int64_t)b->span_rows);
     if (b->applied > b->next_usage)
         audit_difference(b->a, "usage numbers", "", (int64_t)b->applied, (int64_t)b->next_usage);
 }
@@ -258,6 +282,7 @@ bool audit_run(struct audit *a, struct store *s) {
     b.keys = calloc(b.key_count, sizeof *b.keys);
     if (store_get(s, DB_META, SLICE("applied"), &v) == STORE_OK)
         (void)row_read(v, &b.applied, sizeof b.applied, NULL);
+    b.spans_written = span_written(s);
     a->quarantined = store_count(s, DB_QUARANTINE);
     bool ok = b.accounts && b.keys && each_row(&b, DB_ACCOUNT, take_account) && each_row(&b, DB_KEY, take_key) &&
               each_row(&b, DB_ENTRY, take_entry) && each_row(&b, DB_USAGE, take_block) &&
@@ -268,6 +293,7 @@ bool audit_run(struct audit *a, struct store *s) {
     free(b.accounts);
     free(b.keys);
     free(b.daily.at);
+    span_free(&b.spans);
     return ok;
 }
 

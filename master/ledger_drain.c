@@ -13,6 +13,7 @@
  */
 #include <stdlib.h>
 #include "master/ledger_int.h"
+#include "master/ledger_span.h"
 #include "shm/steps.h"
 
 enum { GROUP_RECORDS = 8192, GROUP_BLOCKS = 512, GROUP_NAMED = 8, MAX_QUARANTINED = 10000 };
@@ -532,7 +533,9 @@ static enum store_err write_checkpoint(struct store *s, void *arg) {
         err = write_rollups(s, &l->rollups);
     if (err == STORE_OK)
         err = store_put(s, DB_META, SLICE("applied"), ROW_SLICE(l->next_usage));
-    return err == STORE_OK ? store_put(s, DB_META, SLICE("late_ms"), ROW_SLICE(l->late_ms)) : err;
+    if (err == STORE_OK)
+        err = store_put(s, DB_META, SLICE("late_ms"), ROW_SLICE(l->late_ms));
+    return err == STORE_OK ? span_write(s, l->next_usage) : err;
 }
 
 enum store_err drain_checkpoint(struct ledger *l) {

@@ -22,7 +22,7 @@ enum { MAX_READERS = 64, LOW_SPACE = 4 << 20 };
 static const char *const db_names[DB_COUNT] = {
     "meta",  "name", "account", "email", "balance", "key",       "keyhash",    "spent",
     "entry", "idem", "cap",     "usage", "daily",   "watermark", "quarantine",
-    "login", "owned",
+    "login", "owned", "span",
 };
 
 const char *store_version(void) {

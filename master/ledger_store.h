@@ -21,7 +21,7 @@ enum {
 };
 
 enum store_db {
-    DB_META,       /* text → value: format, ledger_id, pepper, unit, applied, late_ms, jwt_secret */
+    DB_META,       /* text → value: format, ledger_id, pepper, unit, applied, late_ms, jwt_secret, spans */
     DB_NAME,       /* kind byte, name → u32 permanent id */
     DB_ACCOUNT,    /* be32 id → row_account, email */
     DB_EMAIL,      /* normalised email → u32 account id */
@@ -38,6 +38,7 @@ enum store_db {
     DB_QUARANTINE, /* be64 number → row_quarantine */
     DB_LOGIN,      /* be32 account id → password hash, crypt(5)'s text */
     DB_OWNED,      /* be32 account id, be32 key id → nothing: an account's keys */
+    DB_SPAN,       /* be32 account id (0: all), be64 number of a run of records → row_span (ledger_span.h) */
     DB_COUNT
 };
 

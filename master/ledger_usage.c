@@ -1,13 +1,15 @@
 /* usage: what was called, newest first, or summed by day, model or account.
  *
- * A list follows the chain of its account or key, or walks back through all records; it begins where `until` says by
- * a search in the blocks' commit times (which never fall) and ends where they pass `since`. A short list is answered
- * in the ledger itself; one that turns out long, and every sum, runs in a forked reader. A sum takes whole days from
- * the roll-ups, adds the records that no checkpoint has covered, and reads records only for the broken days at its
- * ends, for a key, or for one model of a family. */
+ * A list follows the chain of its account or key, or walks back through all records, and leaves out what the index of
+ * spans (ledger_span.h) says holds nothing for it; `until` is found by a search in the blocks' commit times (which
+ * never fall), and where they pass `since` it ends. A short list is answered in the ledger itself; one that turns out
+ * long, and every sum, runs in a forked reader. A sum takes whole days from the roll-ups, adds the records that no
+ * checkpoint has covered, and reads records only for the broken days at its ends, for a key, or for one model of a
+ * family. */
 #include <stdio.h>
 #include <stdlib.h>
 #include "master/ledger_int.h"
+#include "master/ledger_span.h"
 
 enum { LIMIT_DEFAULT = 50, LIMIT_MAX = 10000, STEPS_IN_PLACE = 4000, RENEW_EVERY = 200000 };
 enum by { BY_NONE, BY_DAY, BY_MODEL, BY_ACCOUNT };
@@ -154,51 +156,141 @@ static uint64_t list_start(struct usage_reader *r, const struct usage_query *q) 
         start = account_start(r->cursor.store, q);
         return start ? start : q->account_head;
     }
-    if (q->until_ms < INT64_MAX - q->late_ms)
-        return usage_first_committed(r, q->until_ms + q->late_ms + 1) - 1;
     return usage_last_id(r);
+}
+
+/* Where a search is: what it follows, and what the index says of the span that it is in. */
+struct walk {
+    const struct ledger *l;
+    const struct usage_query *q;
+    struct store *s;
+    struct usage_reader r;
+    uint64_t top;            /* what is listed is not above it */
+    uint64_t span;           /* UINT64_MAX: in none yet */
+    bool indexed;
+    uint64_t low;            /* the oldest record in it of what the search follows */
+    uint64_t model_low, model_high; /* between them all that can be of the model; high below low: none */
+};
+
+static bool can_be_model(const struct walk *w, uint32_t model_id) {
+    if (w->q->model_id)
+        return model_id == w->q->model_id;
+    struct slice name = slice_str(ledger_name(w->l, LEDGER_NAME_MODEL, model_id));
+    return name.len > 0 && name.ptr[name.len - 1] == '*'; /* a name that none has: a family's, if any */
+}
+
+static void enter_span(struct walk *w, uint64_t span) {
+    struct span_view v;
+    struct span_part p;
+    w->span = span;
+    w->indexed = (!w->q->key_id || w->q->account_id) && span_find(w->s, w->q->account_id, span, &v) &&
+                 (!w->q->key_id || span_key(&v, w->q->key_id, &p));
+    if (!w->indexed)
+        return;
+    w->low = v.base + (w->q->key_id ? p.first : v.row.first);
+    w->model_low = w->low;
+    w->model_high = v.base + v.row.last;
+    if (w->q->model_len == 0)
+        return;
+    w->model_low = UINT64_MAX;
+    w->model_high = 0;
+    for (uint32_t i = 0; i < v.row.models; i++) {
+        struct span_part m = span_model(&v, i);
+        if (!can_be_model(w, m.id))
+            continue;
+        w->model_low = v.base + m.first < w->model_low ? v.base + m.first : w->model_low;
+        w->model_high = v.base + m.last > w->model_high ? v.base + m.last : w->model_high;
+    }
+}
+
+/* *id: where to begin, 0: nowhere. usage_close belongs to it, whatever comes back. */
+static enum store_err walk_begin(struct walk *w, const struct ledger *l, struct store *s, const struct usage_query *q,
+                                 uint64_t *id) {
+    *w = (struct walk){
+        .l = l, .q = q, .s = s, .top = q->cursor ? q->cursor - 1 : UINT64_MAX, .span = UINT64_MAX
+    };
+    enum store_err err = usage_open(&w->r, s);
+    *id = err == STORE_OK ? list_start(&w->r, q) : 0;
+    if (*id > 0 && q->until_ms < INT64_MAX - q->late_ms) {
+        uint64_t end = usage_first_committed(&w->r, q->until_ms + q->late_ms + 1) - 1;
+        w->top = end < w->top ? end : w->top;
+    }
+    return err;
+}
+
+/* The next record at or below id that is worth a look, going down the chain; 0: none. *err: the records cannot be
+ * read. */
+static uint64_t walk_on(struct walk *w, uint64_t id, uint64_t *steps, enum store_err *err) {
+    struct usage_item u;
+    while (id > 0) {
+        if (id / SPAN_RECORDS != w->span)
+            enter_span(w, id / SPAN_RECORDS);
+        bool chain_of_all = !w->q->account_id && !w->q->key_id;
+        if (chain_of_all && id > w->top) {
+            id = w->top;
+            continue;
+        }
+        if (!w->indexed)
+            return id;
+        bool some = w->model_high >= w->model_low && id >= w->model_low && w->low <= w->top;
+        if (some && id > w->model_high && !w->q->key_id)
+            id = w->model_high; /* it is the account's own, so the chain goes through it */
+        if (some)
+            return id;
+        ++*steps; /* nothing more in this span: behind its first one */
+        if (chain_of_all) {
+            id = w->span * SPAN_RECORDS;
+            id = id > 0 ? id - 1 : 0;
+            continue;
+        }
+        if ((*err = usage_get(&w->r, w->low, &u)) != STORE_OK)
+            return 0;
+        if (u.committed_ms < w->q->since_ms)
+            return 0;
+        id = before(w->q, &u);
+    }
+    return 0;
 }
 
 enum listed { LIST_DONE, LIST_LONG /* more than max_steps were needed */, LIST_BROKEN };
 
-static enum listed list(const struct ledger *l, struct store *s, const struct usage_query *q, struct json_writer *w,
+static enum listed list(const struct ledger *l, struct store *s, const struct usage_query *q, struct json_writer *out,
                         uint64_t max_steps) {
-    struct usage_reader r;
+    struct walk w;
     struct usage_item u;
-    uint64_t found = 0, steps = 0, last = 0;
+    uint64_t found = 0, steps = 0, last = 0, id;
     bool more = false;
-    enum store_err err = usage_open(&r, s);
-    jw_object(w);
-    jw_key(w, "usage");
-    jw_array(w);
-    uint64_t id = err == STORE_OK ? list_start(&r, q) : 0;
-    while (err == STORE_OK && id > 0 && !more) {
+    enum store_err err = walk_begin(&w, l, s, q, &id);
+    jw_object(out);
+    jw_key(out, "usage");
+    jw_array(out);
+    while (err == STORE_OK && !more && (id = walk_on(&w, id, &steps, &err)) > 0) {
         if (++steps > max_steps)
             break;
-        err = usage_get(&r, id, &u);
+        err = usage_get(&w.r, id, &u);
         if (err != STORE_OK || u.committed_ms < q->since_ms)
             break;
-        if ((!q->cursor || id < q->cursor) && matches(q, &u)) {
+        if (id <= w.top && matches(q, &u)) {
             if (found == q->limit) {
                 more = true;
                 break;
             }
-            write_item(l, w, &u, !q->numbers);
+            write_item(l, out, &u, !q->numbers);
             found++;
             last = id;
         }
         id = before(q, &u);
     }
-    usage_close(&r);
-    jw_end_array(w);
-    jw_key(w, "next_cursor");
+    usage_close(&w.r);
+    jw_end_array(out);
+    jw_key(out, "next_cursor");
     char text[ID_TEXT];
     id_format(text, "use_", last, 10);
     if (more)
-        jw_cstr(w, text);
+        jw_cstr(out, text);
     else
-        jw_null(w);
-    jw_end_object(w);
+        jw_null(out);
+    jw_end_object(out);
     return err != STORE_OK && err != STORE_NONE ? LIST_BROKEN : steps > max_steps ? LIST_LONG : LIST_DONE;
 }
 
@@ -273,6 +365,24 @@ static enum store_err sum_key(struct sums *t, struct store *s) {
     return err;
 }
 
+/* One model of a family: the records that can be its own, newest first. */
+static enum store_err sum_family(struct sums *t, const struct ledger *l, struct store *s) {
+    struct walk w;
+    struct usage_item u;
+    uint64_t steps = 0, id;
+    enum store_err err = walk_begin(&w, l, s, t->q, &id);
+    while (err == STORE_OK && (id = walk_on(&w, id, &steps, &err)) > 0) {
+        err = usage_get(&w.r, id, &u);
+        if (err != STORE_OK || u.committed_ms < t->q->since_ms)
+            break;
+        if (matches(t->q, &u))
+            sum_item(t, &u);
+        id = before(t->q, &u);
+    }
+    usage_close(&w.r);
+    return err;
+}
+
 /* Roll-ups of whole days [first, last]. */
 static enum store_err sum_days(struct sums *t, struct store *s, uint32_t first, uint32_t last) {
     const struct usage_query *q = t->q;
@@ -301,12 +411,12 @@ static enum store_err sum_days(struct sums *t, struct store *s, uint32_t first, 
     return err == STORE_NONE ? STORE_OK : err;
 }
 
-static enum store_err sum_all(struct sums *t, struct store *s) {
+static enum store_err sum_all(struct sums *t, const struct ledger *l, struct store *s) {
     const struct usage_query *q = t->q;
     if (q->key_id)
         return sum_key(t, s);
     if (q->family)
-        return sum_between(t, s, q->since_ms, q->until_ms);
+        return sum_family(t, l, s);
     int64_t now_ms = ledger_wall_ms(), since = q->since_ms < 0 ? 0 : q->since_ms;
     int64_t until = q->until_ms < now_ms + DAY_MS ? q->until_ms : now_ms + DAY_MS;
     int64_t first = (since + DAY_MS - 1) / DAY_MS,
@@ -390,7 +500,7 @@ static void usage_job(struct reader_job *job) {
         store_read_end(&job->store);
     } else if (err == STORE_OK) {
         struct sums t = { .q = &q };
-        err = sum_all(&t, &job->store);
+        err = sum_all(&t, job->l, &job->store);
         if (err == STORE_NONE)
             err = STORE_OK;
         store_read_end(&job->store);
@@ -435,6 +545,12 @@ static bool who_filter(struct call *c, struct usage_query *q) {
         return true;
     if (!call_key(c, "key", &q->key_id, &index))
         return false;
+    struct key_draft d;
+    if (!key_draft_load(c, q->key_id, &d))
+        return false;
+    if (q->account_id && q->account_id != d.row.account_id)
+        return true; /* none: there is no head to begin at */
+    q->account_id = d.row.account_id;
     struct id_key key = key32(q->key_id);
     struct row_spent spent = { 0 };
     struct slice v;

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include "master/ledger_span.h"
 #include "tests/unit/ledger_fixture.h"
 
 #define IS(j, path, want_)                                                                                             \
@@ -269,6 +270,98 @@ static void key_table_full(void **state) {
     assert_int_equal(rig_audit(r), 0);
     restart(r, true, true);
     assert_int_equal(rig_audit(r), 0);
+}
+
+/* ---- searches -------------------------------------------------------------------------------------------------- */
+
+struct known { uint32_t account, key, model; };
+static const char *const searched_models[] = { "gpt-4o", "mini", "fam/a", "fam/b", "fam/never", "nowhere" };
+
+/* What a search must give: ids of the newest `limit` records below the cursor that fit. */
+static size_t expected(const struct known *all, uint64_t newest, const struct known *want, uint64_t cursor, uint64_t *out,
+                       size_t limit) {
+    size_t n = 0;
+    for (uint64_t id = cursor && cursor <= newest ? cursor - 1 : newest; id > 0 && n < limit; id--)
+        if ((!want->account || all[id].account == want->account) && (!want->key || all[id].key == want->key) &&
+            (want->model == UINT32_MAX || all[id].model == want->model))
+            out[n++] = id;
+    return n;
+}
+
+/* Whatever is asked for, with and without the index of spans: what a plain look at all records finds. */
+static void searches(void **state) {
+    enum { RECORDS = 60000, LIMIT = 20, ASKED = 600 };
+    struct rig *r = *state;
+    struct known *all = calloc(RECORDS + 1, sizeof *all);
+    struct tenant t[5];
+    uint32_t seed = 1;
+    for (int i = 0; i < 5; i++) {
+        char email[16];
+        snprintf(email, sizeof email, "a%d@x.y", i / 2); /* the last but one has one key, the others two */
+        if (i % 2 == 0)
+            t[i] = rig_tenant(r, email, "1000000", NULL);
+        else {
+            struct json j = rig_call(r, "{'cmd':'key.create','account':'%s'}", email);
+            t[i] = t[i - 1];
+            t[i].key = ledger_key_index(&r->l, (uint32_t)rig_id(rig_at(r, &j, "result.id")));
+        }
+    }
+    for (uint64_t id = 1; id <= RECORDS; id++) {
+        seed = seed * 1664525 + 1013904223;
+        unsigned who = seed >> 28 < 9 ? 0 : seed >> 28 < 14 ? (id / 8000 % 2 ? 1 : 2) : seed >> 20 & 15 ? 3 : 4;
+        unsigned model = id / 20000 == 1 ? 0 : seed >> 12 & 63 ? 0 : seed >> 8 & 7 ? 1 : seed >> 7 & 1 ? 2 : 3;
+        all[id] = (struct known){ r->l.accounts[t[who].account].id, r->l.keys[t[who].key].id, model };
+        assert_true(rig_charge(r, 0, &t[who], searched_models[model], 10));
+        if (id % 500 == 0)
+            assert_int_equal(drain_commit(&r->l), STORE_OK);
+    }
+    for (int indexed = 0; indexed < 2; indexed++) {
+        for (int i = 0; i < ASKED; i++) {
+            uint32_t dice[4];
+            for (int d = 0; d < 4; d++)
+                dice[d] = (seed = seed * 1664525 + 1013904223) >> 16;
+            const struct tenant *one = &t[dice[0] % 5];
+            struct known want = { 0, 0, dice[1] % 4 == 0 ? UINT32_MAX : dice[1] / 4 % ARRAY_LEN(searched_models) };
+            char text[300] = "{'cmd':'usage','limit':20";
+            if (dice[0] / 5 % 3 != 0) {
+                want.account = r->l.accounts[one->account].id;
+                snprintf(text + strlen(text), 60, ",'account':'%s'", one->account_id);
+            }
+            if (dice[0] / 15 % 2) {
+                char id[ID_TEXT];
+                want.key = r->l.keys[one->key].id;
+                id_format(id, "key_", want.key, 8);
+                snprintf(text + strlen(text), 60, ",'key':'%s'", id);
+            }
+            if (want.model != UINT32_MAX)
+                snprintf(text + strlen(text), 60, ",'model':'%s'", searched_models[want.model]);
+            uint64_t cursor = dice[2] % 3 ? 1 + (uint64_t)dice[3] * 97 % (RECORDS + 100) : 0, ids[LIMIT];
+            if (cursor) {
+                char id[ID_TEXT];
+                id_format(id, "use_", cursor, 10);
+                snprintf(text + strlen(text), 60, ",'cursor':'%s'", id);
+            }
+            snprintf(text + strlen(text), 8, "}");
+            struct json j = rig_call(r, "%s", text);
+            size_t n = expected(all, RECORDS, &want, cursor, ids, LIMIT), got = 0;
+            int list = rig_array(&j, "usage");
+            for (int u = json_first(&j, list); u >= 0; u = json_next(&j, list, u), got++) {
+                char id[ID_TEXT];
+                id_format(id, "use_", got < n ? ids[got] : 0, 10);
+                if (!json_str_is(&j, json_get(&j, u, "id"), id))
+                    fail_msg("%s: record %zu is not %s", text, got, id);
+            }
+            if (got != n)
+                fail_msg("%s: %zu records, not %zu", text, got, n);
+            arena_reset(&r->arena);
+        }
+        assert_int_equal(drain_checkpoint(&r->l), STORE_OK);
+    }
+    assert_int_equal(store_read_begin(&r->l.store), STORE_OK);
+    assert_int_equal(span_written(&r->l.store), RECORDS / SPAN_RECORDS);
+    store_read_end(&r->l.store);
+    assert_int_equal(rig_audit(r), 0);
+    free(all);
 }
 
 /* Lists of models that come and go fill the pool and make room again; those of other keys stay what they are. */
@@ -1234,6 +1327,7 @@ int main(void) {
         TEST(key_import),
         TEST(key_table_full),
         TEST(model_lists),
+        TEST(searches),
         TEST(key_limits),
         TEST(caps),
         TEST(charges_and_usage),
