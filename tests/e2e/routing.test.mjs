@@ -267,3 +267,30 @@ test('a name that is gone: the other upstream serves; and when it is known again
   await g.reload({ upstreams: upstreams('localhost') })
   await until(async () => (await load(g, tenant, 'm', { clients: 2, calls: 1 })).served.named, 'the upstream back', COOLDOWN_MS + LATE_MS)
 })
+
+test('without a single call: /api/status says degraded within two probes of an upstream\'s end, and ok within two of its return', async (t) => {
+  const PROBE_MS = 700, SLACK_MS = 400, gone = await mortal()
+  t.after(() => gone.close().catch(() => {}))
+  const o = { workers: 2, upstreams: ['secret-one', 'secret-two'].map((name, i) => ({ name, url: i ? good.url : gone.url, probe: `${PROBE_MS}ms` })), models: [{ name: 'quiet', route: ['secret-one', 'secret-two'] }] }
+  const g = await startGateway(t, o)
+  const status = async (p = '/api/status') => (await g.req({ path: p })).json
+  const within = async (what, word) => {
+    const from = performance.now()
+    await until(async () => (await status()).status === word, word, 15000)
+    const ms = performance.now() - from
+    t.diagnostic(`${word} ${Math.round(ms)} ms after ${what}`)
+    assert.ok(ms <= 2 * PROBE_MS + SLACK_MS, `${ms} ms`)
+  }
+  await until(async () => (await status()).status === 'ok', 'ok')
+  for (let i = 0; i < 2; i++) {
+    await gone.gone()
+    await within('its end', 'degraded')
+    assert.deepEqual((await status('/v1/status')).upstreams.map((u) => u.state)[1], 'up')
+    await gone.back()
+    await within('its return', 'ok')
+  }
+  assert.equal(gone.requests.length + good.requests.filter((r) => r.model === 'quiet').length, 0, 'probes are no calls')
+  assert.ok(!JSON.stringify(await status()).includes('secret'), 'no names')
+  await g.reload({ brand: { status_upstreams: 'on' } })
+  assert.deepEqual((await until(async () => { const s = await status(); return s.upstreams[0].name && s }, 'names')).upstreams, [{ name: 'secret-one', state: 'up' }, { name: 'secret-two', state: 'up' }])
+})
