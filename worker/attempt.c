@@ -176,12 +176,31 @@ static size_t put_query(const struct exchange *ex, char *out, size_t at, size_t 
     return at;
 }
 
-static bool configured_header(const struct exchange *ex, const char *name) {
+static bool configured_header(const struct exchange *ex, struct slice name) {
     const struct snap *s = ex->snapshot->snap;
     SNAP_EACH(s, ex->try.up->headers, struct snap_pair, h)
-        if (slice_ieq(snap_text(s, h->name), slice_str(name)))
+        if (slice_ieq(snap_text(s, h->name), name))
             return true;
     return false;
+}
+
+/* The client's own, but what the configuration sets. A body that was written anew keeps the betas alone: its version is
+ * the one it was written for. *version: the dialect's header was among them. */
+static size_t put_forwarded(const struct exchange *ex, const char *header, char *out, size_t at, size_t cap,
+                            bool *version) {
+    struct slice rest = ex->forward;
+    while (rest.len > 0) {
+        const char *colon = memchr(rest.ptr, ':', rest.len), *end = memchr(rest.ptr, '\n', rest.len);
+        struct slice name = slice_of(rest.ptr, (size_t)(colon - rest.ptr)),
+                     line = slice_of(rest.ptr, (size_t)(end + 1 - rest.ptr));
+        bool beta = name.len > 5 && slice_is(slice_from(name, name.len - 5), "-beta");
+        rest = slice_from(rest, line.len);
+        if (configured_header(ex, name) || (ex->plan == &plan_translate && !beta))
+            continue;
+        *version = *version || (header != NULL && slice_is(name, header));
+        at = put(out, at, cap, line);
+    }
+    return at;
 }
 
 /* Versions and betas: the configuration's, else the client's where it speaks the same dialect, else what the dialect
@@ -189,12 +208,10 @@ static bool configured_header(const struct exchange *ex, const char *name) {
 static size_t put_headers(const struct exchange *ex, char *out, size_t at, size_t cap) {
     const struct snap *s = ex->snapshot->snap;
     const struct dialect *d = dialect_of(ex->try.up);
-    bool same = ex->plan == &plan_pass || (ex->task != NULL && d->id == ex->call.client);
+    bool same = ex->task != NULL ? d->id == ex->call.client : d->id == (enum ir_dialect)ex->dialect, has = false;
     if (same)
-        at = put(out, at, cap, ex->forward);
-    bool has = same && d->header_name != NULL &&
-               memmem(ex->forward.ptr, ex->forward.len, d->header_name, strlen(d->header_name)) != NULL;
-    if (d->header_name != NULL && !has && !configured_header(ex, d->header_name)) {
+        at = put_forwarded(ex, d->header_name, out, at, cap, &has);
+    if (d->header_name != NULL && !has && !configured_header(ex, slice_str(d->header_name))) {
         at = put(out, at, cap, slice_str(d->header_name));
         at = put(out, at, cap, SLICE(": "));
         at = put(out, at, cap, slice_str(d->header_value));
