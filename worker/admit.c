@@ -92,15 +92,26 @@ static bool take_rates(struct exchange *ex) {
 
 /* ---- model ------------------------------------------------------------------------------------------------------- */
 
-bool admit_globs(const struct exchange *ex, struct slice name, bool *plan) {
+const struct snap_group *admit_group(const struct exchange *ex) {
     const struct snap *s = ex->snapshot->snap;
+    return ex->known_key ? ex->group : snap_group_by_id(s, s->signup_group_id);
+}
+
+/* Lists name models by their own names or by an alias: a model is allowed by either. A family has many names and is
+ * allowed by the one it is called by. */
+bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan) {
+    const struct snap *s = ex->snapshot->snap;
+    struct slice own = m->flags & MODEL_FAMILY ? name : snap_text(s, m->name);
+    struct snap_str group = admit_group(ex)->models;
     *plan = true;
+    if (!snap_globs_allow(s, group, name) && !snap_globs_allow(s, group, own))
+        return false;
     if (!ex->known_key)
         return true;
-    if (!snap_globs_allow(s, ex->group->models, name))
-        return false;
-    *plan = snap_globs_allow(s, ex->tier->models, name) &&
-            (ex->key.models == 0 || shm_globs_allow(shm_text(&ex->worker->shm, ex->key.models), name));
+    struct snap_str tier = ex->tier->models;
+    const char *key = ex->key.models == 0 ? NULL : shm_text(&ex->worker->shm, ex->key.models);
+    *plan = (snap_globs_allow(s, tier, name) || snap_globs_allow(s, tier, own)) &&
+            (key == NULL || shm_globs_allow(key, name) || shm_globs_allow(key, own));
     return true;
 }
 
@@ -122,7 +133,7 @@ const struct snap_model *admit_find(struct exchange *ex, struct slice name) {
     const struct snap_model *m = snap_find_model(ex->snapshot->snap, name);
     bool plan;
     int shown = (int)(name.len < 100 ? name.len : 100);
-    if (m == NULL || m->routes.count == 0 || !admit_globs(ex, name, &plan)) {
+    if (m == NULL || m->routes.count == 0 || !admit_globs(ex, m, name, &plan)) {
         reply_error(ex, 404, "model_not_found", "model",
                     "The model '%.*s' does not exist or you do not have access to it.", shown, name.ptr);
         return NULL;

@@ -244,7 +244,10 @@ bool admit_model(struct exchange *ex, struct slice name);
 bool admit_call(struct exchange *ex);
 /* The model of that name if this key may call it; NULL: an error was sent (404; 403 where tier or key forbid it). */
 const struct snap_model *admit_find(struct exchange *ex, struct slice name);
-bool admit_globs(const struct exchange *ex, struct slice name, bool *plan); /* group; *plan: tier and key too */
+/* Whether the group has it; *plan: tier and key allow it too. */
+bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct slice name, bool *plan);
+/* The key's group; where there is no key (a public list) that of whoever signs up. */
+const struct snap_group *admit_group(const struct exchange *ex);
 /* The lowest cap of a call in the unit: the operator's (where that is dollars), the account's, the key's. */
 int64_t admit_cap(const struct exchange *ex, const struct snap_model *m);
 void admit_limits_view(struct exchange *ex);    /* current rate headers of the key */

@@ -9,19 +9,38 @@
 
 enum { BODY_MAX = 16 << 20, NAME_MAX_BYTES = 512 };
 
-static uint32_t ratio_of(const struct exchange *ex) { return ex->known_key ? ex->group->ratio_millionths : RATIO_ONE; }
-
-/* A price in dollars per token (or image): micro-dollars per million × ratio = 10^-18 dollars. */
-static void put_price(struct json_writer *w, const struct exchange *ex, const char *name, uint64_t per_million) {
-    jw_key(w, name);
-    jw_fixed(w, (int64_t)(per_million * ratio_of(ex)), 18, true);
+/* A price times the group's ratio (millionths). What no price comes near is the largest number, not a wrong one. */
+static int64_t paid(const struct exchange *ex, uint64_t price) {
+    int64_t v;
+    return __builtin_mul_overflow(price, admit_group(ex)->ratio_millionths, &v) ? INT64_MAX : v;
 }
 
-static uint64_t image_price(const struct exchange *ex, const struct snap_model *m) {
-    uint64_t price;
-    if (snap_image_price(ex->snapshot->snap, m, SLICE(""), SLICE(""), &price))
-        return price;
-    return m->prices.per_million[METER_IMAGES];
+/* A price in dollars per token: micro-dollars per million × ratio = 10^-18 dollars. */
+static void put_price(struct json_writer *w, const struct exchange *ex, const char *name, uint64_t per_million) {
+    jw_key(w, name);
+    jw_fixed(w, paid(ex, per_million), 18, true);
+}
+
+/* What a call gets that asks for nothing: `word`, or the first of the model's list. */
+static struct slice usual(const struct snap *s, struct snap_list list, struct slice word) {
+    struct slice first = SLICE_NONE;
+    SNAP_EACH(s, list, struct snap_str, text) {
+        if (slice_eq(snap_text(s, *text), word))
+            return word;
+        first = first.ptr == NULL ? snap_text(s, *text) : first;
+    }
+    return first.ptr == NULL ? word : first;
+}
+
+/* A usual picture's, where pictures have a price: micro-dollars, kept for a million, × ratio = 10^-12 dollars. */
+static void put_image_price(struct json_writer *w, const struct exchange *ex, const struct snap_model *m) {
+    const struct snap *s = ex->snapshot->snap;
+    struct slice size = usual(s, m->sizes, SLICE("1024x1024")), quality = usual(s, m->qualities, SLICE("standard"));
+    uint64_t per_million;
+    if (!snap_image_price(s, m, size, quality, &per_million))
+        return;
+    jw_key(w, "image");
+    jw_fixed(w, paid(ex, per_million / 1000000), 12, true);
 }
 
 static void put_pricing(struct json_writer *w, const struct exchange *ex, const struct snap_model *m) {
@@ -33,11 +52,11 @@ static void put_pricing(struct json_writer *w, const struct exchange *ex, const 
     put_price(w, ex, "input_cache_read", p[METER_CACHED_INPUT]);
     put_price(w, ex, "input_cache_write", p[METER_CACHE_WRITE]);
     if (m->kind == MODEL_IMAGE)
-        put_price(w, ex, "image", image_price(ex, m));
+        put_image_price(w, ex, m);
     jw_key(w, "input_per_1m");
-    jw_fixed(w, (int64_t)(p[METER_INPUT] * ratio_of(ex)), 12, false);
+    jw_fixed(w, paid(ex, p[METER_INPUT]), 12, false);
     jw_key(w, "output_per_1m");
-    jw_fixed(w, (int64_t)(p[METER_OUTPUT] * ratio_of(ex)), 12, false);
+    jw_fixed(w, paid(ex, p[METER_OUTPUT]), 12, false);
     jw_end_object(w);
 }
 
@@ -138,7 +157,7 @@ static void put_model(struct json_writer *w, const struct exchange *ex, const st
 
 static bool may_call(const struct exchange *ex, const struct snap_model *m, struct slice name) {
     bool plan;
-    return m->routes.count > 0 && admit_globs(ex, name, &plan) && plan;
+    return m->routes.count > 0 && admit_globs(ex, m, name, &plan) && plan;
 }
 
 static void send_body(struct exchange *ex, struct buf *body, const struct json_writer *w) {
