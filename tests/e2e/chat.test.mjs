@@ -326,6 +326,23 @@ describe('models and key', () => {
     assert.equal(r.status, 200)
     assert.equal(r.json.data[0].id, 'gpt-4o')
   })
+  test('without a key the list is that of the group of whoever signs up', async (t) => {
+    const models = ['gpt-4o', { name: 'secret', route: 'mock as secret', alias: 'gpt-secret' }], groups = { newcomers: 'models gpt-4o; ratio 2;', staff: 'models *;' }
+    const open = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models, groups, billing: { models_public: 'on', signup: 'on', signup_group: 'newcomers' } })
+    const list = (await open.req({ path: '/v1/models' })).json.data
+    assert.deepEqual(list.map((m) => [m.id, m.pricing.prompt]), [['gpt-4o', '0.0000055']])
+    for (const name of ['secret', 'gpt-secret']) assert.equal((await open.req({ path: `/v1/models/${name}` })).status, 404)
+    assert.equal((await open.req({ path: '/v1/models', key: (await open.tenant({ group: 'staff' })).key })).json.data.length, 2)
+  })
+  test('lists of models take a model by its own name and by an alias', async (t) => {
+    const models = [{ name: 'gpt-4o', alias: 'opus' }, { name: 'other', route: 'mock as gpt-4o', alias: 'gpt-other' }]
+    const a = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models, tiers: { own: 'models gpt-4o;', alias: 'models opus;' }, groups: { narrow: 'models gpt-4o;' } })
+    const statuses = async (key) => Promise.all(['gpt-4o', 'opus', 'other', 'gpt-other'].map(async (model) => (await a.chat(key, { model })).status))
+    assert.deepEqual(await statuses((await a.tenant({ tier: 'own' })).key), [200, 200, 403, 403])
+    assert.deepEqual(await statuses((await a.tenant({ tier: 'alias' })).key), [403, 200, 403, 403])
+    assert.deepEqual(await statuses((await a.tenant({ models: 'gpt-*' })).key), [200, 200, 403, 200])
+    assert.deepEqual(await statuses((await a.tenant({ group: 'narrow' })).key), [200, 200, 404, 404])
+  })
   test('a group\'s ratio shows in the prices and in the charge; a model outside the group is a 404', async (t) => {
     const o = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', { name: 'secret', route: 'mock as secret' }], groups: { resale: 'models gpt-*; ratio 1.5;' } })
     const k = await o.tenant({ group: 'resale' })

@@ -99,6 +99,13 @@ describe('pictures at a price each', () => {
     up.on('inner-dalle', made(1))
     assert.equal(digitsOf((await draw({ model: 'dalle', prompt: 'x' }, { key: who.key })).text, 'cost_usd'), '0.06')
   })
+  test('the list says what a usual picture costs, at the group\'s ratio; nothing where tokens are what is paid', async () => {
+    const who = await g.tenant({ group: 'dear' })
+    const image = async (key) => Object.fromEntries((await g.req({ path: '/v1/models', key })).json.data.map((m) => [m.id, m.pricing.image]))
+    const plain = await image(t.key), dear = await image(who.key)
+    assert.deepEqual([plain.dalle, plain.odd, plain['flash-each'], plain.none, plain['gpt-image'], plain['gpt-4o']], ['0.04', '0.01', '0.039', '1', undefined, undefined])
+    assert.deepEqual([dear.dalle, dear.odd, dear.none], ['0.06', '0.015', '1.5'])
+  })
   test('a default that is not the provider\'s own is sent', async () => {
     up.on('inner-odd', made(1))
     const r = await draw({ model: 'odd', prompt: 'x' })

@@ -17,7 +17,9 @@ let g, up, me, n = 0
 before(async () => {
   await s.start(shared, {
     more: `upstream crammed { dialect openai; base_url http://127.0.0.1:9/v1; probe 0; ${Array.from({ length: 40 }, (_, i) => `header X-${i} "${'v'.repeat(1000)}";`).join(' ')} }
-model crammed { route crammed; price input 1 output 1; max_output 1000; context 1000; }\n`,
+model crammed { route crammed; price input 1 output 1; max_output 1000; context 1000; }
+model heavy { route deepseek; price input 2 output 8; tokens input 1.5 output 4 cached_input 0.25; max_output 8192; context 128000; }
+group half { models *; ratio 0.5; }\n`,
   })
   g = s.g
   up = s.up
@@ -172,7 +174,7 @@ describe('models', () => {
     const r = await s.curl('Models')
     assert.equal(r.status, 200)
     assert.equal(r.json.object, 'list')
-    assert.deepEqual(r.json.data.map((m) => m.id).filter((id) => id !== 'crammed').sort(), Object.keys(MODELS).sort())
+    assert.deepEqual(r.json.data.map((m) => m.id).filter((id) => id in MODELS).sort(), Object.keys(MODELS).sort())
     for (const m of r.json.data) assert.deepEqual(Object.keys(m.capabilities), ['streaming', 'tools', 'vision', 'reasoning'])
     assert.equal((await g.req({ path: '/v1/models/qwen-max' })).json.id, 'qwen-max')
   })
@@ -217,6 +219,20 @@ describe('billing', () => {
     const rest = await ask('GET', `/billing/usage?limit=10&cursor=${u.json.next_cursor}`, r.token)
     assert.equal(rest.json.usage.length, 2)
     assert.deepEqual((await ask('GET', '/billing/usage?limit=10', r.token)).json.usage, u.json.usage)
+  })
+  test('a model may weigh its tokens, and a group all of them: exact, rounded once', async () => {
+    // (input − cached) × 1.5 + cached × 0.25 + output × 4, times the ratio, half to even
+    for (const [figures, group, want] of [[{ input: 1000, output: 500 }, 'default', 3500], [{ input: 1000, output: 500 }, 'half', 1750], [{ input: 1001, output: 1, cached: 1000 }, 'default', 256],
+      [{ input: 3, output: 0 }, 'default', 4], [{ input: 1, output: 0 }, 'default', 2], [{ input: 1, output: 0 }, 'half', 1]]) {
+      const k = await register()
+      await g.ctl('account', 'set', k.email, '--group', group)
+      up.says = figures
+      const r = await chat(k.key, { model: 'heavy', max_tokens: 1000 })
+      up.says = {}
+      assert.equal(digitsOf(r.text, 'cost_tokens'), String(want), `${JSON.stringify(figures)} in ${group}`)
+      await until(async () => await balance(k.key) === 1000000 - want, 'the debit')
+      assert.equal((await g.usage(k.email))[0].cost, String(want))
+    }
   })
   test('nothing is charged but tokens that were used', async () => {
     const k = await register()
