@@ -122,7 +122,7 @@ void common_number(struct json_writer *w, const struct ir_request *r, const stru
                    const char *neutral, const char *name, struct slice value) {
     if (value.len == 0)
         return;
-    if (ir_stripped(t, name)) {
+    if (ir_stripped(t, name) || ir_stripped(t, neutral)) { /* in the provider's spelling, or as everybody says */
         ir_drop(d, ir_member(r, neutral));
         return;
     }

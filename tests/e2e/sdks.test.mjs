@@ -18,8 +18,9 @@ before(async () => {
     shared.push(() => providers[kind].close())
   }
   g = await startGateway(shared, {
-    upstreams: KINDS.map((kind) => ({ name: kind, url: providers[kind].url, dialect: kind, retries: 0, cooldown: '100ms' })),
+    upstreams: KINDS.map((kind) => ({ name: kind, url: providers[kind].url, dialect: kind, retries: 0, cooldown: '100ms', header: 'X-Mine "a b"' })),
     models: [...KINDS.map((kind) => ({ name: `${kind}/*`, route: `${kind} as *`, price: 'input 1 output 2', capabilities: 'tools vision reasoning' })),
+      ...KINDS.map((kind) => ({ name: `plain-${kind}`, route: `${kind} as text`, price: 'input 1 output 2', strip: 'temperature top_p', limit_field: 'max_completion_tokens', call_cap: '0.004' })),
       ...['openai', 'gemini'].flatMap((kind) => [{ name: `embed-${kind}`, kind: 'embedding', route: `${kind} as embed`, price: 'input 1', max_output: null },
         { name: `paint-${kind}`, kind: 'image', route: `${kind} as paint`, price: 'image 0.04', max_output: null, context: null }])],
     tiers: { one: 'rpm 1;', none: 'models nothing;' },
@@ -115,6 +116,22 @@ for (const sdk of SDKS) for (const kind of KINDS) {
     })
   })
 }
+test('what a model\'s configuration says holds in every pair: strip, limit_field, call_cap, a provider\'s headers', async () => {
+  const { key } = await g.tenant(), sampling = { temperature: 0.5, top_p: 0.5 }, turn = { role: 'user', content: 'x' }
+  const FRONTS = { chat: (m) => ['/v1/chat/completions', { model: m, messages: [turn], ...sampling }], responses: (m) => ['/v1/responses', { model: m, input: 'x', ...sampling }],
+    messages: (m) => ['/v1/messages', { model: m, max_tokens: 4000, messages: [turn], ...sampling }],
+    gemini: (m) => [`/v1beta/models/${m}:generateContent`, { contents: [{ role: 'user', parts: [{ text: 'x' }] }], generationConfig: { temperature: 0.5, topP: 0.5 } }] }
+  const LIMITS = { openai: (b) => b.max_completion_tokens, 'openai-responses': (b) => b.max_output_tokens, anthropic: (b) => b.max_tokens, gemini: (b) => b.generationConfig.maxOutputTokens }
+  for (const kind of KINDS) for (const [name, ask] of Object.entries(FRONTS)) {
+    const [path, body] = ask(`plain-${kind}`), r = await g.req({ path, body, key }), sent = providers[kind].requests.at(-1)
+    assert.equal(r.status, 200, r.text)
+    assert.doesNotMatch(JSON.stringify(sent.body), /temperature|top_?p/i, `${name} over ${kind}`)
+    assert.equal(LIMITS[kind](sent.body), Number(r.headers['x-tollgate-max-tokens']), `${name} over ${kind}`)
+    assert.ok(LIMITS[kind](sent.body) > 1900 && LIMITS[kind](sent.body) < 2000, 'what $0.004 pays')
+    assert.match(r.headers['x-tollgate-dropped'], /temperature.*top_?p/i)
+    assert.equal(sent.headers['x-mine'], 'a b')
+  }
+})
 test('a stream that has gone silent is kept alive, in each dialect\'s own way', async (t) => {
   const FRONTS = { chat: ['/v1/chat/completions', { messages: [{ role: 'user', content: 'x' }] }, /\n: ?\w*\n\n/], responses: ['/v1/responses', { input: 'x' }, /\n: ?\w*\n\n/],
     messages: ['/v1/messages', { max_tokens: 99, messages: [{ role: 'user', content: 'x' }] }, /event: ping\ndata: ?\{"type": ?"ping"\}\n\n/],
