@@ -11,7 +11,7 @@
 #include "proto/json_scan.h"
 
 #ifdef __SSE2__
-#include <tmmintrin.h>
+#include <immintrin.h>
 #endif
 
 struct scan {
@@ -30,7 +30,7 @@ static const uint8_t *fail(struct scan *s, enum json_err err, const uint8_t *at)
 }
 
 static inline const uint8_t *skip_space(const uint8_t *p, const uint8_t *end) {
-    while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+    while (p < end && *p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) /* mostly one comparison */
         p++;
     return p;
 }
@@ -130,12 +130,39 @@ __attribute__((target("ssse3"))) static const uint8_t *skip_utf8(const uint8_t *
 }
 #endif
 
-/* p behind the opening quote; returns the closing one. */
+#ifdef __SSE2__
+/* Over whole blocks of 64 bytes of plain text; stops before the first that has anything else, or that is not whole. */
+__attribute__((target("avx2"))) static const uint8_t *skip_plain_avx2(const uint8_t *p, const uint8_t *end) {
+    const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\'), space = _mm256_set1_epi8(0x20);
+    for (; end - p >= 64; p += 64) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p);
+        __m256i y = _mm256_loadu_si256((const __m256i *)(const void *)(p + 32));
+        __m256i stop = _mm256_or_si256(_mm256_cmpeq_epi8(x, quote), _mm256_cmpeq_epi8(y, quote));
+        stop = _mm256_or_si256(stop, _mm256_or_si256(_mm256_cmpeq_epi8(x, slash), _mm256_cmpeq_epi8(y, slash)));
+        /* as signed numbers control bytes and all beyond ASCII are below a space */
+        stop = _mm256_or_si256(stop, _mm256_cmpgt_epi8(space, _mm256_min_epi8(x, y)));
+        if (_mm256_movemask_epi8(stop))
+            break;
+    }
+    return p;
+}
+#endif
+
+/* json_plain_end for what is likely long. */
+static const uint8_t *plain_end(const uint8_t *p, const uint8_t *end) {
+#ifdef __SSE2__
+    if (end - p >= 64 && (cpu_features() & CPU_AVX2))
+        p = skip_plain_avx2(p, end);
+#endif
+    return json_plain_end(p, end);
+}
+
+/* p within a string, all before it plain; returns the closing quote. */
 static const uint8_t *scan_string(struct scan *s, const uint8_t *p, uint8_t *escaped) {
     const uint8_t *end = s->end;
     *escaped = 0;
     for (;;) {
-        p = json_plain_end(p, end);
+        p = plain_end(p, end);
         if (p == end)
             return fail(s, JSON_SYNTAX, end);
         if (*p == '"')
@@ -215,19 +242,26 @@ static bool grow(struct scan *s, const uint8_t *at) {
     return true;
 }
 
-/* The value at p, not a container, into token t; returns what is behind it. */
-static inline const uint8_t *scan_scalar(struct scan *s, const uint8_t *p, struct json_tok *t) {
+/* The string whose opening quote is at p into token t; returns what is behind it. Most are short and plain. */
+static inline const uint8_t *scan_text(struct scan *s, const uint8_t *p, struct json_tok *t) {
+    enum { SHORT = 64 };
+    const uint8_t *start = p + 1, *behind = json_plain_end(start, s->end - start > SHORT ? start + SHORT : s->end);
+    uint8_t escaped = 0;
+    if (__builtin_expect(behind == s->end || *behind != '"', 0) && !(behind = scan_string(s, behind, &escaped)))
+        return NULL;
+    t->start = (uint32_t)(start - s->text);
+    t->end = (uint32_t)(behind - s->text);
+    t->type = JSON_STRING;
+    t->escaped = escaped;
+    return behind + 1;
+}
+
+/* The value at p, not a container or string, into token t; returns what is behind it. */
+static const uint8_t *scan_scalar(struct scan *s, const uint8_t *p, struct json_tok *t) {
     const uint8_t *behind;
     t->escaped = 0;
     t->start = (uint32_t)(p - s->text);
     switch (*p) {
-    case '"':
-        t->type = JSON_STRING;
-        t->start++;
-        if (!(behind = scan_string(s, p + 1, &t->escaped)))
-            return NULL;
-        t->end = (uint32_t)(behind - s->text);
-        return behind + 1;
     case 't':
         t->type = JSON_TRUE;
         behind = scan_word(s, p, "true", 4);
@@ -251,31 +285,41 @@ static inline const uint8_t *scan_scalar(struct scan *s, const uint8_t *p, struc
     return behind;
 }
 
-/* One value and the space around it: the grammar's positions are labels; long because they jump to each other. */
-static const uint8_t *scan_value(struct scan *s) {
+/* The next token of the tape; NULL: it cannot grow. */
+static inline struct json_tok *next_token(struct scan *s, const uint8_t *p) {
+    return s->count == s->cap && !grow(s, p) ? NULL : &s->tok[s->count++];
+}
+
+/* One value and the space around it: the grammar's positions are labels; long because they jump to each other. The
+ * state is a copy on the stack, for else each token written could have changed it. */
+static const uint8_t *scan_value(struct scan *out) {
     uint32_t open[JSON_MAX_DEPTH]; /* the open containers' tokens */
     unsigned depth = 0;
+    struct scan scan = *out, *s = &scan;
     const uint8_t *end = s->end, *p = skip_space(s->text, end);
     struct json_tok *t;
     bool in_object = false;
-    if (p == end)
-        return fail(s, JSON_EMPTY, p);
+    if (p == end) {
+        fail(s, JSON_EMPTY, p);
+        goto failed;
+    }
 value:
     p = skip_space(p, end);
 first_value:
     if (p == end)
-        return fail(s, JSON_SYNTAX, p);
-    if (s->count == s->cap && !grow(s, p))
-        return NULL;
-    t = &s->tok[s->count++];
+        goto syntax;
+    if (!(t = next_token(s, p)))
+        goto failed;
     if (*p != '{' && *p != '[') {
         t->next = s->count;
-        if (!(p = scan_scalar(s, p, t)))
-            return NULL;
+        if (!(p = *p == '"' ? scan_text(s, p, t) : scan_scalar(s, p, t)))
+            goto failed;
         goto behind_value;
     }
-    if (depth == JSON_MAX_DEPTH)
-        return fail(s, JSON_TOO_DEEP, p);
+    if (depth == JSON_MAX_DEPTH) {
+        fail(s, JSON_TOO_DEEP, p);
+        goto failed;
+    }
     in_object = *p == '{';
     *t = (struct json_tok){ .start = (uint32_t)(p - s->text), .type = in_object ? JSON_OBJECT : JSON_ARRAY };
     open[depth++] = s->count - 1;
@@ -286,24 +330,25 @@ first_value:
         goto first_value;
 key:
     if (p == end || *p != '"')
-        return fail(s, JSON_SYNTAX, p);
-    if (s->count == s->cap && !grow(s, p))
-        return NULL;
-    t = &s->tok[s->count++];
+        goto syntax;
+    if (!(t = next_token(s, p)))
+        goto failed;
     t->next = s->count;
-    if (!(p = scan_scalar(s, p, t)))
-        return NULL;
+    if (!(p = scan_text(s, p, t)))
+        goto failed;
     p = skip_space(p, end);
     if (p == end || *p != ':')
-        return fail(s, JSON_SYNTAX, p);
+        goto syntax;
     p++;
     goto value;
 behind_value:
     p = skip_space(p, end);
-    if (depth == 0)
+    if (depth == 0) {
+        *out = scan;
         return p;
+    }
     if (p == end)
-        return fail(s, JSON_SYNTAX, p);
+        goto syntax;
     if (*p == ',') {
         p++;
         if (!in_object)
@@ -312,7 +357,7 @@ behind_value:
         goto key;
     }
     if (*p != (in_object ? '}' : ']'))
-        return fail(s, JSON_SYNTAX, p);
+        goto syntax;
 close:
     p++;
     t = &s->tok[open[--depth]];
@@ -320,6 +365,11 @@ close:
     t->next = s->count;
     in_object = depth > 0 && s->tok[open[depth - 1]].type == JSON_OBJECT;
     goto behind_value;
+syntax:
+    fail(s, JSON_SYNTAX, p);
+failed:
+    *out = scan;
+    return NULL;
 }
 
 static bool run(struct json *j, struct scan *s, const char *text, size_t len) {

@@ -42,12 +42,25 @@ const char *json_err_text(enum json_err err); /* "unexpected character", … */
 
 /* Index of obj's member `name` (its value), or -1; obj may be -1 or not an object (then -1).
  * With duplicates the last one wins, as most parsers do; json_duplicate tells. Escaped keys compare decoded. */
-int json_get(const struct json *j, int obj, const char *name);
+int json_member(const struct json *j, int obj, struct slice name);
+static inline int json_get(const struct json *j, int obj, const char *name) {
+    return json_member(j, obj, slice_str(name));
+}
 bool json_duplicate(const struct json *j, int obj, const char *name);
 /* Iteration:  for (int t = json_first(j, arr); t >= 0; t = json_next(j, arr, t)) …
  * over an array's values, or over an object's keys (the value is t + 1). */
-int json_first(const struct json *j, int container);
-int json_next(const struct json *j, int container, int t);
+static inline int json_first(const struct json *j, int container) {
+    if (container < 0 || j->tok[container].type > JSON_ARRAY)
+        return -1;
+    uint32_t first = (uint32_t)container + 1;
+    return first < j->tok[container].next ? (int)first : -1;
+}
+static inline int json_next(const struct json *j, int container, int t) {
+    if (container < 0 || t < 0 || j->tok[container].type > JSON_ARRAY)
+        return -1;
+    uint32_t next = j->tok[j->tok[container].type == JSON_OBJECT ? t + 1 : t].next;
+    return next < j->tok[container].next ? (int)next : -1;
+}
 uint32_t json_size(const struct json *j, int container); /* values or members */
 
 static inline enum json_type json_type_of(const struct json *j, int t) { return (enum json_type)j->tok[t].type; }
@@ -81,7 +94,8 @@ void jw_object(struct json_writer *w);
 void jw_end_object(struct json_writer *w);
 void jw_array(struct json_writer *w);
 void jw_end_array(struct json_writer *w);
-void jw_key(struct json_writer *w, const char *name); /* name is plain ASCII, written as it is */
+void jw_key_plain(struct json_writer *w, struct slice name); /* plain ASCII, written as it is */
+static inline void jw_key(struct json_writer *w, const char *name) { jw_key_plain(w, slice_str(name)); }
 void jw_key_slice(struct json_writer *w, struct slice name); /* escaped as a string */
 void jw_str(struct json_writer *w,
             struct slice s); /* escapes what must be; bad UTF-8 becomes U+FFFD; ptr NULL writes null */
@@ -93,6 +107,7 @@ void jw_null(struct json_writer *w);
 void jw_raw(struct json_writer *w, struct slice json); /* one value, already JSON; empty: null. Written as one line */
 /* value / 10^places as a plain decimal: no exponent, no trailing zeros (places ≤ 18). quoted: as a string. */
 void jw_fixed(struct json_writer *w, int64_t value, int places, bool quoted);
+bool json_plain(struct slice s); /* ASCII of which nothing must be escaped within a string */
 /* An opened string whose parts come in pieces: begin, any number of parts (escaped), end. */
 void jw_str_begin(struct json_writer *w);
 void jw_str_part(struct json_writer *w, struct slice s);

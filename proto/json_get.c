@@ -6,29 +6,6 @@
 
 #include "proto/base/check.h"
 
-static bool is_container(const struct json *j, int t) {
-    return t >= 0 && j->tok[t].type <= JSON_ARRAY;
-}
-
-/* The token behind child t of a container: behind the value, if t is a key. */
-static inline uint32_t behind(const struct json *j, int container, uint32_t t) {
-    return j->tok[container].type == JSON_OBJECT ? j->tok[t + 1].next : j->tok[t].next;
-}
-
-int json_first(const struct json *j, int container) {
-    if (!is_container(j, container))
-        return -1;
-    uint32_t first = (uint32_t)container + 1;
-    return first < j->tok[container].next ? (int)first : -1;
-}
-
-int json_next(const struct json *j, int container, int t) {
-    if (!is_container(j, container) || t < 0)
-        return -1;
-    uint32_t next = behind(j, container, (uint32_t)t);
-    return next < j->tok[container].next ? (int)next : -1;
-}
-
 uint32_t json_size(const struct json *j, int container) {
     uint32_t n = 0;
     for (int t = json_first(j, container); t >= 0; t = json_next(j, container, t))
@@ -111,12 +88,11 @@ bool json_str_is(const struct json *j, int t, const char *s) {
 }
 
 /* The last member of that name, and how many there are of it. */
-static int find(const struct json *j, int obj, const char *name, unsigned *times) {
+static int find(const struct json *j, int obj, struct slice s, unsigned *times) {
     int found = -1;
     *times = 0;
     if (!json_is(j, obj, JSON_OBJECT))
         return -1;
-    struct slice s = slice_str(name);
     uint32_t end = j->tok[obj].next;
     for (uint32_t key = (uint32_t)obj + 1; key < end; key = j->tok[key + 1].next)
         if (string_is(j, key, s)) {
@@ -126,14 +102,14 @@ static int find(const struct json *j, int obj, const char *name, unsigned *times
     return found;
 }
 
-int json_get(const struct json *j, int obj, const char *name) {
+int json_member(const struct json *j, int obj, struct slice name) {
     unsigned times;
     return find(j, obj, name, &times);
 }
 
 bool json_duplicate(const struct json *j, int obj, const char *name) {
     unsigned times;
-    find(j, obj, name, &times);
+    find(j, obj, slice_str(name), &times);
     return times > 1;
 }
 

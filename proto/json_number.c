@@ -76,9 +76,24 @@ static bool number_fixed(struct slice text, int places, int64_t *out) {
     return decimal_read(text, &d) && decimal_scale(&d, places, &v) && with_sign(v, d.negative, out);
 }
 
+/* A plain integer as nearly all are: no sign, point or exponent, and too short to overflow. */
+static bool short_integer(struct slice text, uint64_t *out) {
+    uint64_t v = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned d = (unsigned char)text.ptr[i] - (unsigned)'0';
+        if (d > 9)
+            return false;
+        v = v * 10 + d;
+    }
+    *out = v;
+    return true;
+}
+
 bool json_u64(const struct json *j, int t, uint64_t *out) {
     struct decimal d;
     uint64_t v;
+    if (json_is(j, t, JSON_NUMBER) && j->tok[t].end - j->tok[t].start <= 18 && short_integer(json_raw(j, t), out))
+        return true;
     if (!json_is(j, t, JSON_NUMBER) || !decimal_read(json_raw(j, t), &d) || !decimal_scale(&d, 0, &v) ||
         (d.negative && v != 0))
         return false;

@@ -136,6 +136,11 @@ void jw_str_part(struct json_writer *w, struct slice s) {
     }
 }
 
+bool json_plain(struct slice s) {
+    const uint8_t *p = (const uint8_t *)s.ptr;
+    return s.len == 0 || json_plain_end(p, p + s.len) == p + s.len;
+}
+
 void jw_str_begin(struct json_writer *w) {
     begin_value(w);
     put(w, "\"", 1);
@@ -166,10 +171,10 @@ void jw_key_slice(struct json_writer *w, struct slice name) {
     w->comma = false;
 }
 
-void jw_key(struct json_writer *w, const char *name) {
+void jw_key_plain(struct json_writer *w, struct slice name) {
     begin_value(w);
     put(w, "\"", 1);
-    put(w, name, strlen(name));
+    put(w, name.ptr, name.len);
     put(w, "\":", 2);
     w->comma = false;
 }

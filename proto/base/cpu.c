@@ -20,6 +20,9 @@ static int ask(void) {
     }
     if (sse41 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 29))) /* EBX bit 29: SHA */
         f |= CPU_SHA;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2")) /* which looks whether the system keeps the wide registers, too */
+        f |= CPU_AVX2;
 #endif
     return f;
 }

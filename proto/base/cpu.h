@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-enum { CPU_ASKED = 1, CPU_SHA = 2, CPU_CRC = 4, CPU_SSSE3 = 8 };
+enum { CPU_ASKED = 1, CPU_SHA = 2, CPU_CRC = 4, CPU_SSSE3 = 8, CPU_AVX2 = 16 };
 int cpu_features(void); /* the sum of what there is; CPU_ASKED alone on other machines */
 
 /* Tests alone set this: the portable code even where the processor has instructions for it. */
