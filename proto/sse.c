@@ -107,8 +107,24 @@ static void read_fields(struct slice body, struct fields *f, char *to) {
     }
 }
 
+/* What nearly every event is, whole and at once: one line of data and LF LF. */
+static bool plain_event(const struct sse *s, struct slice text, struct sse_event *ev, size_t *used) {
+    if (!s->started || s->skip_lf || s->scanned > 0 || text.len < 8 || memcmp(text.ptr, "data: ", 6) != 0)
+        return false;
+    const char *end = text.ptr + text.len, *stop = line_end(text.ptr + 6, end);
+    if (end - stop < 2 || stop[0] != '\n' || stop[1] != '\n')
+        return false;
+    *used = (size_t)(stop + 2 - text.ptr);
+    *ev = (struct sse_event){ .raw = slice_of(text.ptr, *used),
+                              .data = slice_of(text.ptr + 6, (size_t)(stop - text.ptr) - 6),
+                              .has_data = true };
+    return *used <= s->max_bytes;
+}
+
 enum sse_result sse_next(struct sse *s, struct slice text, struct arena *scratch, struct sse_event *ev, size_t *used) {
     size_t start;
+    if (plain_event(s, text, ev, used))
+        return SSE_EVENT;
     *used = 0;
     if (text.len == 0 || !skip_prefix(s, text, &start))
         return SSE_MORE;

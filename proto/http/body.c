@@ -105,10 +105,30 @@ static bool trailer_byte(struct http_reader *r, uint8_t c) {
     }
 }
 
+/* A size line that is there whole and has no extension, as nearly all: how many bytes it takes, 0: it is another. */
+static size_t plain_size_line(struct http_reader *r, const char *p, size_t n) {
+    uint64_t size = 0;
+    size_t i = 0;
+    int digit;
+    for (; i < n && i < MAX_SIZE_DIGITS && (digit = hex_digit((uint8_t)p[i])) >= 0; i++)
+        size = size << 4 | (uint64_t)digit;
+    if (i == 0 || n - i < 2 || p[i] != '\r' || p[i + 1] != '\n')
+        return 0;
+    r->left = size;
+    r->state = size > 0 ? DATA : TRAILER_FIRST;
+    return i + 2;
+}
+
 static enum http_result next_chunked(struct http_reader *r, struct slice in, struct slice *data, size_t *used) {
     size_t i = 0;
     while (i < in.len && !r->done) {
         uint8_t c = (uint8_t)in.ptr[i];
+        if (r->state == SIZE_FIRST) {
+            size_t n = plain_size_line(r, in.ptr + i, in.len - i);
+            i += n;
+            if (n > 0)
+                continue;
+        }
         if (r->state == DATA) {
             if (data->len > 0)
                 break; /* one run a call */

@@ -5,7 +5,7 @@
 
 const struct http_header *http_find(const struct http_head *h, struct slice name) {
     for (uint32_t i = 0; i < h->header_count; i++)
-        if (slice_ieq(h->headers[i].name, name))
+        if (h->headers[i].name.len == name.len && slice_ieq(h->headers[i].name, name))
             return &h->headers[i];
     return NULL;
 }

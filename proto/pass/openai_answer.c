@@ -10,6 +10,7 @@
 struct chunk {
     int id, created, model, choices, usage, error;
     bool finish;     /* some choice says why it ended */
+    bool audio;      /* some choice speaks */
     bool no_choices; /* choices is there and empty */
     uint64_t text_bytes;
 };
@@ -40,10 +41,12 @@ static void look_at_choices(const struct json *j, struct arena *arena, struct ch
             continue;
         for (int k = json_first(j, t); k >= 0; k = json_next(j, t, k)) {
             struct slice name = json_str(j, k, arena);
-            if (slice_is(name, "delta") || slice_is(name, "message") || slice_is(name, "text"))
+            if (slice_is(name, "delta") || slice_is(name, "message") || slice_is(name, "text")) {
                 c->text_bytes += generated_bytes(j, k + 1);
-            else if (slice_is(name, "finish_reason"))
+                c->audio |= json_get(j, k + 1, "audio") >= 0;
+            } else if (slice_is(name, "finish_reason")) {
                 c->finish |= json_is(j, k + 1, JSON_STRING) && json_raw(j, k + 1).len > 0;
+            }
         }
     }
 }
@@ -90,14 +93,14 @@ static void edit_id(struct edits *e, const struct pass_answer *a, int id) {
         return;
     struct slice rest = shown_id(a, json_raw(e->j, id), &prefix);
     if (prefix.len > 0)
-        edits_set(e, id, arena_printf(e->arena, "\"%.*s%.*s\"", SLICE_ARG(prefix), SLICE_ARG(rest)));
+        edits_set(e, id, ARENA_JOIN(e->arena, SLICE("\""), prefix, rest, SLICE("\"")));
 }
 
 /* Spoken answers are kept by the provider under an id that a later request may name. */
-static void edit_audio(struct edits *e, const struct pass_answer *a, int choices) {
-    if (a->seal == NULL)
+static void edit_audio(struct edits *e, const struct pass_answer *a, const struct chunk *c) {
+    if (a->seal == NULL || !c->audio)
         return;
-    for (int t = json_first(e->j, choices); t >= 0; t = json_next(e->j, choices, t)) {
+    for (int t = json_first(e->j, c->choices); t >= 0; t = json_next(e->j, c->choices, t)) {
         edits_seal(e, a, json_get(e->j, json_get(e->j, json_get(e->j, t, "message"), "audio"), "id"));
         edits_seal(e, a, json_get(e->j, json_get(e->j, json_get(e->j, t, "delta"), "audio"), "id"));
     }
@@ -219,7 +222,7 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
     struct edits e;
     edits_begin(&e, j, arena);
     edit_id(&e, a, c.id);
-    edit_audio(&e, a, c.choices);
+    edit_audio(&e, a, &c);
     if (json_is(j, c.usage, JSON_OBJECT) && a->usage_seen) {
         edit_figures(&e, a, c.usage);
         edits_cost(&e, &a->cost, c.usage, false);
@@ -246,7 +249,7 @@ static void flush_held(struct pass_answer *a, const struct json *usage_from, int
     look_at(&j, scratch, &c);
     edits_begin(&e, &j, scratch);
     edit_id(&e, a, c.id);
-    edit_audio(&e, a, c.choices);
+    edit_audio(&e, a, &c);
     if (last) {
         bool later = usage_from != NULL && json_is(usage_from, usage, JSON_OBJECT);
         edits_settle(a);
@@ -344,7 +347,7 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
     }
     edits_begin(&e, &j, scratch);
     edit_id(&e, a, c.id);
-    edit_audio(&e, a, c.choices);
+    edit_audio(&e, a, &c);
     if (c.usage >= 0 && !a->wants_usage)
         edits_cut(&e, 0, &c.usage, 1);
     if (json_is(&j, c.usage, JSON_OBJECT) && a->wants_usage) {

@@ -59,6 +59,8 @@ bool scan_same_word(struct slice a, struct slice b) {
 int scan_which(struct scan *s, int key, const struct scan_member *table, uint32_t count, bool snake) {
     struct slice name = scan_key(s->j, key, s->arena);
     for (uint32_t i = 0; i < count; i++) {
+        if (name.len == 0 || name.ptr[0] != table[i].name[0])
+            continue; /* neither form of a name changes its first letter */
         if (!(snake ? scan_is_camel(name, table[i].name) : slice_is(name, table[i].name)))
             continue;
         if (s->seen & 1u << table[i].is)
