@@ -37,9 +37,15 @@ struct ir_blob ir_blob_of(struct slice s, enum ir_blob_kind kind, enum ir_dialec
     return b;
 }
 
-bool ir_has_carrier(struct slice text) {
-    return text.len > 0 && (memmem(text.ptr, text.len, carrier_head, HEAD_LEN) != NULL ||
-                            memmem(text.ptr, text.len, IR_CARRIER_BASE64, sizeof IR_CARRIER_BASE64 - 1) != NULL);
+bool ir_has_carrier(const struct json *j) {
+    enum { BASE64_LEN = sizeof IR_CARRIER_BASE64 - 1 };
+    for (uint32_t t = 0; t < j->count; t++) {
+        const char *s = j->text + j->tok[t].start;
+        if (j->tok[t].type == JSON_STRING && j->tok[t].end - j->tok[t].start >= TAG_LEN &&
+            (memcmp(s, carrier_head, HEAD_LEN) == 0 || memcmp(s, IR_CARRIER_BASE64, BASE64_LEN) == 0))
+            return true;
+    }
+    return false;
 }
 
 /* ---- small words ---- */

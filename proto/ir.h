@@ -36,9 +36,8 @@ struct slice ir_carrier(struct arena *arena, const struct ir_blob *blob);
 #define IR_CARRIER_BASE64 "dG9sbGdhdGUx"
 /* The other way. What is no carrier is the reading dialect's own: kind, maker `own`, origin 0, data all of it. */
 struct ir_blob ir_blob_of(struct slice carrier, enum ir_blob_kind kind, enum ir_dialect own);
-/* Whether the text (a whole request body) holds a carrier: then even a request for its own dialect must be
- * translated. */
-bool ir_has_carrier(struct slice text);
+/* Whether a string of the body is a carrier: then even a request for its own dialect must be translated. */
+bool ir_has_carrier(const struct json *j);
 /* Whether the blob may go to that upstream. A client's own blob (origin 0) never passes a translation. */
 static inline bool ir_blob_fits(const struct ir_blob *b, enum ir_dialect maker, uint32_t origin) {
     return b->kind != IR_BLOB_NONE && b->maker == maker && b->origin != 0 && b->origin == origin;

@@ -178,6 +178,8 @@ static int64_t amount(const struct bound *b, uint64_t out) {
 
 /* The most output tokens that the money pays, at most `most`; 0 if not even the input. */
 static uint64_t affordable(const struct bound *b, int64_t money, uint64_t most) {
+    if (amount(b, most) <= money)
+        return most;
     if (amount(b, 0) > money)
         return 0;
     uint64_t low = 0, high = most;

@@ -274,8 +274,7 @@ static struct slice target_model(struct exchange *ex) {
     if (star == NULL)
         return as;
     size_t before = (size_t)(star - as.ptr);
-    return arena_printf(&ex->arena, "%.*s%.*s%.*s", (int)before, as.ptr, SLICE_ARG(ex->family_rest),
-                        (int)(as.len - before - 1), star + 1);
+    return ARENA_JOIN(&ex->arena, slice_of(as.ptr, before), ex->family_rest, slice_from(as, before + 1));
 }
 
 static void report_dropped(struct exchange *ex, struct slice name) {
@@ -381,7 +380,7 @@ static bool build_body(struct exchange *ex) {
     struct ir_fault f = { .status = 500,
                           .code = SLICE("internal"),
                           .message = SLICE("The request could not be prepared.") };
-    bool same = dialect_of(ex->try.up)->id == (enum ir_dialect)ex->dialect && !ir_has_carrier(ex->body);
+    bool same = dialect_of(ex->try.up)->id == (enum ir_dialect)ex->dialect && !ir_has_carrier(&ex->json);
     ex->plan = same ? &plan_pass : &plan_translate;
     ex->target_model = target_model(ex);
     ex->dropped = SLICE("");

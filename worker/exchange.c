@@ -23,7 +23,7 @@ static struct exchange *exchange_new(void) {
         return calloc(1, sizeof *ex);
     free_exchanges = (struct exchange *)(void *)ex->conn;
     free_count--;
-    memset(ex, 0, sizeof *ex);
+    memset(ex, 0, offsetof(struct exchange, last_text));
     return ex;
 }
 
@@ -60,14 +60,13 @@ static void set_request_id(struct exchange *ex, const struct http_head *head) {
         ex->request_id_len = (uint8_t)h->value.len;
         return;
     }
-    uint8_t random[15];
+    uint64_t random[2];
     static const char digits[] = "0123456789abcdefghijklmnopqrstuv";
     worker_random(ex->worker, random, sizeof random);
     memcpy(ex->request_id, "req_", 4);
-    for (int i = 0; i < 24; i++) { /* five bits a character */
-        int bit = i * 5, byte = bit / 8;
-        unsigned v = (unsigned)random[byte] << 8 | (byte + 1 < 15 ? random[byte + 1] : 0u);
-        ex->request_id[4 + i] = digits[v >> (11 - bit % 8) & 31];
+    for (int i = 0; i < 12; i++) { /* five bits a character */
+        ex->request_id[4 + i] = digits[random[0] >> 5 * i & 31];
+        ex->request_id[16 + i] = digits[random[1] >> 5 * i & 31];
     }
     ex->request_id_len = 28;
 }
@@ -208,6 +207,7 @@ static struct exchange *exchange_open(struct conn *c, const struct http_head *he
     ex->body_reader.done = head->body == HTTP_BODY_NONE;
     ex->cors = s->cors_origin.len > 0 && !c->admin; /* no page has business with the admin listener */
     ex->shape = c->admin ? SHAPE_DETAIL : shape_of_path(head->path);
+    ex->last_text[0] = ex->up_text[0] = 0;
     c->exchange = ex;
     set_request_id(ex, head);
     set_client(ex, head);

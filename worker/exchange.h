@@ -99,14 +99,12 @@ struct exchange {
     enum shape shape;
 
     /* the request */
-    char request_id[SHM_REQUEST_ID + 1];
     uint8_t request_id_len;
     bool head_request, http10, keep, expect_continue;
     bool cors;                     /* configured */
     bool cors_any;                 /* this answer is for every page */
     bool head_consumed;
     size_t head_bytes;
-    char client[48];               /* address: of the peer, or of who is behind a trusted proxy */
     struct slice path_rest, query; /* in the arena */
     struct http_reader body_reader;
     uint64_t content_length;
@@ -133,7 +131,6 @@ struct exchange {
 
     /* what */
     const struct snap_model *model;
-    char model_name[SHM_MODEL_NAME];
     uint16_t model_len;
     struct slice family_rest;      /* of a family model: what the * matched */
     const struct pass *pass;
@@ -150,7 +147,6 @@ struct exchange {
     struct slice *plain;           /* unsealed ids of req.sealed, in the arena */
     struct slice unsealed;         /* an id without a seal that only a translation may leave out; ptr NULL: none */
     struct ir_request *ir;         /* read when a route needs a translation */
-    struct translate tr;
     bool tr_open;
     struct buf tr_out;             /* translated bytes on their way */
     const struct task_module *task;       /* NULL: a conversation */
@@ -180,9 +176,7 @@ struct exchange {
     int pinned_key;                /* of the upstream where the request's provider-side state lives; -1: any */
     int last_status;               /* of the last failed attempt, as the client shall see it */
     const char *last_code;
-    char last_text[200];
     uint64_t last_retry_after_ms;
-    char up_text[160];
     uint32_t reuse_failures;
     size_t body_in_upconn;         /* bytes of try.conn->in that the answer's body is */
     struct timer timer;            /* first byte, idle */
@@ -205,6 +199,14 @@ struct exchange {
     uint32_t call_id;
     struct exchange *next_call;
     void (*on_answer)(struct exchange *ex, const struct json *j);
+
+    /* From here on nothing is cleared for a new exchange: each is read only as far as something above says so. */
+    char last_text[200];           /* with last_status */
+    char up_text[160];
+    char request_id[SHM_REQUEST_ID + 1];
+    char client[48];               /* address: of the peer, or of who is behind a trusted proxy */
+    char model_name[SHM_MODEL_NAME];
+    struct translate tr;           /* while tr_open */
 };
 
 /* ---- exchange.c: life -------------------------------------------------------------------------------------------- */

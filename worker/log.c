@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include "proto/base/id.h"
+#include "proto/base/line.h"
 #include "worker/exchange.h"
 
-enum { LOG_FLUSH_BYTES = 60 << 10, LOG_MAX_BYTES = 4 << 20 };
+/* A line is at most its names, an address, ids, and two names of SHM_MODEL_NAME bytes or less, escaped sixfold. */
+enum { LOG_FLUSH_BYTES = 60 << 10, LOG_MAX_BYTES = 4 << 20, LOG_LINE_MAX = 4096 };
 
 struct access_log {
     int access_fd, error_fd;
@@ -56,8 +58,6 @@ void access_log_reopen(struct worker *w, int access_fd, int error_fd) {
         buf_release(&l->lines);
 }
 
-static const char *endpoint_name(const struct exchange *ex) { return ex->endpoint != NULL ? ex->endpoint->path : ""; }
-
 /* RFC 3339 with milliseconds; the part to the second is made once a second. */
 static size_t put_time(char *out, int64_t ms) {
     static int64_t made_s;
@@ -80,75 +80,98 @@ static size_t put_time(char *out, int64_t ms) {
     return 24;
 }
 
-static void key_number(struct json_writer *w, const char *name, uint64_t v) {
-    jw_key(w, name);
-    jw_u64(w, v);
+/* A string's inside: what need not be escaped, as configured names and most models, goes as it is. */
+static void put_string(struct line *t, struct worker *w, struct slice s) {
+    if (json_plain(s)) {
+        line_slice(t, s);
+        return;
+    }
+    struct buf b;
+    struct json_writer j;
+    buf_init(&b, &w->pages, LOG_LINE_MAX);
+    jw_init(&j, &b);
+    jw_str_part(&j, s);
+    line_slice(t, buf_slice(&b));
+    buf_release(&b);
 }
 
-static void write_call(struct json_writer *w, const struct exchange *ex) {
+static void put_call(struct line *t, const struct exchange *ex) {
     const struct snap *s = ex->snapshot->snap;
-    jw_key(w, "model");
-    jw_str(w, slice_of(ex->model_name, ex->model_len));
+    char cost[32];
+    LINE(t, ",\"model\":\"");
+    put_string(t, ex->worker, slice_of(ex->model_name, ex->model_len));
     if (ex->try.up != NULL) {
-        jw_key(w, "upstream");
-        jw_str(w, snap_text(s, ex->try.up->name));
+        LINE(t, "\",\"upstream\":\"");
+        put_string(t, ex->worker, snap_text(s, ex->try.up->name));
     }
+    LINE(t, "\"");
     if (!ex->settled)
         return;
-    key_number(w, "tries", ex->tries);
-    key_number(w, "input_tokens", meters_input(&ex->meters));
-    key_number(w, "cached_tokens", ex->meters.n[METER_CACHED_INPUT]);
-    key_number(w, "output_tokens", meters_output(&ex->meters));
-    jw_key(w, "cost");
-    jw_fixed(w, ex->cost_amount, s->unit_tokens ? 0 : 9, true);
-    jw_key(w, "estimated");
-    jw_bool(w, ex->record_flags & RECORD_ESTIMATED);
+    LINE(t, ",\"tries\":");
+    line_u64(t, ex->tries);
+    LINE(t, ",\"input_tokens\":");
+    line_u64(t, meters_input(&ex->meters));
+    LINE(t, ",\"cached_tokens\":");
+    line_u64(t, ex->meters.n[METER_CACHED_INPUT]);
+    LINE(t, ",\"output_tokens\":");
+    line_u64(t, meters_output(&ex->meters));
+    LINE(t, ",\"cost\":\"");
+    line_put(t, cost, fixed_format(cost, ex->cost_amount, s->unit_tokens ? 0 : 9));
+    LINE(t, "\",\"estimated\":");
+    line_slice(t, ex->record_flags & RECORD_ESTIMATED ? SLICE("true") : SLICE("false"));
 }
 
-/* One line. Text from the client (id, model) is escaped by the writer. */
-void access_log_exchange(struct exchange *ex) {
-    struct worker *worker = ex->worker;
-    struct access_log *l = worker->access_log;
-    struct json_writer w;
-    char id[24], at[32];
-    if (l->access_fd < 0 || (ex->endpoint != NULL && ex->conn != NULL && ex->conn->admin))
-        return;
-    size_t before = l->lines.len;
-    jw_init(&w, &l->lines);
-    jw_object(&w);
-    jw_key(&w, "time");
-    jw_str(&w, slice_of(at, put_time(at, worker->loop.wall_ms)));
-    jw_key(&w, "request_id");
-    jw_str(&w, exchange_request_id(ex));
-    jw_key(&w, "path");
-    jw_cstr(&w, endpoint_name(ex));
+static void put_line(struct line *t, const struct exchange *ex) {
+    char at[32], id[ID_BYTES];
+    bool gone = ex->record_flags & RECORD_CLIENT_GONE;
+    LINE(t, "{\"time\":\"");
+    line_put(t, at, put_time(at, ex->worker->loop.wall_ms));
+    LINE(t, "\",\"request_id\":\"");
+    line_put(t, ex->request_id, ex->request_id_len);
+    LINE(t, "\",\"path\":\"");
+    line_slice(t, slice_str(ex->endpoint != NULL ? ex->endpoint->path : ""));
     if (ex->client[0] != 0) {
-        jw_key(&w, "client");
-        jw_cstr(&w, ex->client);
+        LINE(t, "\",\"client\":\"");
+        put_string(t, ex->worker, slice_str(ex->client));
     }
     if (ex->known_key) {
-        jw_key(&w, "account");
-        jw_str(&w, slice_of(id, id_write(id, "acct_", ex->account.id)));
-        jw_key(&w, "key");
-        jw_str(&w, slice_of(id, id_write(id, "key_", ex->key.id)));
+        LINE(t, "\",\"account\":\"");
+        line_put(t, id, id_write(id, "acct_", ex->account.id));
+        LINE(t, "\",\"key\":\"");
+        line_put(t, id, id_write(id, "key_", ex->key.id));
     }
-    key_number(&w, "status", ex->record_flags & RECORD_CLIENT_GONE && !ex->head_sent ? 499 : (uint64_t)ex->status);
-    if (ex->record_flags & RECORD_CLIENT_GONE) {
-        jw_key(&w, "client_gone");
-        jw_bool(&w, true);
-    }
+    LINE(t, "\",\"status\":");
+    line_u64(t, gone && !ex->head_sent ? 499 : (uint64_t)ex->status);
+    if (gone)
+        LINE(t, ",\"client_gone\":true");
     if (ex->model != NULL)
-        write_call(&w, ex);
-    if (ex->first_byte_ns != 0)
-        key_number(&w, "ttfb_ms", (ex->first_byte_ns - ex->started_ns) / 1000000);
-    key_number(&w, "duration_ms", (worker->loop.now_ns - ex->started_ns) / 1000000);
-    jw_end_object(&w);
-    if (w.failed || !buf_append(&l->lines, "\n", 1)) {
-        l->lines.len = before;
-        COUNT(worker->counters, log_dropped, 1);
+        put_call(t, ex);
+    if (ex->first_byte_ns != 0) {
+        LINE(t, ",\"ttfb_ms\":");
+        line_u64(t, (ex->first_byte_ns - ex->started_ns) / 1000000);
     }
+    LINE(t, ",\"duration_ms\":");
+    line_u64(t, (ex->worker->loop.now_ns - ex->started_ns) / 1000000);
+    LINE(t, "}\n");
+}
+
+/* One line. Text from the client (its address, the model) is escaped where it must be; a request id cannot hold what
+ * must be. */
+void access_log_exchange(struct exchange *ex) {
+    struct worker *w = ex->worker;
+    struct access_log *l = w->access_log;
+    if (l->access_fd < 0 || (ex->endpoint != NULL && ex->conn != NULL && ex->conn->admin))
+        return;
+    char *line = buf_reserve(&l->lines, LOG_LINE_MAX, NULL);
+    if (line == NULL) {
+        COUNT(w->counters, log_dropped, 1);
+        return;
+    }
+    struct line t = { line, line + LOG_LINE_MAX };
+    put_line(&t, ex);
+    buf_commit(&l->lines, (size_t)(t.at - line));
     if (l->lines.len >= LOG_FLUSH_BYTES)
-        access_log_flush(worker);
+        access_log_flush(w);
 }
 
 void worker_log(struct worker *w, enum log_level level, const char *fmt, ...) {

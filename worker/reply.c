@@ -8,37 +8,14 @@
 #include <stdio.h>
 #include <time.h>
 
-/* ---- a bounded text ---------------------------------------------------------------------------------------------- */
+#include "proto/base/line.h"
 
-struct text { char *at, *end; };
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
-static void put(struct text *t, const char *p, size_t n) {
-    if ((size_t)(t->end - t->at) < n)
-        return; /* heads are sized so that this does not happen; a header is lost rather than memory overrun */
-    memcpy(t->at, p, n);
-    t->at += n;
-}
-static void put_slice(struct text *t, struct slice s) { put(t, s.ptr, s.len); }
-#define PUT(t, lit) put(t, "" lit, sizeof(lit) - 1)
-
-static void put_u64(struct text *t, uint64_t v) {
-    char digits[20];
-    size_t n = sizeof digits;
-    do
-        digits[--n] = (char)('0' + v % 10);
-    while (v /= 10);
-    put(t, digits + n, sizeof digits - n);
-}
-
-static void put_header(struct text *t, const char *name, size_t n, uint64_t v) {
-    put(t, name, n);
-    put_u64(t, v);
-    PUT(t, "\r\n");
-}
-#define PUT_HEADER(t, name, v) put_header(t, name ": ", sizeof(name ": ") - 1, v)
+#define PUT_HEADER(t, name, v) (LINE(t, name ": "), line_u64(t, v), LINE(t, "\r\n"))
 
 /* RFC 9110 §5.6.7, made once a second. */
-static void put_date(struct text *t, int64_t now_ms) {
+static void put_date(struct line *t, int64_t now_ms) {
     static int64_t made_s;
     static char date[48];
     static size_t len;
@@ -49,35 +26,39 @@ static void put_date(struct text *t, int64_t now_ms) {
         len = strftime(date, sizeof date, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
         made_s = now_ms / 1000;
     }
-    put(t, date, len);
+    line_put(t, date, len);
 }
 
-static void put_limits(struct text *t, const struct exchange *ex) {
+/* The three headers of one limit; they stand under two names for requests. */
+#define PUT_LIMIT(t, name, of)                                                                                         \
+    (LINE(t, "X-RateLimit-Limit" name ": "), line_slice(t, (of)[0]), LINE(t, "\r\nX-RateLimit-Remaining" name ": "),   \
+     line_slice(t, (of)[1]), LINE(t, "\r\nX-RateLimit-Reset" name ": "), line_slice(t, (of)[2]), LINE(t, "\r\n"))
+
+static void put_limits(struct line *t, const struct exchange *ex) {
     const struct limit_view *r = &ex->rpm_view, *k = &ex->tpm_view;
+    char digits[3][20];
     if (!ex->limits_shown)
         return;
     if (r->limit != SNAP_NO_LIMIT) {
-        PUT_HEADER(t, "X-RateLimit-Limit", r->limit);
-        PUT_HEADER(t, "X-RateLimit-Remaining", r->remaining);
-        PUT_HEADER(t, "X-RateLimit-Reset", r->reset_s);
-        PUT_HEADER(t, "X-RateLimit-Limit-Requests", r->limit);
-        PUT_HEADER(t, "X-RateLimit-Remaining-Requests", r->remaining);
-        PUT_HEADER(t, "X-RateLimit-Reset-Requests", r->reset_s);
+        struct slice of[] = { line_digits(digits[0], r->limit), line_digits(digits[1], r->remaining),
+                              line_digits(digits[2], r->reset_s) };
+        PUT_LIMIT(t, "", of);
+        PUT_LIMIT(t, "-Requests", of);
     }
     if (k->limit != SNAP_NO_LIMIT) {
-        PUT_HEADER(t, "X-RateLimit-Limit-Tokens", k->limit);
-        PUT_HEADER(t, "X-RateLimit-Remaining-Tokens", k->remaining);
-        PUT_HEADER(t, "X-RateLimit-Reset-Tokens", k->reset_s);
+        struct slice of[] = { line_digits(digits[0], k->limit), line_digits(digits[1], k->remaining),
+                              line_digits(digits[2], k->reset_s) };
+        PUT_LIMIT(t, "-Tokens", of);
     }
 }
 
-static void put_cors(struct text *t, const struct exchange *ex) {
+static void put_cors(struct line *t, const struct exchange *ex) {
     if (!ex->cors && !ex->cors_any)
         return;
     const struct snap *s = ex->snapshot->snap;
-    PUT(t, "Access-Control-Allow-Origin: ");
-    put_slice(t, ex->cors_any ? SLICE("*") : snap_text(s, s->cors_origin));
-    PUT(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, "
+    LINE(t, "Access-Control-Allow-Origin: ");
+    line_slice(t, ex->cors_any ? SLICE("*") : snap_text(s, s->cors_origin));
+    LINE(t, "\r\nAccess-Control-Expose-Headers: X-Request-Id, request-id, Retry-After, X-RateLimit-Limit, "
            "X-RateLimit-Remaining, X-RateLimit-Reset, "
            "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
            "X-RateLimit-Limit-Tokens, "
@@ -85,50 +66,50 @@ static void put_cors(struct text *t, const struct exchange *ex) {
 }
 
 /* What every answer bears, up to the body's framing. */
-static void put_common(struct text *t, struct exchange *ex, int status) {
-    PUT(t, "HTTP/1.1 ");
-    put_u64(t, (uint64_t)status);
-    PUT(t, " ");
-    put_slice(t, slice_str(http_reason(status)));
-    PUT(t, "\r\n");
+static void put_common(struct line *t, struct exchange *ex, int status) {
+    LINE(t, "HTTP/1.1 ");
+    line_u64(t, (uint64_t)status);
+    LINE(t, " ");
+    line_slice(t, slice_str(http_reason(status)));
+    LINE(t, "\r\n");
     put_date(t, ex->worker->loop.wall_ms);
-    PUT(t, "X-Request-Id: ");
-    put(t, ex->request_id, ex->request_id_len);
-    PUT(t, "\r\n");
+    LINE(t, "X-Request-Id: ");
+    line_put(t, ex->request_id, ex->request_id_len);
+    LINE(t, "\r\n");
     if (ex->shape == SHAPE_ANTHROPIC) {
-        PUT(t, "request-id: ");
-        put(t, ex->request_id, ex->request_id_len);
-        PUT(t, "\r\n");
+        LINE(t, "request-id: ");
+        line_put(t, ex->request_id, ex->request_id_len);
+        LINE(t, "\r\n");
     }
     put_limits(t, ex);
     put_cors(t, ex);
     if (ex->try.up != NULL) {
-        PUT(t, "X-Tollgate-Upstream: ");
-        put_slice(t, snap_text(ex->snapshot->snap, ex->try.up->name));
-        PUT(t, "\r\n");
+        LINE(t, "X-Tollgate-Upstream: ");
+        line_slice(t, snap_text(ex->snapshot->snap, ex->try.up->name));
+        LINE(t, "\r\n");
     }
     if (ex->limit_cut)
         PUT_HEADER(t, "X-Tollgate-Max-Tokens", ex->out_limit);
     if (ex->dropped.len > 0) {
-        PUT(t, "X-Tollgate-Dropped: ");
-        put_slice(t, ex->dropped);
-        PUT(t, "\r\n");
+        LINE(t, "X-Tollgate-Dropped: ");
+        line_slice(t, ex->dropped);
+        LINE(t, "\r\n");
     }
     if (!ex->keep || ex->worker->draining) {
         ex->keep = false;
-        PUT(t, "Connection: close\r\n");
+        LINE(t, "Connection: close\r\n");
     } else if (ex->http10) {
-        PUT(t, "Connection: keep-alive\r\n");
+        LINE(t, "Connection: keep-alive\r\n");
     }
 }
 
-static void put_cost(struct text *t, const struct exchange *ex) {
+static void put_cost(struct line *t, const struct exchange *ex) {
     char number[32];
     if (!ex->settled || !ex->snapshot->snap->usage_cost)
         return;
-    PUT(t, "X-Tollgate-Cost: ");
-    put(t, number, fixed_format(number, ex->cost_usd_nano, 9));
-    PUT(t, "\r\n");
+    LINE(t, "X-Tollgate-Cost: ");
+    line_put(t, number, fixed_format(number, ex->cost_usd_nano, 9));
+    LINE(t, "\r\n");
 }
 
 /* ---- whole answers ----------------------------------------------------------------------------------------------- */
@@ -146,7 +127,7 @@ static void mark_sent(struct exchange *ex, int status) {
 static void send_whole(struct exchange *ex, int status, struct slice type, struct slice extra, const struct slice *body,
                        uint32_t count) {
     char head[HEAD_BYTES];
-    struct text t = { head, head + sizeof head };
+    struct line t = { head, head + sizeof head };
     struct iovec iov[CHUNK_IOV];
     size_t bytes = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -154,15 +135,15 @@ static void send_whole(struct exchange *ex, int status, struct slice type, struc
     mark_sent(ex, status);
     put_common(&t, ex, status);
     put_cost(&t, ex);
-    put_slice(&t, extra);
+    line_slice(&t, extra);
     if (status != 204) {
-        PUT(&t, "Content-Type: ");
-        put_slice(&t, type);
-        PUT(&t, "\r\nContent-Length: ");
-        put_u64(&t, bytes);
-        PUT(&t, "\r\n");
+        LINE(&t, "Content-Type: ");
+        line_slice(&t, type);
+        LINE(&t, "\r\nContent-Length: ");
+        line_u64(&t, bytes);
+        LINE(&t, "\r\n");
     }
-    PUT(&t, "\r\n");
+    LINE(&t, "\r\n");
     iov[0] = (struct iovec){ head, (size_t)(t.at - head) };
     int n = 1;
     bool alive = ex->conn != NULL;
@@ -195,18 +176,18 @@ void reply_empty(struct exchange *ex, int status, struct slice extra) {
 }
 
 size_t reply_stream_head(struct exchange *ex, char *out, size_t cap) {
-    struct text t = { out, out + cap };
+    struct line t = { out, out + cap };
     mark_sent(ex, 200);
     ex->chunked = !ex->http10;
     if (!ex->chunked)
         ex->keep = false;
     put_common(&t, ex, 200);
-    PUT(&t, "Content-Type: ");
-    put_slice(&t, slice_str(ex->plan->content_type(ex)));
-    PUT(&t, "\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    LINE(&t, "Content-Type: ");
+    line_slice(&t, slice_str(ex->plan->content_type(ex)));
+    LINE(&t, "\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
     if (ex->chunked)
-        PUT(&t, "Transfer-Encoding: chunked\r\n");
-    PUT(&t, "\r\n");
+        LINE(&t, "Transfer-Encoding: chunked\r\n");
+    LINE(&t, "\r\n");
     return (size_t)(t.at - out);
 }
 
@@ -331,21 +312,21 @@ static void write_fault(struct json_writer *w, const struct exchange *ex, const 
 
 /* Whether and when to come again: whole seconds for everybody, milliseconds for the SDKs that read them. */
 static struct slice retry_headers(const struct reply_fault *f, char *out, size_t cap) {
-    struct text t = { out, out + cap };
+    struct line t = { out, out + cap };
     bool never = f->never || f->status == 401 || f->status == 402 || f->status == 403;
     uint64_t ms = f->retry_after_ms;
     if (f->status == 503 && ms == 0)
         ms = 1000;
     if (never) {
-        PUT(&t, "x-should-retry: false\r\n");
+        LINE(&t, "x-should-retry: false\r\n");
     } else if ((f->status == 429 || f->status == 503) && ms > 0) {
         PUT_HEADER(&t, "Retry-After", (ms + 999) / 1000);
         PUT_HEADER(&t, "retry-after-ms", ms);
     }
     if (f->allow != NULL) {
-        PUT(&t, "Allow: ");
-        put_slice(&t, slice_str(f->allow));
-        PUT(&t, "\r\n");
+        LINE(&t, "Allow: ");
+        line_slice(&t, slice_str(f->allow));
+        LINE(&t, "\r\n");
     }
     return slice_of(out, (size_t)(t.at - out));
 }

@@ -165,6 +165,20 @@ struct slice arena_copy(struct arena *a, struct slice s) {
     return slice_of(p, s.len);
 }
 
+struct slice arena_join(struct arena *a, const struct slice *parts, size_t n) {
+    size_t len = 0, at = 0;
+    for (size_t i = 0; i < n; i++)
+        len += parts[i].len;
+    char *p = arena_alloc(a, len + 1);
+    if (!p)
+        return SLICE_NONE;
+    for (size_t i = 0; i < n; at += parts[i].len, i++)
+        if (parts[i].len > 0)
+            memcpy(p + at, parts[i].ptr, parts[i].len);
+    p[len] = '\0';
+    return slice_of(p, len);
+}
+
 struct slice arena_printf(struct arena *a, const char *fmt, ...) {
     va_list args, again;
     va_start(args, fmt);

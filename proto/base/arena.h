@@ -45,6 +45,11 @@ void *arena_zalloc(struct arena *a, size_t n);
 void *arena_resize(struct arena *a, void *p, size_t old, size_t n);
 /* A NUL-terminated copy (the NUL is not counted in len); ptr NULL on overflow. */
 struct slice arena_copy(struct arena *a, struct slice s);
+/* The parts one behind the other, NUL-terminated likewise: what arena_printf would take a format for. */
+struct slice arena_join(struct arena *a, const struct slice *parts, size_t n);
+#define ARENA_JOIN(a, ...)                               \
+    arena_join(a, (const struct slice[]){ __VA_ARGS__ }, \
+               sizeof((const struct slice[]){ __VA_ARGS__ }) / sizeof(struct slice))
 struct slice arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Releases all; the arena can be used again (overflow cleared). */
 void arena_reset(struct arena *a);

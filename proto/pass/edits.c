@@ -1,8 +1,6 @@
 /* Collecting the splices of a text. A list that is full stays full: the caller asks once, when the pieces are made. */
 #include "proto/pass/edits.h"
 
-#include <stdio.h>
-
 void edits_begin(struct edits *e, const struct json *j, struct arena *arena) {
     e->j = j;
     e->arena = arena;
@@ -75,12 +73,12 @@ static bool leaves_some(const struct edits *e, int object) {
 
 void edits_prepend(struct edits *e, int object, struct slice member) {
     edits_insert(e, e->j->tok[object].start + 1,
-                 leaves_some(e, object) ? arena_printf(e->arena, "%.*s,", SLICE_ARG(member)) : member);
+                 leaves_some(e, object) ? ARENA_JOIN(e->arena, member, SLICE(",")) : member);
 }
 
 void edits_append(struct edits *e, int object, struct slice member) {
     edits_insert(e, e->j->tok[object].end - 1,
-                 leaves_some(e, object) ? arena_printf(e->arena, ",%.*s", SLICE_ARG(member)) : member);
+                 leaves_some(e, object) ? ARENA_JOIN(e->arena, SLICE(","), member) : member);
 }
 
 void edits_strip(struct edits *e, int object, struct pass_edit *pe, const int *keep, uint32_t keeps, bool snake) {
@@ -127,17 +125,15 @@ void edits_unseal(struct edits *e, const struct pass_request *r, const struct pa
 }
 
 struct slice edits_cost_members(const struct ir_cost *c, bool camel, struct arena *arena) {
-    char text[96];
-    size_t n = 0;
+    char usd[32], tokens[32];
     if (!c->show)
         return SLICE("");
-    n += (size_t)snprintf(text, sizeof text, camel ? "\"costUsd\":" : "\"cost_usd\":");
-    n += fixed_format(text + n, c->usd_nano, 9);
-    if (c->tokens) {
-        n += (size_t)snprintf(text + n, sizeof text - n, camel ? ",\"costTokens\":" : ",\"cost_tokens\":");
-        n += fixed_format(text + n, c->cost_tokens, 0);
-    }
-    return arena_copy(arena, slice_of(text, n));
+    struct slice name = camel ? SLICE("\"costUsd\":") : SLICE("\"cost_usd\":");
+    struct slice figure = slice_of(usd, fixed_format(usd, c->usd_nano, 9));
+    if (!c->tokens)
+        return ARENA_JOIN(arena, name, figure);
+    return ARENA_JOIN(arena, name, figure, camel ? SLICE(",\"costTokens\":") : SLICE(",\"cost_tokens\":"),
+                      slice_of(tokens, fixed_format(tokens, c->cost_tokens, 0)));
 }
 
 void edits_cost(struct edits *e, const struct ir_cost *c, int usage, bool camel) {

@@ -213,7 +213,11 @@ static void carriers_return_what_they_hold(void **state) {
             struct ir_blob b = { (enum ir_blob_kind)kind, (enum ir_dialect)maker, 0xdeadbeef, SLICE("ab.c/+=") };
             struct slice s = ir_carrier(&arena, &b);
             struct ir_blob back = ir_blob_of(s, IR_BLOB_SIGNATURE, IR_OPENAI);
-            assert_true(ir_has_carrier(s));
+            struct json j;
+            struct slice body = arena_printf(&arena, "{\"a\":[1,{\"signature\":\"%.*s\"}]}", SLICE_ARG(s));
+            assert_true(json_parse(&j, &arena, body.ptr, body.len) && ir_has_carrier(&j));
+            body = arena_printf(&arena, "{\"a\":[1,{\"%.*s\":\"x%.*s\"},\"tollgate1.\"]}", 9, s.ptr, SLICE_ARG(s));
+            assert_true(json_parse(&j, &arena, body.ptr, body.len) && !ir_has_carrier(&j));
             assert_int_equal(back.kind, kind);
             assert_int_equal(back.maker, maker);
             assert_int_equal(back.origin, b.origin);
