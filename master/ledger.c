@@ -25,7 +25,7 @@
 #include <grp.h>
 #include "master/ledger_http.h"
 
-enum { GROUP_WAIT_MS = 4, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
+enum { GROUP_WAIT_MS = 8, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
 #define LINGER_NS 20000000u  /* after the last record: polls so long, then sleeps (and costs workers a wake) */
 #define RETRY_NS 500000000u  /* after a full disk */
 #define ALERT_EVERY_NS 10000000000u
