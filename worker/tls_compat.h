@@ -24,6 +24,12 @@
 #endif
 
 #if MBEDTLS_VERSION_MAJOR >= 3
+#define COMPAT_PRIVATE(member) MBEDTLS_PRIVATE(member)
+#else
+#define COMPAT_PRIVATE(member) member
+#endif
+
+#if MBEDTLS_VERSION_MAJOR >= 3
 
 #if defined(MBEDTLS_SSL_PROTO_TLS1_3)
 #define COMPAT_TLS13 1

@@ -37,7 +37,7 @@ int tls_init(void) {
     mbedtls_ctr_drbg_init(&tls_random);
     const unsigned char *bytes = (const unsigned char *)personal;
     if (mbedtls_ctr_drbg_seed(&tls_random, mbedtls_entropy_func, &entropy, bytes, (size_t)n) != 0 ||
-        compat_crypto_init() != 0)
+        compat_crypto_init() != 0 || !tls_self_test())
         return -1;
     ready = true;
     return 0;
