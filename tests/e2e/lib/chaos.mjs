@@ -27,7 +27,9 @@ function hash(text) {
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16777619)
   return h >>> 0
 }
-const contentBytes = (text) => { let n = 0; for (const m of text.matchAll(/"content":"([^"]*)"/g)) n += m[1].length; return n }
+/* Bytes of answer text, in OpenAI's shape and in Anthropic's; and whether a stream came to its end. */
+const contentBytes = (text) => { let n = 0; for (const m of text.matchAll(/"(?:content|text)":"([^"]*)"/g)) n += m[1].length; return n }
+const ended = (text) => text.includes('data: [DONE]') || text.includes('event: message_stop')
 
 /* ---- the provider ---- */
 
@@ -169,7 +171,7 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', 
   const l = { prefix, facts: new Map(), statuses: {}, failed: [], calls: 0, firstAfter: null, mark: 0 }
   let running = true
   l.note = (id, account, r, stream = false) => {
-    const whole = r.end === 'whole' && r.status === 200 && (!stream || r.text.includes('data: [DONE]'))
+    const whole = r.end === 'whole' && r.status === 200 && (!stream || ended(r.text))
     const end = whole ? 'whole' : r.end === 'whole' ? 'other' : r.end
     l.facts.set(id, { account, end, status: r.status, bytes: r.status === 200 ? contentBytes(r.text) : 0, cost: whole ? nano(digitsOf(r.text, 'cost_usd')) : null })
     return whole
@@ -177,11 +179,11 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', 
   const one = async (i) => {
     const c = new Client(port)
     while (running) {
-      const { model, stream, leave } = mix(rnd, i)
+      const { model, stream, leave, path } = mix(rnd, i)
       const id = `${prefix}${i}-${l.calls++}`
       const sent = performance.now()
       const k = keys[i % keys.length]
-      const r = await c.call({ key: k.key, id, model, stream, leaveAfter: leave ? 300 + rnd() * 4000 : Infinity })
+      const r = await c.call({ key: k.key, id, model, stream, path, leaveAfter: leave ? 300 + rnd() * 4000 : Infinity })
       if (fresh && i % fresh === 0) c.close()
       const whole = l.note(id, k.account, r, stream)
       Object.assign(l.facts.get(id), { sent, came: r.came, got: performance.now() })
@@ -198,10 +200,11 @@ export function startLoop({ port, keys, clients, rnd, mix = MIX, prefix = 'c-', 
   l.stop = () => { running = false; return Promise.all(all) }
   return l
 }
+/* Half whole, half streamed; one in five is translated from Anthropic's shape. */
 export function MIX(rnd) {
-  const r = rnd()
-  if (r < 0.5) return { model: 'whole', stream: false }
-  if (r < 0.95) return { model: r < 0.8 ? 'stream' : 'long', stream: true, leave: rnd() < 0.25 }
+  const r = rnd(), path = rnd() < 0.2 ? '/v1/messages' : undefined
+  if (r < 0.5) return { model: 'whole', stream: false, path }
+  if (r < 0.95) return { model: r < 0.8 ? 'stream' : 'long', stream: true, leave: rnd() < 0.25, path }
   return { model: 'fails', stream: false }
 }
 

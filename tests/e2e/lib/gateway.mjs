@@ -231,7 +231,7 @@ function methods(g) {
       for (const { pid } of g.processes()) {
         const count = (list) => list.reduce((n, x) => ({ ...n, [x]: (n[x] ?? 0) + 1 }), {})
         const kind = (fd) => { try { return readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/:\[\d+\]$|[ ]?\(deleted\)$/, '') } catch { return 'gone' } }
-        const maps = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n').filter(Boolean).length
+        const maps = count(readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n').map((l) => l.slice(73).replace(/ \(deleted\)$/, '')))
         out[pid] = { fds: count(readdirSync(`/proc/${pid}/fd`).map(kind)), maps, anonymous_kb: Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) }
       }
       return out
