@@ -6,6 +6,7 @@
 # make e2e        the end-to-end tests     make chaos   CHAOS_KILLS kills, a minute of reloads, fifty upgrades
 # make agents     coding agents from the npm registry (1.6 GB), AGENTS and KINDS choose (tests/agents/run.mjs)
 # make bench-compare   CPU time a call beside nginx and HAProxy      make bench-scale  what size costs
+# make hostile         every hostile suite at full length: a million requests under sanitizers, 10,000 silent clients
 # make soak            mixed traffic and faults for SOAK_MINUTES     (tools/bench/README.md)
 # make install    PREFIX, DESTDIR
 # Variables: CC, SAN=1 (address and undefined-behaviour sanitizers), B (build folder), FUZZ_SECONDS, PREFIX, DESTDIR
@@ -18,6 +19,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 OPT     ?= -O2
 FUZZ_SECONDS ?= 10
+FLOOD        ?= 1000000
 CHAOS_KILLS  ?= 1000
 SOAK_MINUTES ?= 30
 CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
@@ -111,6 +113,10 @@ lint:
 	@tools/lint
 e2e: all
 	@B=$(B) tests/e2e/run
+hostile: all
+	$(MAKE) --no-print-directory B=build/san-gcc CC=gcc SAN=1 OPT=-O1 all
+	@B=$(B) SMUGGLING_CUTS=all PROVIDER_CUTS=all SILENT=10000 TAG_REQUESTS=200000 FLOOD=$(FLOOD) \
+	    tests/e2e/run smuggling providers crowds tags flood json inputs inside seal
 chaos: all
 	@B=$(B) E2E_JOBS=1 CHAOS_KILLS=$(CHAOS_KILLS) RELOADS=60 RELOAD_MS=1000 UPGRADES=50 tests/e2e/run kill reload upgrade
 agents: all
@@ -130,7 +136,7 @@ install: all
 clean:
 	rm -rf $(B)
 .PHONY: all unit-build unit model-build stress-build steps-build model stress bench bench-build bench-compare \
-        bench-scale soak fuzz-build fuzz lint e2e chaos agents \
+        bench-scale soak fuzz-build fuzz lint e2e chaos hostile agents \
         check install clean
 .SECONDARY:
 -include mk/*.mk

@@ -274,12 +274,13 @@ static bool take_hold(struct exchange *ex) {
     struct bound b = bound_of(ex, ex->snapshot->snap->unit_tokens);
     bool free_call = amount(&b, 1000000) == 0;
     uint64_t most = m->max_output > 0 ? m->max_output : 1000000;
-    if (ex->req.has_limit && ex->req.limit < most)
+    if (ex->req.has_limit && (ex->req.limit < most || ex->task != NULL)) /* several pictures are a limit each */
         most = ex->req.limit;
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
     floor = floor < most && ex->task == NULL ? floor : most;
     ex->cap = admit_cap(ex, ex->model);
-    uint64_t wanted = most;
+    /* What is held is what goes up: a limit beyond the model's own is cut like one beyond the money. */
+    uint64_t wanted = ex->req.has_limit && m->max_output > 0 ? ex->req.limit : most;
     struct purse p = { .code = "call_cap_exceeded", .text = CAP_TEXT };
     most = dollars_pay(ex, most);
     for (int i = 0; i < HOLD_TRIES && most >= floor; i++) {
