@@ -195,7 +195,7 @@ describe('the error table', () => {
     })
   }
   test('408, 414, 431, 501, 505 in the shape of the path that was called', async () => {
-    for (const { shape, ask } of Object.values(CALLS)) {
+    await Promise.all(Object.values(CALLS).map(async ({ shape, ask }) => {
       const [path] = ask('echo'), auth = `Host: x\r\nAuthorization: Bearer ${rich.key}\r\n`
       const of = async (...parts) => (await raw({ port: g.port, answers: 1 }, ...parts)).answers[0]
       refused(await of(`POST ${path} HTTP/1.1\r\n${auth}Content-Length: 10\r\n\r\n{`), shape, 408, 'request_timeout')
@@ -203,7 +203,7 @@ describe('the error table', () => {
       refused(await of(`POST ${path} HTTP/1.1\r\n${auth}X-Big: ${'x'.repeat(100000)}\r\n\r\n`), shape, 431, 'headers_too_large')
       refused(await of(`POST ${path} HTTP/1.1\r\n${auth}Transfer-Encoding: gzip, chunked\r\n\r\n`), shape, 501, 'not_implemented')
       refused(await of(`POST ${path} HTTP/3.0\r\n${auth}\r\n`), shape, 505, 'http_version')
-    }
+    }))
   })
 })
 
