@@ -285,6 +285,7 @@ _Noreturn void worker_main(const struct worker_heritage *h) {
     int r = loop_init(&w->loop);
     if (r != 0 || tls_init() != 0)
         fail("event loop or random generator", r);
+    w->ring_since_ns = w->loop.now_ns; /* what a predecessor left in the ring waits from now on, for this one */
     ipc_open(&w->channel, h->channel_fd, &w->pages, CHANNEL_QUEUE);
     w->channel_watch = (struct watch){ on_channel, h->channel_fd };
     w->access_log = access_log_new(w);

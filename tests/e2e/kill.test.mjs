@@ -151,6 +151,17 @@ describe('kill -9', () => {
     assert.equal((await g.usage(k.account, 2)).length, 2)
     await g.audit()
   })
+  test('the very first record, not committed yet when all died: the next server takes calls at once', { skip: !existsSync(STEPS) && 'make steps-build' }, async (t) => {
+    const g = await startGateway(t, { program: STEPS, env: { TOLLGATE_STEPS: 'drain.built:1~300' }, workers: 1, upstreams: [{ name: 'mock', url: up.url }], models: ['whole'] })
+    const k = await g.tenant()
+    assert.equal((await g.chat(k.key, { model: 'whole' })).status, 200)
+    await g.killAll()
+    await g.start({ wait: false })
+    const first = await until(() => g.chat(k.key, { model: 'whole' }).catch(() => false), 'an answer')
+    assert.equal(first.status, 200, first.text)
+    assert.equal((await g.usage(k.account, 2)).length, 2)
+    await g.audit()
+  })
   test('a second master on the same state is refused while the first runs', async (t) => {
     const g = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['whole'] })
     const { run, TOLLGATE } = await import('./lib/gateway.mjs')

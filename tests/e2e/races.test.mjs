@@ -40,6 +40,7 @@ test('1,000 clients on one key with one cent: never below zero, and the rest sti
   const least = nano((await g.balance(other.account)).held)
   p.open()
   assert.equal((await asking).status, 200)
+  one.close()
 
   const clients = await connected(t, 1000)
   let running = true, lowest = nano('0.01'), looks = 0
