@@ -231,7 +231,8 @@ static void add_extra(struct ir_request *r, struct ir_extra **list, const struct
 }
 
 void ir_add_extra(struct ir_request *r, const struct json *j, int key) {
-    add_extra(r, &r->extras, j, key);
+    if (!json_is(j, key + 1, JSON_NULL)) /* a member that is null was not given */
+        add_extra(r, &r->extras, j, key);
 }
 
 void ir_add_echo(struct ir_request *r, const struct json *j, int key) {

@@ -13,7 +13,7 @@ static const struct endpoint endpoints[] = {
     { "POST", "/v1/embeddings", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, embeddings_run, NULL },
     { "POST", "/v1/images/generations", SHAPE_OPENAI, DIALECT_OPENAI, NEEDS_KEY, true, images_run, NULL },
     { "POST", "/v1beta/models/*", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL },
-    { "POST", "/v1/models/*:", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL }, /* its SDKs of 2026 */
+    { "POST", "/v1/models/*:", SHAPE_GEMINI, DIALECT_GEMINI, NEEDS_KEY, true, gemini_run, NULL }, /* @google/genai 3 */
     { "GET", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, false, accounts_run, "http.cap" },
     { "PUT", "/v1/models/*/cap", SHAPE_OPENAI, 0, NEEDS_NOTHING, true, accounts_run, "http.cap_set" },
     { "GET", "/v1/models", SHAPE_OPENAI, 0, NEEDS_KEY_UNLESS_PUBLIC, false, models_list, NULL },

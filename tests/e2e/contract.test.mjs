@@ -355,6 +355,16 @@ describe('what nobody wrote down', () => {
     for (const body of [{ contents: { parts: { text: 'Hello' } } }, { contents: [{ parts: { text: 'Hello' } }], system_instruction: { parts: { text: 'Be brief' } }, generation_config: { max_output_tokens: 50 } }])
       assert.match((await send('gemini', 'echo', {}, { body })).json.candidates?.[0].content.parts[0].text ?? '', /Hello/)
   })
+  test('a member that is null was not given', async () => {
+    const none = (...names) => Object.fromEntries(names.map((n) => [n, null]))
+    const nulls = { chat: none('stream', 'max_tokens', 'tools', 'tool_choice', 'stop', 'n', 'metadata', 'store', 'prediction', 'service_tier', 'functions', 'x_new'), responses: none('stream', 'instructions', 'max_output_tokens', 'tools', 'text', 'metadata', 'truncation', 'previous_response_id', 'x_new'),
+      messages: none('system', 'tools', 'stop_sequences', 'metadata', 'stream', 'thinking', 'mcp_servers', 'x_new'), gemini: none('systemInstruction', 'tools', 'generationConfig', 'safetySettings', 'cachedContent', 'x_new') }
+    for (const [name, more] of Object.entries(nulls)) {
+      const r = await send(name, 'echo', more)
+      assert.equal(r.status, 200, `${name}: ${r.text}`)
+      assert.equal(r.headers['x-tollgate-dropped'], undefined, name)
+    }
+  })
   test('no list of messages, or an empty one', async () => {
     for (const name of ['chat', 'messages', 'gemini']) refused(await send(name, 'echo', { [CALLS[name].missing]: [] }), CALLS[name].shape, 400, 'invalid_value', { param: CALLS[name].missing })
   })
