@@ -296,7 +296,7 @@ static void searches(void **state) {
     struct tenant t[5];
     uint32_t seed = 1;
     for (int i = 0; i < 5; i++) {
-        char email[16];
+        char email[24];
         snprintf(email, sizeof email, "a%d@x.y", i / 2); /* the last but one has one key, the others two */
         if (i % 2 == 0)
             t[i] = rig_tenant(r, email, "1000000", NULL);
