@@ -63,7 +63,8 @@ static bool matches(const char *pattern, struct slice path, struct slice *rest) 
         memcmp(path.ptr + path.len - behind, star + 1, behind) != 0)
         return false;
     *rest = slice_of(path.ptr + before, path.len - before - behind);
-    return !colon || memchr(rest->ptr, ':', rest->len) != NULL;
+    return !colon || memchr(rest->ptr, ':', rest->len) != NULL || memmem(rest->ptr, rest->len, "%3A", 3) != NULL ||
+           memmem(rest->ptr, rest->len, "%3a", 3) != NULL;
 }
 
 static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method,

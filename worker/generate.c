@@ -66,22 +66,18 @@ void completions_run(struct exchange *ex) {
     call_run(ex);
 }
 
-/* …/models/M:method; M may hold slashes, raw or escaped. */
+/* …/models/M:method; M may hold slashes, and any of it may be escaped. */
 void gemini_run(struct exchange *ex) {
-    char name[512];
-    size_t n;
-    struct slice rest = ex->path_rest, method = SLICE("");
-    for (size_t i = rest.len; i > 0; i--)
-        if (rest.ptr[i - 1] == ':') {
-            method = slice_from(rest, i);
-            rest.len = i - 1;
-            break;
-        }
+    char text[512];
+    size_t n = 0, colon;
+    bool ok = http_percent_decode(ex->path_rest, false, text, sizeof text, &n);
+    for (colon = n; colon > 0 && text[colon - 1] != ':'; colon--)
+        ;
+    struct slice method = slice_of(text + colon, n - colon), name = slice_of(text, colon > 0 ? colon - 1 : 0);
     bool stream = slice_is(method, "streamGenerateContent");
     bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents"),
          count = slice_is(method, "countTokens");
-    if ((!stream && !embed && !count && !slice_is(method, "generateContent")) ||
-        !http_percent_decode(rest, false, name, sizeof name, &n) || n == 0) {
+    if (!ok || name.len == 0 || (!stream && !embed && !count && !slice_is(method, "generateContent"))) {
         reply_error(ex, 404, "unknown_path", NULL, "Unknown request path.");
         return;
     }
@@ -89,7 +85,7 @@ void gemini_run(struct exchange *ex) {
     size_t alt_len;
     bool sse =
         http_query_get(ex->query, SLICE("alt"), alt, sizeof alt, &alt_len) && slice_is(slice_of(alt, alt_len), "sse");
-    ex->path_model = arena_copy(&ex->arena, slice_of(name, n));
+    ex->path_model = arena_copy(&ex->arena, name);
     ex->path_stream = stream;
     ex->as_array = stream && !sse;
     ex->call.batch = slice_is(method, "batchEmbedContents");

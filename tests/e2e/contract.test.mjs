@@ -351,7 +351,12 @@ describe('what nobody wrote down', () => {
       assert.equal(r.status, 200, `${name}: ${r.text}`)
     }
   })
-  test('Gemini\'s own ways: one content or part alone, snake_case', async () => {
+  test('Gemini\'s own ways: one content or part alone, snake_case, the first version\'s path, an escaped colon', async () => {
+    for (const path of ['/v1/models/echo:generateContent', '/v1beta/models/echo%3AgenerateContent', '/v1/models/vendor%2Fdeep/model%3agenerateContent', '/api/v1/models/vendor/deep/model:generateContent'])
+      assert.equal((await send('gemini', 'echo', {}, { path })).json.candidates?.[0].finishReason, 'STOP', path)
+    for (const path of ['/v1beta/models/echo:dance', '/v1/models/echo:dance', '/v1beta/models/:generateContent', '/v1beta/models/echo', '/v1beta/models/%zz:generateContent'])
+      refused(await send('gemini', 'echo', {}, { path }), 'gemini', 404, 'unknown_path')
+    assert.equal((await send('gemini', 'echo', {}, { path: '/v1/models/echo' })).status, 405)
     for (const body of [{ contents: { parts: { text: 'Hello' } } }, { contents: [{ parts: { text: 'Hello' } }], system_instruction: { parts: { text: 'Be brief' } }, generation_config: { max_output_tokens: 50 } }])
       assert.match((await send('gemini', 'echo', {}, { body })).json.candidates?.[0].content.parts[0].text ?? '', /Hello/)
   })
