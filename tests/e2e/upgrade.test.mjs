@@ -11,6 +11,7 @@ import { nano } from './lib/money.mjs'
 import { test } from './lib/test.mjs'
 
 const UPGRADES = Number(process.env.UPGRADES ?? 3)
+const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
 const STEPS = path.join(BUILD, 'steps', 'tollgate')
 const shared = []
 let p, bin
@@ -80,6 +81,33 @@ describe('SIGUSR2', () => {
     assert.equal(g.processes().length, 5, 'master, resolver, ledger, two workers')
     for (const kind of Object.keys(end.fds)) assert.ok(end.fds[kind] <= (half.fds[kind] ?? 0) + (kind === 'socket' ? 4 : 0), JSON.stringify([half.fds, end.fds]))
     t.diagnostic(`${running.loop.calls} calls, none failed; an upgrade took ms ${JSON.stringify(quantiles(took))}; the master's descriptors: ${JSON.stringify(end.fds)}`)
+  })
+
+  test(`${UPGRADES * 2} upgrades and reloads with a death in the middle of each (seed ${SEED})`, { timeout: 60000 + UPGRADES * 20000 }, async (t) => {
+    const g = await startCopy(t, 'dying', { top: { drain_timeout: '1s', access_log: 'off' } }), first = g.pid, rnd = random(SEED)
+    const running = await load(t, g), tally = {}
+    for (let i = 0; i < UPGRADES * 2; i++) {
+      const s = await g.ctl('status'), what = rnd() < 0.5 ? 'upgrade' : 'reload', whom = rnd() < 0.5 ? 'ledger' : 'worker'
+      tally[`${what}, ${whom}`] = (tally[`${what}, ${whom}`] ?? 0) + 1
+      if (what === 'reload') g.write({ models: [...g.o.models.slice(0, 3), `new-${i}`] }) // a name that the ledger has to register
+      const victim = whom === 'ledger' ? s.ledger.pid : s.workers[Math.floor(rnd() * s.workers.length)].pid
+      const die = () => { try { process.kill(victim, 'SIGKILL') } catch { /* gone */ } }, after = rnd() * 60 - 10
+      if (after < 0) die()
+      process.kill(g.pid, what === 'upgrade' ? 'SIGUSR2' : 'SIGHUP')
+      await new Promise((r) => setTimeout(r, Math.max(after, 0)))
+      die()
+      await until(async () => {
+        const n = await g.ctl('status')
+        return n.state === 'up' && n.ledger.state === 'up' && n.workers.length === 2 && !n.workers.some((w) => w.pid === victim) && n.ledger.pid !== victim
+      }, `all processes after ${what} ${i} and the death of the ${whom}`, 30000).catch((e) => { throw new Error(`${e.message}\n${g.log()}`) })
+      if (what === 'reload') await until(async () => (await g.req({ path: `/v1/models/new-${i}`, key: running.key })).status === 200, 'the new model')
+    }
+    await running.loop.stop()
+    assert.equal((await g.ctl('status')).pid, first, 'the same process')
+    assert.equal(g.processes().length, 5, 'master, resolver, ledger, two workers')
+    await running.books.check(running.loop)
+    for (const f of running.loop.failed) assert.match(f, /: cut /, f) // nothing else failed than connections of those that died
+    t.diagnostic(`${JSON.stringify(tally)}; ${running.loop.calls} calls, ${running.loop.failed.length} failed with their process`)
   })
 
   test('a new binary that says no, or cannot even run: the old one goes on, no request fails', async (t) => {
