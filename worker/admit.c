@@ -214,22 +214,26 @@ static struct bound bound_of(const struct exchange *ex, bool tokens) {
     return b;
 }
 
-#define CAP_TEXT "The cost cap per call for this model does not allow this request."
 struct purse {
     int64_t available;   /* the least of account, key limit and cap */
     int64_t share;       /* what a call without a limit of its own may take */
-    const char *code, *text;
+    const char *code, *text; /* text NULL: it is the cap */
 };
 
-int64_t admit_cap(const struct exchange *ex, const struct snap_model *m) {
+int64_t admit_cap(const struct exchange *ex, const struct snap_model *m, const char **whose) {
     const struct shm *shm = &ex->worker->shm;
     int64_t cap = ex->snapshot->snap->unit_tokens ? SNAP_NO_AMOUNT : m->call_cap_nano, own;
+    *whose = "by the operator";
     if (!ex->account.has_caps)
         return cap;
-    if (shm_cap_find(shm, ex->key.account, m->id, &own) && own < cap)
+    if (shm_cap_find(shm, ex->key.account, m->id, &own) && own < cap) {
         cap = own;
-    if (shm_cap_find(shm, ex->key_index | SHM_CAP_KEY, m->id, &own) && own < cap)
+        *whose = "for this account";
+    }
+    if (shm_cap_find(shm, ex->key_index | SHM_CAP_KEY, m->id, &own) && own < cap) {
         cap = own;
+        *whose = "for this API key";
+    }
     return cap;
 }
 
@@ -248,16 +252,35 @@ static struct purse purse_of(const struct exchange *ex) {
     if (ex->cap < p.available) {
         p.available = ex->cap;
         p.code = "call_cap_exceeded";
-        p.text = CAP_TEXT;
+        p.text = NULL;
     }
     if (ex->cap < p.share)
         p.share = ex->cap;
     return p;
 }
 
+/* Says which of the caps it is, and how high. */
+static void refuse_cap(struct exchange *ex) {
+    bool tokens = ex->snapshot->snap->unit_tokens;
+    const char *whose;
+    char amount[48];
+    int64_t cap = admit_cap(ex, ex->model, &whose);
+    if (cap == SNAP_NO_AMOUNT) { /* dollars_pay's: the operator's, in dollars */
+        cap = ex->model->call_cap_nano;
+        tokens = false;
+    }
+    size_t n = fixed_format(amount, cap, tokens ? 0 : 9);
+    reply_error(ex, 402, "call_cap_exceeded", NULL,
+                "The cost cap per call for this model, %s%.*s%s set %s, does not allow this request.",
+                tokens ? "" : "$", (int)n, amount, tokens ? " tokens" : "", whose);
+}
+
 static void refuse_money(struct exchange *ex, const struct purse *p) {
     COUNT(ex->worker->counters, requests_unpaid, 1);
-    reply_error(ex, 402, p->code, NULL, "%s", p->text);
+    if (p->text == NULL)
+        refuse_cap(ex);
+    else
+        reply_error(ex, 402, p->code, NULL, "%s", p->text);
 }
 
 /* The operator's call_cap is in dollars: where the unit is tokens it bounds the output apart from the purse. */
@@ -278,10 +301,11 @@ static bool take_hold(struct exchange *ex) {
         most = ex->req.limit;
     uint64_t floor = FLOOR_TOKENS + ex->req.reasoning;
     floor = floor < most && ex->task == NULL ? floor : most;
-    ex->cap = admit_cap(ex, ex->model);
+    const char *whose;
+    ex->cap = admit_cap(ex, ex->model, &whose);
     /* What is held is what goes up: a limit beyond the model's own is cut like one beyond the money. */
     uint64_t wanted = ex->req.has_limit && m->max_output > 0 ? ex->req.limit : most;
-    struct purse p = { .code = "call_cap_exceeded", .text = CAP_TEXT };
+    struct purse p = { .code = "call_cap_exceeded" };
     most = dollars_pay(ex, most);
     for (int i = 0; i < HOLD_TRIES && most >= floor; i++) {
         p = purse_of(ex);

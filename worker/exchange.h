@@ -251,7 +251,7 @@ bool admit_globs(const struct exchange *ex, const struct snap_model *m, struct s
 /* The key's group; where there is no key (a public list) that of whoever signs up. */
 const struct snap_group *admit_group(const struct exchange *ex);
 /* The lowest cap of a call in the unit: the operator's (where that is dollars), the account's, the key's. */
-int64_t admit_cap(const struct exchange *ex, const struct snap_model *m);
+int64_t admit_cap(const struct exchange *ex, const struct snap_model *m, const char **whose);
 void admit_limits_view(struct exchange *ex);    /* current rate headers of the key */
 void admit_end(struct exchange *ex, int64_t held); /* the slot was settled: gauges */
 

@@ -93,7 +93,8 @@ static void put_openai(struct json_writer *w, const struct exchange *ex, const s
     m->context > 0 ? jw_u64(w, m->context) : jw_null(w);
     jw_key(w, "max_output_tokens");
     m->max_output > 0 ? jw_u64(w, m->max_output) : jw_null(w);
-    int64_t cap = ex->known_key && !s->unit_tokens ? admit_cap(ex, m) : m->call_cap_nano;
+    const char *whose;
+    int64_t cap = ex->known_key && !s->unit_tokens ? admit_cap(ex, m, &whose) : m->call_cap_nano;
     jw_key(w, "call_cap");
     cap != SNAP_NO_AMOUNT ? jw_fixed(w, cap, 9, false) : jw_null(w);
     jw_end_object(w);

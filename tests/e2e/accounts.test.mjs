@@ -1,9 +1,10 @@
 /* Accounts, keys, billing, caps and /admin over HTTP: shapes, refusals, isolation, rates, what a restart keeps. */
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
+import http from 'node:http'
 import { after, before, describe } from 'node:test'
 import { cleanUp, run, startGateway, until } from './lib/gateway.mjs'
-import { digitsOf } from './lib/money.mjs'
+import { digitsOf, nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
 import { test } from './lib/test.mjs'
 
@@ -15,8 +16,8 @@ before(async () => {
   shared.push(() => up.close())
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }],
-    models: ['gpt-4o', { name: 'vendor/model-1', call_cap: '0.5' }, 'hidden'],
-    groups: { plain: 'models gpt-*,vendor/*;' }, tiers: { trial: 'rpm 1000;' },
+    models: ['gpt-4o', { name: 'vendor/model-1', call_cap: '0.5' }, { name: 'dear', call_cap: '0.0625' }, 'hidden'],
+    groups: { plain: 'models gpt-*,vendor/*,dear;' }, tiers: { trial: 'rpm 1000;' },
     top: { admin_token: `"${ADMIN}"` },
     billing: { signup: 'on', signup_credit: '5', signup_tier: 'trial', signup_group: 'plain', signup_rate: '1000/h' },
   })
@@ -175,6 +176,12 @@ describe('logging in', () => {
     for (let i = 0; i < 3; i++) assert.equal((await post('/auth/register', { email: `v6-${i}@example.com`, password: 'long enough' }, `2001:db8:1:2::${i}`)).status, 200)
     refused(await post('/auth/register', { email: 'v6-9@example.com', password: 'long enough' }, '2001:db8:1:2:ffff::9'), 429)
   })
+  test('what a client says of its address counts only from a trusted proxy', async (t) => {
+    const other = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], billing: { signup: 'on', signup_rate: '3/h' } })
+    const post = (p, body, i) => other.req({ path: p, body, headers: { 'X-Forwarded-For': `10.7.0.${i}`, 'X-Real-IP': `10.7.0.${i}`, Forwarded: `for=10.7.0.${i}` } })
+    for (let i = 0; i < 5; i++) assert.equal((await post('/auth/register', { email: `x${i}@example.com`, password: 'long enough' }, i)).status, i < 3 ? 200 : 429)
+    for (let i = 0; i < 12; i++) assert.equal((await post('/auth/login', { email: `nobody${i}@example.com`, password: 'wrong one' }, i)).status, i < 10 ? 401 : 429)
+  })
   test('a suspended account gets no token, and its old one opens nothing', async () => {
     const m = await member()
     await g.ctl('account', 'suspend', m.email)
@@ -293,6 +300,40 @@ describe('keys', () => {
     const names = (await ask('GET', '/api-keys', { key: m.token })).json.keys.map((k) => k.name)
     assert.ok(names.includes('a\r\nX: y') && names.includes("'; DROP TABLE keys;--"))
   })
+  test('a revoked key fails on its next request, whichever worker has the connection', async () => {
+    const m = await member(), k = (await ask('POST', '/api-keys', { key: m.token })).json
+    const agents = Array.from({ length: 12 }, () => new http.Agent({ keepAlive: true, maxSockets: 1 }))
+    const each = () => Promise.all(agents.map((agent) => g.chat(k.key, {}, { agent })))
+    for (const r of await each()) assert.equal(r.status, 200)
+    for (let round = 0; round < 3; round++) for (const r of await each()) assert.equal(r.status, 200)
+    assert.equal((await ask('DELETE', `/api-keys/${k.id}`, { key: m.token })).status, 200)
+    for (const r of await each()) assert.equal(r.json.error?.code, 'key_revoked', r.text)
+    for (const a of agents) a.destroy()
+  })
+  test('a key\'s spending limit holds to the digit, however many calls come at once', async () => {
+    const m = await member(), k = (await ask('POST', '/api-keys', { key: m.token, body: { limit: 0.0125, models: ['gpt-4o'] } })).json
+    for (let round = 0; round < 4; round++) {
+      const all = await Promise.all(Array.from({ length: 40 }, () => g.chat(k.key, { max_tokens: 156 })))
+      for (const r of all) if (r.status !== 200) assert.equal(r.json.error.code, 'key_limit_exceeded', r.text)
+    }
+    await g.settled(claimsOf(m.token).sub)
+    const shown = await g.ctl('key', 'show', k.id)
+    const { usage } = await g.ctl('usage', '--key', k.id, '--limit', '1000')
+    const spent = usage.reduce((n2, u) => n2 + nano(u.cost), 0n)
+    assert.equal(nano(shown.spent), spent)
+    assert.ok(spent <= nano('0.0125') && spent > nano('0.0125') - nano('0.0025'), `${shown.spent} of 0.0125`)
+    assert.equal((await g.chat(m.key)).status, 200, 'the account has its money still')
+    await g.audit()
+  })
+  test('an expired key: 403 from that second on', async () => {
+    const m = await member(), k = (await ask('POST', '/api-keys', { key: m.token, body: { expires: new Date(Date.now() + 2000).toISOString() } })).json
+    assert.equal((await g.chat(k.key)).status, 200)
+    const r = await until(async () => { const x = await g.chat(k.key); return x.status !== 200 && x }, 'the end of the key')
+    assert.deepEqual([r.status, r.json.error.code], [403, 'key_expired'])
+    assert.ok(Date.now() >= Date.parse(k.expires_at))
+    assert.equal((await ask('GET', '/api-keys', { key: m.token })).json.keys[1].status, 'expired')
+    refused(await ask('GET', '/billing/balance', { key: k.key }), 403)
+  })
   test('an API key, another\'s credential, none: 401', async () => {
     const m = await member()
     const id = (await ask('GET', '/api-keys', { key: m.token })).json.keys[0].id
@@ -355,10 +396,10 @@ describe('billing', () => {
       assert.equal(u.model, 'gpt-4o')
       assert.match(u.time, /^\d{4}-\d\d-\d\dT.*Z$/)
     }
-    const nano = all.reduce((sum, u) => sum + Math.round(u.cost * 1e9), 0)
+    const spent = all.reduce((sum, u) => sum + Math.round(u.cost * 1e9), 0)
     const left = await until(async () => {
       const r = await ask('GET', '/billing/balance', { key: m.token })
-      return Math.round(r.json.balance * 1e9) === 5e9 - nano && r
+      return Math.round(r.json.balance * 1e9) === 5e9 - spent && r
     }, 'the settled balance')
     assert.deepEqual(Object.keys(left.json), ['balance', 'email'])
     assert.equal((await ask('GET', '/billing/usage?model=gpt-4o', { key: m.key })).json.usage.length, 3)
@@ -368,6 +409,28 @@ describe('billing', () => {
     assert.equal((await ask('GET', '/billing/usage?limit=99999999', { key: m.key })).json.usage.length, 3)
     assert.equal((await ask('GET', '/api/billing/balance', { key: m.key })).status, 200)
   })
+})
+
+test('pages stay what they were while new records come', async (t) => {
+  const m = await member()
+  for (let i = 0; i < 3; i++) await Promise.all(Array.from({ length: 10 }, () => g.chat(m.key, { max_tokens: 5 })))
+  const all = (await until(async () => { const u = (await ask('GET', '/billing/usage?limit=100', { key: m.token })).json.usage; return u.length === 30 && u }, 'the records')).map((u) => u.id)
+  assert.deepEqual(all, [...all].sort().reverse(), 'newest first')
+  let stop = false
+  t.after(() => { stop = true })
+  const more = Promise.all(Array.from({ length: 3 }, async () => { while (!stop) await g.chat(m.key, { max_tokens: 5 }) }))
+  const seen = []
+  for (let cursor = ''; cursor !== null;) {
+    const r = (await ask('GET', `/billing/usage?limit=4${cursor && `&cursor=${cursor}`}`, { key: m.token })).json
+    seen.push(...r.usage.map((u) => u.id))
+    cursor = r.next_cursor
+    if (seen.length > 500) assert.fail('pages without end')
+    await new Promise((r2) => setTimeout(r2, 5))
+  }
+  stop = true
+  await more
+  assert.equal(new Set(seen).size, seen.length, 'none twice')
+  assert.deepEqual(seen.slice(-30), all, 'none left out')
 })
 
 describe('caps', () => {
@@ -393,6 +456,19 @@ describe('caps', () => {
       assert.equal((await cap(m, id, { cap: 0.25 })).json.call_cap, 0.25)
       assert.equal((await cap(m, id, { cap: null })).json.call_cap, 0.5)
     }
+  })
+  test('a refusal says which cap it is, and how high', async () => {
+    const m = await member(), big = (model, key = m.key) => g.chat(key, { model, messages: [{ role: 'user', content: 'x'.repeat(100000) }] })
+    const said = async (r) => { assert.equal(r.status, 402, r.text); assert.equal(r.json.error.code, 'call_cap_exceeded'); return r.json.error.message }
+    assert.equal(await said(await big('dear')), 'The cost cap per call for this model, $0.0625 set by the operator, does not allow this request.')
+    await cap(m, 'dear', { cap: 0.5 })
+    assert.match(await said(await big('dear')), /\$0\.0625 set by the operator/)
+    await cap(m, 'dear', { cap: 0.03125 })
+    assert.match(await said(await big('dear')), /\$0\.03125 set for this account/)
+    const key = (await ask('POST', '/api-keys', { key: m.token })).json
+    await g.ctl('cap', 'set', key.id, 'dear', '0.015625')
+    assert.match(await said(await big('dear', key.key)), /\$0\.015625 set for this API key/)
+    assert.match(await said(await big('dear')), /set for this account/)
   })
   test('refusals are in OpenAI\'s shape; another\'s cap is not touched', async () => {
     const m = await member(), other = await member()

@@ -80,7 +80,7 @@ async function load(g, tenant, model, { clients = 6, calls = 10, whole = true, s
   return { served, cost, count }
 }
 
-describe('two upstreams, and one of them', { concurrency: true }, () => {
+describe('two upstreams, and one of them', { concurrency: 4 }, () => {
   const shared = [], ups = {}
   let g
   before(async () => {
@@ -89,14 +89,14 @@ describe('two upstreams, and one of them', { concurrency: true }, () => {
       ups[name] = await mortal(way.tls ? { cert: certs.good } : {})
       shared.push(() => ups[name].close().catch(() => {}))
       upstreams.push({ name: `bad${i}`, url: ups[name].url, ca_file: way.tls ? certs.ca : undefined, retries: 2, cooldown: `${COOLDOWN_MS}ms`,
-        connect_timeout: '3s', first_byte_timeout: '300ms', idle_timeout: '300ms' })
+        connect_timeout: '3s', first_byte_timeout: name === 'says nothing' ? '800ms' : '4s' })
       models.push({ name: `m${i}`, route: [`bad${i} as m${i} weight 1`, `good as m${i} weight 1`] })
     }
     g = await startGateway(shared, { workers: 2, upstreams, models })
   })
   after(async () => { try { await g.audit() } finally { await cleanUp(shared) } })
 
-  for (const [i, [name, way]] of Object.entries(WAYS).entries()) test(`${name}: no client notices, each call is charged once, and it is used again within its cool-down`, async (t) => {
+  for (const [i, [name, way]] of Object.entries(WAYS).entries()) test(`${name}: no client notices, each call is charged once, and it is used again within its cool-down`, { timeout: 90000 }, async (t) => {
     const tenant = await g.tenant(), up = ups[name], bad = `bad${i}`, o = { whole: way.whole, streams: way.streams }
     const sum = { cost: 0n, count: 0 }
     const more = async (x) => { const r = await load(g, tenant, `m${i}`, { ...o, ...x }); sum.cost += r.cost; sum.count += r.count; return r }
