@@ -89,6 +89,18 @@ test('the description is valid OpenAPI 3.1, of this version', async () => {
   assert.equal(new Set(ids).size, ids.length)
   for (const [name, o] of operations()) assert.ok(o.summary && o.tags?.length === 1, name)
 })
+test('its examples are what its schemas say', () => {
+  let count = 0
+  const walk = (x, at) => {
+    if (x === null || typeof x !== 'object') return
+    const schema = x.schema ?? (x.type || x.pattern ? x : undefined)
+    if ('example' in x && schema) { matches(schema, x.example, at); count++ }
+    for (const [k, v] of Object.entries(x)) if (k !== 'example') walk(v, `${at}/${k}`)
+  }
+  walk(spec.paths, 'paths')
+  walk(spec.components, 'components')
+  assert.ok(count > 40, `${count}`)
+})
 test('it has every path of the server, and no other', async () => {
   const table = (await run(TOLLGATE, ['--routes'])).stdout.trim().split('\n').map((l) => l.split(' '))
   assert.ok(table.length > 30)
