@@ -132,6 +132,8 @@ static void wait_events(struct load *l, uint64_t until_ns) {
     uint64_t now_ns = load_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
     struct timespec t = { .tv_sec = (time_t)(wait_ns / 1000000000u), .tv_nsec = (long)(wait_ns % 1000000000u) };
     int n = epoll_pwait2(l->epfd, events, EVENTS, &t, NULL);
+    if (n < 0 && errno == ENOSYS) /* Linux 5.10: arrivals are then up to a millisecond late */
+        n = epoll_wait(l->epfd, events, EVENTS, (int)((wait_ns + NS_A_MS - 1) / NS_A_MS));
     for (int i = 0; i < n; i++)
         client_event(l, events[i].data.ptr, events[i].events);
 }
