@@ -24,13 +24,13 @@ const opencode = (npm) => ({
 
 export const AGENTS = {
   'claude-code': {
-    package: '@anthropic-ai/claude-code', bin: 'claude', speaks: 'anthropic',
+    package: '@anthropic-ai/claude-code', bin: 'claude',
     setup: ({ base, key, model }) => ({ args: ['-p', ASK, '--permission-mode', 'acceptEdits'],
       env: { ANTHROPIC_BASE_URL: base, ANTHROPIC_AUTH_TOKEN: key, ANTHROPIC_MODEL: model, ANTHROPIC_DEFAULT_HAIKU_MODEL: model, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1' } }),
     write: ({ file, text }) => ({ name: 'Write', args: { file_path: file, content: text } }),
   },
   codex: {
-    package: '@openai/codex', bin: 'codex', node: true, speaks: 'openai-responses',
+    package: '@openai/codex', bin: 'codex', node: true,
     setup({ home, base, key, model }) {
       put(home, '.codex/config.toml', `model = "${model}"\nmodel_provider = "tollgate"\n\n[model_providers.tollgate]\nname = "Tollgate"\nbase_url = "${base}/v1"\nenv_key = "TOLLGATE_KEY"\nwire_api = "responses"\n`)
       return { args: ['exec', '--skip-git-repo-check', '--sandbox', 'danger-full-access', ASK], env: { TOLLGATE_KEY: key } }
@@ -43,17 +43,17 @@ export const AGENTS = {
     },
   },
   'gemini-cli': {
-    package: '@google/gemini-cli', bin: 'gemini', node: true, speaks: 'gemini',
+    package: '@google/gemini-cli', bin: 'gemini', node: true,
     setup({ home, base, key, model }) {
       put(home, '.gemini/settings.json', JSON.stringify({ security: { auth: { selectedType: 'gemini-api-key' } }, general: { enableAutoUpdate: false }, privacy: { usageStatisticsEnabled: false } }))
       return { args: ['-m', model, '--approval-mode', 'yolo', '-p', ASK], env: { GOOGLE_GEMINI_BASE_URL: base, GEMINI_API_KEY: key, GEMINI_CLI_TRUST_WORKSPACE: 'true' } }
     },
     write: ({ file, text }) => ({ name: 'write_file', args: { file_path: file, content: text } }),
   },
-  opencode: { ...opencode('@ai-sdk/openai-compatible'), speaks: 'openai' },
-  'opencode-messages': { ...opencode('@ai-sdk/anthropic'), speaks: 'anthropic' },
+  opencode: { ...opencode('@ai-sdk/openai-compatible') },
+  'opencode-messages': { ...opencode('@ai-sdk/anthropic') },
   'qwen-code': {
-    package: '@qwen-code/qwen-code', bin: 'qwen', node: true, speaks: 'openai',
+    package: '@qwen-code/qwen-code', bin: 'qwen', node: true,
     setup: ({ base, key, model }) => ({ args: ['--auth-type', 'openai', '--approval-mode', 'yolo', '-p', ASK], env: { OPENAI_BASE_URL: `${base}/v1`, OPENAI_API_KEY: key, OPENAI_MODEL: model } }),
     write: ({ file, text }) => ({ name: 'write_file', args: { file_path: file, content: text } }),
   },

@@ -1,7 +1,7 @@
-/* Real coding agents, from the npm registry, through a gateway of their own, in front of a scripted provider of each other kind: one
+/* Real coding agents, from the npm registry, through a gateway of their own, in front of a scripted provider of each kind: one
  * file written by a tool call, streamed, two turns, nothing asked twice, the charge exact to the last digit.
  *
- *   make agents                   all of them in front of all kinds but their own (the packages are big: 1.6 GB, once, in build/agents)
+ *   make agents                   all of them in front of all kinds (the packages are big: 1.6 GB, once, in build/agents)
  *   make agents AGENTS=codex      one of them; KINDS=anthropic,gemini chooses the providers
  *
  * Each runs in a folder and a HOME of its own under /tmp, bounded in time. As root the whole run happens in a network namespace that
@@ -107,7 +107,7 @@ async function trial(name, kind) {
 install()
 isolate()
 let passed = 0, failed = 0
-for (const name of chosen('AGENTS', Object.keys(AGENTS))) for (const kind of chosen('KINDS', KINDS.filter((k) => k !== AGENTS[name].speaks)))
+for (const name of chosen('AGENTS', Object.keys(AGENTS))) for (const kind of chosen('KINDS', KINDS))
   if (await trial(name, kind)) passed++
   else failed++
 console.log(`${passed} passed, ${failed} failed`)

@@ -146,7 +146,7 @@ const openai = {
   read(req, b) {
     must(req.url === '/v1/chat/completions', req.url)
     must(/^Bearer ./.test(req.headers.authorization ?? ''), 'no bearer')
-    const view = { model: b.model, stream: !!b.stream, usage: !!b.stream_options?.include_usage, turns: [], tools: (b.tools ?? []).map((t) => { must(t.type === 'function', t.type); return { name: t.function.name, schema: t.function.parameters } }),
+    const view = { model: b.model, stream: !!b.stream, usage: !!b.stream_options?.include_usage, turns: [], tools: (b.tools ?? []).map((t) => { must(t.type === 'function', t.type); return { name: t.function.name, schema: t.function.parameters ?? { type: 'object' } } }),
       schema: b.response_format?.json_schema?.schema, thinks: !!b.reasoning_effort || !!b.thinking, limit: b.max_tokens ?? b.max_completion_tokens }
     if (b.response_format) must(b.response_format.type !== 'json_schema' || b.response_format.json_schema.name, 'a schema without a name')
     for (const m of list(b.messages)) {
@@ -195,13 +195,14 @@ const openai = {
 }
 
 /* ---- OpenAI's Responses ---- */
+const KNOWN_TOOLS = ['function', 'custom', 'namespace', 'tool_search', 'web_search', 'image_generation']
 const responses = {
   base: '/v1',
   id: (n) => `call_${n}ABCDEFGHIJKLMNOPQRST`,
   read(req, b) {
     must(req.url === '/v1/responses', req.url)
     must(/^Bearer ./.test(req.headers.authorization ?? ''), 'no bearer')
-    const view = { model: b.model, stream: !!b.stream, system: b.instructions, turns: [], tools: (b.tools ?? []).map((t) => { must(t.type === 'function', t.type); return { name: t.name, schema: t.parameters } }),
+    const view = { model: b.model, stream: !!b.stream, system: b.instructions, turns: [], tools: (b.tools ?? []).filter((t) => { must(KNOWN_TOOLS.includes(t.type), t.type); return t.type === 'function' }).map((t) => ({ name: t.name, schema: t.parameters })),
       schema: b.text?.format?.type === 'json_schema' ? b.text.format.schema : undefined, thinks: !!b.reasoning?.effort || !!b.reasoning?.summary, limit: b.max_output_tokens, encrypted: b.include?.includes('reasoning.encrypted_content') }
     if (b.text?.format?.type === 'json_schema') must(b.text.format.name, 'a schema without a name')
     const items = typeof b.input === 'string' ? [{ role: 'user', content: b.input }] : list(b.input)
@@ -292,6 +293,7 @@ const anthropic = {
       must(b.temperature === undefined || b.temperature === 1, 'temperature with thinking')
     }
     for (const m of list(b.messages)) {
+      if (m.role === 'system' && req.headers['anthropic-beta']) { view.system = `${view.system ?? ''}${JSON.stringify(m.content)}`; continue } // what a beta lets newer clients do
       must(m.role === 'user' || m.role === 'assistant', `a role ${m.role}`)
       must(view.turns.length > 0 || m.role === 'user', 'the first message is not the user\'s')
       const turn = into(view.turns, m.role === 'user' ? 'user' : 'model')
@@ -305,7 +307,7 @@ const anthropic = {
         else if (c.type === 'thinking') { must(turn.text === '' && turn.calls.length === 0, 'thinking is not the first'); turn.thinking.push({ text: c.thinking, signature: c.signature }) }
         else must(false, `a block ${c.type}`)
       }
-      if (turn.role === 'model' && view.thinks && turn.calls.length > 0) must(turn.thinking.length > 0, 'Expected thinking before tool_use')
+      if (turn.role === 'model' && b.thinking?.type === 'enabled' && turn.calls.length > 0) must(turn.thinking.length > 0, 'Expected thinking before tool_use')
     }
     return view
   },
