@@ -118,7 +118,9 @@ hostile: all
 	@B=$(B) SMUGGLING_CUTS=all PROVIDER_CUTS=all SILENT=10000 TAG_REQUESTS=200000 FLOOD=$(FLOOD) \
 	    tests/e2e/run smuggling providers crowds tags flood json inputs inside seal
 chaos: all
-	@B=$(B) E2E_JOBS=1 CHAOS_KILLS=$(CHAOS_KILLS) RELOADS=60 RELOAD_MS=1000 UPGRADES=50 tests/e2e/run kill reload upgrade
+	$(MAKE) --no-print-directory B=$(B)/steps STEPS=1 all
+	@B=$(B) E2E_JOBS=1 CHAOS_KILLS=$(CHAOS_KILLS) STORM_S=60 RELOADS=60 RELOAD_MS=1000 UPGRADES=50 \
+	tests/e2e/run kill steps reload upgrade
 agents: all
 	@B=$(B) node tests/agents/run.mjs
 check:

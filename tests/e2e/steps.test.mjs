@@ -2,7 +2,8 @@
  * gets its SIGKILL: in the middle of a hold, of settling a call, of publishing a key, of a commit, a credit, or of the recovery from
  * another death. A group of steps at a time, under everything that passes them; then, once idle, the books are right, nothing is
  * held, every place is free, and every step of the group has been died at. The first test reads the steps out of the code, so that
- * a new one without a place here is a failure. STEPS_ONLY=NAME,... tries these alone; CHAOS_SEED repeats the choices of the load.
+ * a new one without a place here is a failure. STEPS_ONLY=NAME,... tries these alone; the last test lets
+ * processes die everywhere for STORM_S (3) seconds; CHAOS_SEED repeats the choices of the load.
  * Skipped where build/steps is not there. */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
@@ -15,7 +16,7 @@ import { test } from './lib/test.mjs'
 
 const TOLLGATE = path.join(BUILD, 'steps', 'tollgate')
 const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
-const ONLY = process.env.STEPS_ONLY?.split(',')
+const ONLY = process.env.STEPS_ONLY?.split(','), STORM_S = Number(process.env.STORM_S ?? 3)
 
 /* step: the passage at which to die, counted over all processes from the start of the server on. `with`: further orders. */
 const GROUPS = [
@@ -30,6 +31,9 @@ const GROUPS = [
   { name: 'a recovery, as it ends', steps: { 'recompute.word': 2, 'recover.freed': 2, 'recover.fallen': 5, 'recover.clean': 3, 'recover.tail': 12 }, kills: true },
   { name: 'a recovery of half-pushed records', steps: { 'recover.reset': 1 }, with: 'settle.seq:60+', kills: true },
 ]
+/* Again and again, each at its own pace: most recoveries meet another death. */
+const STORM = { name: 'a storm', steps: {}, kills: true, with: 'settle.payload:150+,hold.account:310+,deliver.slot:510+,free:730+,recover.payload:7+,recover.freed:23+,recompute.word:19+,'
+  + 'recover.fallen:17+,commit.written:90+,commit.done:130+,drain.tail:77+,credit.word:5+' }
 /* Steps that the server does not pass, and where they are died at instead. */
 const ELSEWHERE = { 'lower.stored': 'tests/stress', 'lower.account': 'tests/stress', 'lower.key': 'tests/stress', 'pause.over': 'a mutation alone' }
 
@@ -73,7 +77,8 @@ async function busy(g, books, world, i, rnd, kills) {
   await g.ctlRaw('audit') // a pause under load
 }
 
-async function trial(t, group) {
+/* ms: for so long; else until every step of the group was died at. */
+async function trial(t, group, ms) {
   const rnd = random(SEED), p = await startProvider()
   t.after(() => p.close())
   const wanted = Object.keys(group.steps).filter((s) => !ONLY || ONLY.includes(s))
@@ -99,14 +104,22 @@ async function trial(t, group) {
   }
   const loop = startLoop({ port: g.port, keys: world.keys.slice(), clients: 16, rnd, mix, prefix: 's-' })
   t.after(() => { loop.stop(); for (const l of world.loops) l.stop() })
-  const end = performance.now() + 25000
-  for (let i = 0; left().length > 0 && performance.now() < end; i++) {
+  const end = performance.now() + (ms ?? 25000)
+  for (let i = 0; (ms || left().length > 0) && performance.now() < end; i++) {
     if (g.exit) { g.env.TOLLGATE_STEPS = orders(left()); await g.start() } // the master passes some of them too
     await busy(g, books, world, i, rnd, group.kills).catch((e) => { if (!g.exit) throw e })
   }
   await Promise.all([loop, ...world.loops].map((l) => l.stop()))
   assert.deepEqual(left(), [], `every step was died at (seed ${SEED})`)
   for (const l of world.loops) for (const [id, f] of l.facts) loop.facts.set(id, f)
+  if (ms) {
+    const deaths = g.output.match(/steps: killed at \S+/g) ?? []
+    t.diagnostic(`${deaths.length} deaths within, ${loop.calls} calls`)
+    assert.ok(deaths.length > ms / 500, `${deaths.length} deaths`)
+    g.env = {}
+    if (!g.exit) await g.killAll() // which ends the orders
+    await g.start()
+  }
   await until(async () => { const s = await g.ctl('status'); return s.workers.length === 2 && s.ledger.state === 'up' }, 'all processes back', 15000)
   await books.check(loop)
   // Every place is free.
@@ -124,4 +137,5 @@ describe('death within', { skip: !existsSync(TOLLGATE) && 'make steps-build' }, 
     if (ONLY && !steps.some((s) => ONLY.includes(s))) continue
     test(`${group.name}: ${steps.join(', ')}`, { timeout: 90000 }, (t) => trial(t, group))
   }
+  if (!ONLY) test(`a storm of ${STORM_S} seconds (seed ${SEED})`, { timeout: 90000 + STORM_S * 2000 }, (t) => trial(t, STORM, STORM_S * 1000))
 })
