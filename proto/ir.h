@@ -269,8 +269,8 @@ enum ir_stop {
 };
 
 /* Order in each choice: START first; then blocks, one after the other, never mixed: runs of TEXT, of REFUSAL;
- * REASONING… REASONING_END; CALL, ARGS…, CALL_END; IMAGE; CITATION (of the text just before). Then FINISH. USAGE
- * anywhere: the last one seen stands as a whole. ERROR ends all. */
+ * REASONING… REASONING_END; CALL, ARGS…, CALL_END; IMAGE; CITATION and LOGPROBS (of the text just before). Then FINISH.
+ * USAGE anywhere: the last one seen stands as a whole. ERROR ends all. */
 enum ir_event_kind {
     IR_EV_START,
     IR_EV_TEXT,
@@ -282,6 +282,7 @@ enum ir_event_kind {
     IR_EV_CALL_END,
     IR_EV_IMAGE,
     IR_EV_CITATION,
+    IR_EV_LOGPROBS,
     IR_EV_USAGE,
     IR_EV_FINISH,
     IR_EV_ERROR
@@ -291,7 +292,7 @@ struct ir_event {
     enum ir_event_kind kind;
     uint32_t choice;
     struct slice text; /* TEXT, REFUSAL, REASONING, ARGS: what is added; FINISH: the stop string, if known; CITATION:
-                          cited text */
+                          cited text; LOGPROBS: a list as OpenAI's chat has it, raw JSON */
     struct slice id, name;   /* START: the provider's id, model; CALL: id (may be empty), name; CITATION: url, title */
     struct slice media_type, data; /* IMAGE */
     struct ir_blob blob;     /* REASONING_END, CALL */
@@ -327,7 +328,11 @@ struct ir_block {
     struct slice id, name, media_type;
     struct ir_blob blob;
     struct ir_citation *citations;
+    struct slice logprobs;   /* of text: the members of one list, raw JSON */
+    size_t logprobs_cap;
 };
+/* All log probabilities of a text as one list; empty: none. */
+struct slice ir_logprobs(const struct ir_block *b, struct arena *arena);
 struct ir_answer {
     struct arena *arena;
     bool copy;               /* events' bytes die: copy them */

@@ -79,6 +79,18 @@ static bool add_citation(struct ir_answer *a, struct ir_choice_answer *c, const 
     return true;
 }
 
+static bool add_logprobs(struct ir_answer *a, struct ir_choice_answer *c, struct slice list) {
+    struct ir_block *b = c->last && c->last->kind == IR_BLOCK_TEXT ? c->last : NULL;
+    if (!b || list.len < 2)
+        return true;
+    return (b->logprobs.len == 0 || ir_append(a->arena, &b->logprobs, &b->logprobs_cap, SLICE(","))) &&
+           ir_append(a->arena, &b->logprobs, &b->logprobs_cap, slice_of(list.ptr + 1, list.len - 2));
+}
+
+struct slice ir_logprobs(const struct ir_block *b, struct arena *arena) {
+    return b->logprobs.len > 0 ? arena_printf(arena, "[%.*s]", SLICE_ARG(b->logprobs)) : SLICE_NONE;
+}
+
 static bool fold_block(struct ir_answer *a, struct ir_choice_answer *c, const struct ir_event *ev) {
     struct ir_block *b;
     switch (ev->kind) {
@@ -134,6 +146,7 @@ bool ir_fold(void *answer, const struct ir_event *ev) {
     case IR_EV_REFUSAL: return add_run(a, c, IR_BLOCK_REFUSAL, ev);
     case IR_EV_REASONING: return add_run(a, c, IR_BLOCK_REASONING, ev);
     case IR_EV_CITATION: return add_citation(a, c, ev);
+    case IR_EV_LOGPROBS: return add_logprobs(a, c, ev->text);
     case IR_EV_FINISH:
         c->finished = true;
         c->stop = ev->stop;

@@ -164,7 +164,7 @@ void ir_dump_usage(const struct ir_usage *u, struct buf *out) {
 void ir_dump_event(const struct ir_event *ev, struct buf *out) {
     static const char *const names[] = { "start", "text",   "refusal",  "reasoning", "reasoning-end",
                                          "call",  "args",   "call-end", "image",     "citation",
-                                         "usage", "finish", "error" };
+                                         "logprobs", "usage", "finish", "error" };
     if (ev->kind == IR_EV_USAGE) {
         ir_dump_usage(ev->usage, out);
         return;

@@ -32,6 +32,9 @@ enum dialect_result gemini_whole(void *reader, const struct json *j, struct aren
                                  struct ir_fault *f);
 enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u);
+/* logprobsResult as the neutral list, in the arena (empty: none), and back as a member of a candidate. */
+struct slice gemini_read_logprobs(const struct json *j, int result, struct arena *arena);
+void gemini_write_logprobs(struct json_writer *w, struct slice list, struct arena *arena);
 /* How often the provider searched for a candidate, where it says so: the latest word counts. */
 void gemini_count_tools(const struct json *j, int candidate, struct tool_calls *tools);
 

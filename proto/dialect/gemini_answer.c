@@ -171,14 +171,18 @@ static void chunk_begin(struct writer *w, struct json_writer *j, struct buf *out
     candidate_begin(j);
 }
 
-static bool chunk_end(struct writer *w, struct json_writer *j, uint32_t choice, struct buf *out) {
-    candidate_middle(j);
+static bool chunk_tail(struct writer *w, struct json_writer *j, uint32_t choice, struct buf *out) {
     common_count_member(j, "index", choice);
     jw_end_object(j);
     jw_end_array(j);
     write_tail(j, &w->s);
     jw_end_object(j);
     return frame_end(w, j, out);
+}
+
+static bool chunk_end(struct writer *w, struct json_writer *j, uint32_t choice, struct buf *out) {
+    candidate_middle(j);
+    return chunk_tail(w, j, choice, out);
 }
 
 static bool put_call_end(struct writer *w, const struct ir_event *ev, struct choice *c, struct arena *scratch,
@@ -226,6 +230,14 @@ bool gemini_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
         chunk_begin(w, &j, out);
         write_thought_part(&j, ev->text, &ev->blob, scratch);
         return chunk_end(w, &j, ev->choice, out);
+    case IR_EV_LOGPROBS:
+        chunk_begin(w, &j, out);
+        jw_object(&j);
+        common_word(&j, "text", "");
+        jw_end_object(&j);
+        candidate_middle(&j);
+        gemini_write_logprobs(&j, ev->text, scratch);
+        return chunk_tail(w, &j, ev->choice, out);
     case IR_EV_CALL: return put_call(w, ev);
     case IR_EV_ARGS: return buf_append_slice(&w->args, ev->text);
     case IR_EV_CALL_END: return put_call_end(w, ev, c, scratch, out);
@@ -366,6 +378,11 @@ static void write_candidate(struct json_writer *j, const struct ir_answer *a, ui
     if (c->stop_text.len > 0)
         common_member(j, "finishMessage", c->stop_text);
     common_count_member(j, "index", i);
+    for (const struct ir_block *b = c->blocks; b; b = b->next)
+        if (b->logprobs.len > 0) {
+            gemini_write_logprobs(j, ir_logprobs(b, a->arena), a->arena);
+            break;
+        }
     for (const struct ir_block *b = c->blocks; b; b = b->next)
         for (const struct ir_citation *x = b->citations; x; x = x->next) {
             if (!sources)

@@ -237,6 +237,10 @@ static bool read_candidate(struct reader *r, const struct json *j, int t) {
     for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
         if (!read_part(r, at, j, p))
             return false;
+    struct ir_event list = { .kind = IR_EV_LOGPROBS, .choice = at };
+    list.text = gemini_read_logprobs(j, gemini_get(j, t, "logprobsResult"), r->scratch);
+    if (list.text.len > 0 && !ir_put(r->sink, &list))
+        return false;
     gemini_count_tools(j, t, &r->usage.tools);
     if (!read_grounding(r, at, j, gemini_get(j, t, "groundingMetadata")))
         return false;

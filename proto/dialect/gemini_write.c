@@ -194,6 +194,11 @@ static void write_config(struct json_writer *w, const struct ir_request *r, cons
     common_number(w, r, t, d, "frequency_penalty", "frequencyPenalty", r->frequency_penalty);
     if (r->n > 1)
         common_count_member(w, "candidateCount", r->n);
+    if (r->logprobs) {
+        jw_key(w, "responseLogprobs");
+        jw_bool(w, true);
+        common_number(w, r, t, d, "logprobs", "logprobs", r->top_logprobs);
+    }
     if (r->stop) {
         jw_key(w, "stopSequences");
         jw_array(w);
@@ -221,8 +226,6 @@ bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struc
         stops++;
     if (stops > 5)
         return ir_unsupported(r, f, "stop");
-    if (r->logprobs)
-        return ir_unsupported(r, f, "logprobs");
     if (r->audio_out)
         return ir_unsupported(r, f, "audio");
     if (r->n > 8)

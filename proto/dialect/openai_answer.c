@@ -99,12 +99,26 @@ static void chunk_begin(struct json_writer *j, struct writer *w, uint32_t choice
     }
 }
 
-static bool chunk_end(struct json_writer *j, const struct writer *w, const char *finish, struct buf *out) {
-    jw_end_object(j);
+/* `logprobs` of a choice; list empty: none. */
+static void write_logprobs(struct json_writer *j, struct slice list) {
     jw_key(j, "logprobs");
+    if (list.len == 0) {
+        jw_null(j);
+        return;
+    }
+    jw_object(j);
+    jw_key(j, "content");
+    jw_raw(j, list);
+    jw_key(j, "refusal");
     jw_null(j);
+    jw_end_object(j);
+}
+
+static bool chunk_end(struct json_writer *j, const struct writer *w, struct slice logprobs, struct buf *out) {
+    jw_end_object(j);
+    write_logprobs(j, logprobs);
     jw_key(j, "finish_reason");
-    jw_str(j, slice_str(finish));
+    jw_null(j);
     jw_end_object(j);
     jw_end_array(j);
     if (w->s.request && w->s.request->wants_usage) {
@@ -214,7 +228,7 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
             w->created_s = ev->created_s;
         chunk_begin(&j, w, ev->choice, out);
         common_member(&j, "content", SLICE(""));
-        return chunk_end(&j, w, NULL, out);
+        return chunk_end(&j, w, SLICE_NONE, out);
     case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING:
         for (size_t i = 0; i < ev->text.len && ev->kind == IR_EV_TEXT; i++)
             c->characters += ((unsigned char)ev->text.ptr[i] & 0xc0) != 0x80;
@@ -226,20 +240,23 @@ bool openai_put(void *writer, const struct ir_event *ev, struct arena *scratch, 
                       ev->text);
         if (ev->bound)
             write_listed(&j, ev, c, scratch);
-        return chunk_end(&j, w, NULL, out);
+        return chunk_end(&j, w, SLICE_NONE, out);
     case IR_EV_REASONING_END:
         if (!signs)
             return true;
         chunk_begin(&j, w, ev->choice, out);
         write_listed(&j, ev, c, scratch);
         c->blocks++;
-        return chunk_end(&j, w, NULL, out);
+        return chunk_end(&j, w, SLICE_NONE, out);
     case IR_EV_CALL: case IR_EV_ARGS: case IR_EV_IMAGE: case IR_EV_CITATION:
         if (ev->kind == IR_EV_ARGS && c->calls == 0)
             return true;
         chunk_begin(&j, w, ev->choice, out);
         write_listed(&j, ev, c, scratch);
-        return chunk_end(&j, w, NULL, out);
+        return chunk_end(&j, w, SLICE_NONE, out);
+    case IR_EV_LOGPROBS:
+        chunk_begin(&j, w, ev->choice, out);
+        return chunk_end(&j, w, ev->text, out);
     case IR_EV_FINISH:
         c->finished = true;
         c->stop = ev->stop;
@@ -351,8 +368,12 @@ static void write_choice(struct json_writer *j, const struct ir_answer *a, uint3
     if (c->stop == IR_STOP_REFUSAL && refusal.len == 0)
         refusal = c->stop_text;
     bool calls = false;
-    for (const struct ir_block *b = c->blocks; b; b = b->next)
+    struct slice logprobs = SLICE_NONE;
+    for (const struct ir_block *b = c->blocks; b; b = b->next) {
         calls = calls || b->kind == IR_BLOCK_CALL;
+        if (b->logprobs.len > 0 && logprobs.len == 0)
+            logprobs = ir_logprobs(b, a->arena);
+    }
     jw_object(j);
     common_count_member(j, "index", i);
     jw_key(j, "message");
@@ -369,8 +390,7 @@ static void write_choice(struct json_writer *j, const struct ir_answer *a, uint3
     write_blocks(j, c->blocks, IR_BLOCK_TEXT, a->arena);
     write_blocks(j, c->blocks, IR_BLOCK_IMAGE, a->arena);
     jw_end_object(j);
-    jw_key(j, "logprobs");
-    jw_null(j);
+    write_logprobs(j, logprobs);
     common_word(j, "finish_reason", finish_word(c->stop));
     jw_end_object(j);
 }

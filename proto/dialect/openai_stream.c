@@ -339,9 +339,16 @@ static bool read_choice(struct reader *r, const struct json *j, int t, bool whol
         return false;
     if (body < 0)
         body = json_get(j, t, whole ? "delta" : "message");
+    struct ir_event list = { .kind = IR_EV_LOGPROBS, .choice = (uint32_t)index };
+    int logprobs = json_get(j, json_get(j, t, "logprobs"), "content");
     r->any_choice = true;
     if (!read_delta(r, c, j, body))
         return false;
+    if (json_is(j, logprobs, JSON_ARRAY) && json_size(j, logprobs) > 0) {
+        list.text = json_span(j, logprobs);
+        if (!ir_put(r->sink, &list))
+            return false;
+    }
     openai_read_usage(j, json_get(j, t, "usage"), &r->usage);
     if (!json_is(j, finish, JSON_STRING) || json_str_len(j, finish) == 0)
         return true;

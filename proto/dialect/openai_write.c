@@ -384,6 +384,11 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
     ir_drop_if(d, r, r->top_k.len > 0, "top_k");
     if (r->n > 1)
         common_count_member(w, "n", r->n);
+    if (r->logprobs) {
+        jw_key(w, "logprobs");
+        jw_bool(w, true);
+        common_number(w, r, t, d, "logprobs", "top_logprobs", r->top_logprobs);
+    }
     enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort
                             : r->has_budget              ? ir_effort_of(r->budget)
                                                          : IR_EFFORT_UNSET;
@@ -414,8 +419,6 @@ bool openai_write_request(struct ir_request *r, const struct ir_target *t, struc
         stops++;
     if (stops > 4)
         return ir_unsupported(r, f, "stop");
-    if (r->from != IR_OPENAI && r->logprobs)
-        return ir_unsupported(r, f, "logprobs");
     if (r->from != IR_OPENAI && r->audio_out)
         return ir_unsupported(r, f, "audio");
     jw_init(&w, out);

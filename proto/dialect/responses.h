@@ -44,7 +44,8 @@ void responses_write_item(struct json_writer *w, const struct dialect_writer_set
                           uint32_t index, bool done, struct arena *arena);
 void responses_write_item_id(struct json_writer *w, const char *name, const struct dialect_writer_settings *s,
                              const struct ir_block *b, uint32_t index);
-void responses_write_part(struct json_writer *w, const struct ir_block *b, bool done);
+void responses_write_part(struct json_writer *w, const struct ir_block *b, bool done, struct arena *arena);
+void responses_write_logprobs(struct json_writer *w, struct slice list);
 void responses_write_annotation(struct json_writer *w, const struct ir_citation *c);
 void responses_write_name(struct json_writer *w, struct slice name);
 

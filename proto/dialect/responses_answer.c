@@ -68,15 +68,15 @@ static bool write_item_event(struct writer *w, struct buf *out, const char *type
     return end(&j, out);
 }
 
-static bool write_part_event(struct writer *w, struct buf *out, const char *type, bool done) {
+static bool write_part_event(struct writer *w, struct buf *out, const char *type, bool done, struct arena *scratch) {
     struct json_writer j;
     begin_in_item(w, &j, out, type);
     jw_key(&j, "part");
-    responses_write_part(&j, w->open, done);
+    responses_write_part(&j, w->open, done, scratch);
     return end(&j, out);
 }
 
-static bool write_done(struct writer *w, struct buf *out) {
+static bool write_done(struct writer *w, struct arena *scratch, struct buf *out) {
     const struct ir_block *b = w->open;
     bool custom = b->kind == IR_BLOCK_CALL && b->custom;
     struct json_writer j;
@@ -89,11 +89,8 @@ static bool write_done(struct writer *w, struct buf *out) {
                   : b->kind == IR_BLOCK_REFUSAL ? "refusal"
                                                 : "text",
                   b->kind == IR_BLOCK_CALL && !custom && b->text.len == 0 ? SLICE("{}") : b->text);
-    if (b->kind == IR_BLOCK_TEXT) {
-        jw_key(&j, "logprobs");
-        jw_array(&j);
-        jw_end_array(&j);
-    }
+    if (b->kind == IR_BLOCK_TEXT)
+        responses_write_logprobs(&j, ir_logprobs(b, scratch));
     return end(&j, out);
 }
 
@@ -103,9 +100,9 @@ static bool close_item(struct writer *w, struct arena *scratch, struct buf *out)
         return true;
     bool ok = true;
     if (b->kind == IR_BLOCK_CALL)
-        ok = write_done(w, out);
+        ok = write_done(w, scratch, out);
     else if (w->part)
-        ok = write_done(w, out) && write_part_event(w, out, names[b->kind].part_done, true);
+        ok = write_done(w, scratch, out) && write_part_event(w, out, names[b->kind].part_done, true, scratch);
     ok = ok && write_item_event(w, out, "response.output_item.done", true, scratch);
     b->closed = true;
     w->open = NULL;
@@ -114,22 +111,19 @@ static bool close_item(struct writer *w, struct arena *scratch, struct buf *out)
     return ok;
 }
 
-static bool write_delta(struct writer *w, const struct ir_event *ev, struct buf *out) {
+static bool write_delta(struct writer *w, const struct ir_event *ev, struct arena *scratch, struct buf *out) {
     struct ir_block *b = w->open;
     bool custom = b->kind == IR_BLOCK_CALL && b->custom;
     struct json_writer j;
     if (!w->part && names[b->kind].part_added) {
         w->part = true;
-        if (!write_part_event(w, out, names[b->kind].part_added, false))
+        if (!write_part_event(w, out, names[b->kind].part_added, false, scratch))
             return false;
     }
     begin_in_item(w, &j, out, custom ? "response.custom_tool_call_input.delta" : names[b->kind].delta);
-    common_member(&j, "delta", ev->text);
-    if (b->kind == IR_BLOCK_TEXT) {
-        jw_key(&j, "logprobs");
-        jw_array(&j);
-        jw_end_array(&j);
-    }
+    common_member(&j, "delta", ev->kind == IR_EV_LOGPROBS ? SLICE("") : ev->text);
+    if (b->kind == IR_BLOCK_TEXT)
+        responses_write_logprobs(&j, ev->kind == IR_EV_LOGPROBS ? ev->text : SLICE_NONE);
     return end(&j, out);
 }
 
@@ -168,7 +162,8 @@ bool responses_put(void *writer, const struct ir_event *ev, struct arena *scratc
                write_response(w, out, "response.in_progress", RESPONSES_IN_PROGRESS, NULL, NULL, NULL, scratch);
     struct ir_block *last = w->answer.count > 0 ? w->answer.choices[0].last : NULL;
     if (last && last != w->open &&
-        !(ev->kind == IR_EV_FINISH || ev->kind == IR_EV_CALL_END || ev->kind == IR_EV_CITATION)) {
+        !(ev->kind == IR_EV_FINISH || ev->kind == IR_EV_CALL_END || ev->kind == IR_EV_CITATION ||
+          ev->kind == IR_EV_LOGPROBS)) {
         if (last->closed && ev->kind != IR_EV_REASONING_END && ev->kind != IR_EV_IMAGE)
             return true;
         if (ev->kind == IR_EV_REASONING_END && ev->blob.kind == IR_BLOB_NONE)
@@ -182,8 +177,9 @@ bool responses_put(void *writer, const struct ir_event *ev, struct arena *scratc
     if (!w->open)
         return true;
     switch (ev->kind) {
-    case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING: case IR_EV_ARGS: return write_delta(w, ev, out);
+    case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING: case IR_EV_ARGS: return write_delta(w, ev, scratch, out);
     case IR_EV_CITATION: return w->open->kind != IR_BLOCK_TEXT || write_citation(w, out);
+    case IR_EV_LOGPROBS: return w->open->kind != IR_BLOCK_TEXT || write_delta(w, ev, scratch, out);
     case IR_EV_REASONING_END:
     case IR_EV_CALL_END:
     case IR_EV_IMAGE:

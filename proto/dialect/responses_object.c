@@ -37,8 +37,13 @@ void responses_write_annotation(struct json_writer *w, const struct ir_citation 
     jw_end_object(w);
 }
 
+void responses_write_logprobs(struct json_writer *w, struct slice list) {
+    jw_key(w, "logprobs");
+    jw_raw(w, list.len > 0 ? list : SLICE("[]"));
+}
+
 /* A part of a message or of a summary; before its end without the text. */
-void responses_write_part(struct json_writer *w, const struct ir_block *b, bool done) {
+void responses_write_part(struct json_writer *w, const struct ir_block *b, bool done, struct arena *arena) {
     bool text = b->kind == IR_BLOCK_TEXT, refusal = b->kind == IR_BLOCK_REFUSAL;
     jw_object(w);
     common_word(w, "type", text ? "output_text" : refusal ? "refusal" : "summary_text");
@@ -49,18 +54,17 @@ void responses_write_part(struct json_writer *w, const struct ir_block *b, bool 
         for (const struct ir_citation *c = done ? b->citations : NULL; c; c = c->next)
             responses_write_annotation(w, c);
         jw_end_array(w);
-        jw_key(w, "logprobs");
-        jw_array(w);
-        jw_end_array(w);
+        responses_write_logprobs(w, done ? ir_logprobs(b, arena) : SLICE_NONE);
     }
     jw_end_object(w);
 }
 
-static void write_list_of_part(struct json_writer *w, const char *name, const struct ir_block *b, bool done) {
+static void write_list_of_part(struct json_writer *w, const char *name, const struct ir_block *b, bool done,
+                               struct arena *arena) {
     jw_key(w, name);
     jw_array(w);
     if (done && b->text.len > 0)
-        responses_write_part(w, b, true);
+        responses_write_part(w, b, true, arena);
     jw_end_array(w);
 }
 
@@ -72,7 +76,7 @@ void responses_write_item(struct json_writer *w, const struct dialect_writer_set
     responses_write_item_id(w, "id", s, b, index);
     common_word(w, "type", custom ? "custom_tool_call" : types[b->kind]);
     if (b->kind == IR_BLOCK_REASONING) {
-        write_list_of_part(w, "summary", b, done);
+        write_list_of_part(w, "summary", b, done, arena);
         if (done && b->blob.kind != IR_BLOB_NONE)
             common_member(w, "encrypted_content", ir_carrier(arena, &b->blob));
         jw_end_object(w);
@@ -81,7 +85,7 @@ void responses_write_item(struct json_writer *w, const struct dialect_writer_set
     common_word(w, "status", done ? "completed" : "in_progress");
     if (b->kind == IR_BLOCK_TEXT || b->kind == IR_BLOCK_REFUSAL) {
         common_word(w, "role", "assistant");
-        write_list_of_part(w, "content", b, done);
+        write_list_of_part(w, "content", b, done, arena);
     } else if (b->kind == IR_BLOCK_CALL) {
         common_member(w, "call_id", b->id);
         responses_write_name(w, b->name);

@@ -200,6 +200,14 @@ static bool open_item(struct reader *r, const struct json *j, int t, uint64_t in
     return close_all(r) && begin(r, kind, index, id, name, custom);
 }
 
+static bool read_logprobs(struct reader *r, const struct json *j, int list) {
+    struct ir_event ev = { .kind = IR_EV_LOGPROBS };
+    if (!json_is(j, list, JSON_ARRAY) || json_size(j, list) == 0)
+        return true;
+    ev.text = json_span(j, list);
+    return ir_put(r->sink, &ev);
+}
+
 static bool read_annotation(struct reader *r, const struct json *j, int t) {
     struct ir_event ev = { .kind = IR_EV_CITATION, .id = str(r, j, t, "url"), .name = str(r, j, t, "title") };
     return ev.id.len == 0 || ir_put(r->sink, &ev);
@@ -209,7 +217,8 @@ static bool read_annotation(struct reader *r, const struct json *j, int t) {
 static bool read_content(struct reader *r, const struct json *j, int list) {
     for (int p = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; p >= 0; p = json_next(j, list, p)) {
         int notes = json_get(j, p, "annotations");
-        if (!give(r, IR_EV_TEXT, str(r, j, p, "text")) || !give(r, IR_EV_REFUSAL, str(r, j, p, "refusal")))
+        if (!give(r, IR_EV_TEXT, str(r, j, p, "text")) || !read_logprobs(r, j, json_get(j, p, "logprobs")) ||
+            !give(r, IR_EV_REFUSAL, str(r, j, p, "refusal")))
             return false;
         for (int n = json_is(j, notes, JSON_ARRAY) ? json_first(j, notes) : -1; n >= 0; n = json_next(j, notes, n))
             if (!read_annotation(r, j, n))
@@ -345,7 +354,7 @@ static bool read_delta(struct reader *r, const struct json *j, struct slice type
         return kind == IR_EV_ARGS;
     r->items = true;
     r->spoke = r->spoke || delta.len > 0;
-    return give(r, kind, delta);
+    return give(r, kind, delta) && (kind != IR_EV_TEXT || read_logprobs(r, j, json_get(j, 0, "logprobs")));
 }
 
 static enum dialect_result read_event(struct reader *r, const struct json *j, struct slice name, struct ir_fault *f) {

@@ -275,6 +275,18 @@ static bool may_reason(const struct ir_target *t) {
     return t->reasoning || (common_named(t->model, names) && !memmem(t->model.ptr, t->model.len, "-chat-", 6));
 }
 
+static void write_include(struct json_writer *w, const struct ir_request *r, bool encrypted) {
+    if (!encrypted && !r->logprobs)
+        return;
+    jw_key(w, "include");
+    jw_array(w);
+    if (encrypted)
+        jw_cstr(w, "reasoning.encrypted_content");
+    if (r->logprobs)
+        jw_cstr(w, "message.output_text.logprobs");
+    jw_end_array(w);
+}
+
 static void write_reasoning_wish(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
                                  struct ir_dropped *d) {
     enum ir_effort effort = r->effort != IR_EFFORT_UNSET ? r->effort
@@ -284,6 +296,7 @@ static void write_reasoning_wish(struct json_writer *w, const struct ir_request 
     bool show = think && (r->thoughts == IR_YES || (wished && r->from == IR_ANTHROPIC && r->thoughts != IR_NO));
     if (!may_reason(t)) {
         ir_drop_if(d, r, wished && think, "effort");
+        write_include(w, r, false);
         return;
     }
     if (effort != IR_EFFORT_UNSET || show) {
@@ -295,8 +308,7 @@ static void write_reasoning_wish(struct json_writer *w, const struct ir_request 
             common_word(w, "summary", "auto");
         jw_end_object(w);
     }
-    jw_key(w, "include");
-    jw_raw(w, SLICE("[\"reasoning.encrypted_content\"]"));
+    write_include(w, r, true);
 }
 
 static void write_settings(struct json_writer *w, const struct ir_request *r, const struct ir_target *t,
@@ -306,6 +318,8 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
         common_count_member(w, "max_output_tokens", limit < 16 ? 16 : limit); /* the API's own least */
     common_number(w, r, t, d, "temperature", "temperature", r->temperature);
     common_number(w, r, t, d, "top_p", "top_p", r->top_p);
+    if (r->logprobs)
+        common_number(w, r, t, d, "logprobs", "top_logprobs", r->top_logprobs);
     ir_drop_if(d, r, r->top_k.len > 0, "top_k");
     ir_drop_if(d, r, r->seed.len > 0, "seed");
     ir_drop_if(d, r, r->presence_penalty.len > 0, "presence_penalty");
@@ -329,8 +343,6 @@ bool responses_write_request(struct ir_request *r, const struct ir_target *t, st
         return ir_unsupported(r, f, "n");
     if (r->stop)
         return ir_unsupported(r, f, "stop");
-    if (r->logprobs)
-        return ir_unsupported(r, f, "logprobs");
     if (r->audio_out || r->image_out)
         return ir_unsupported(r, f, "audio");
     jw_init(&w, out);

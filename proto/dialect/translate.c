@@ -189,6 +189,7 @@ static bool repair(void *arg, const struct ir_event *given) {
         return false;
     switch (ev.kind) {
     case IR_EV_TEXT: case IR_EV_REFUSAL: case IR_EV_REASONING: return ev.text.len == 0 || give(t, &ev);
+    case IR_EV_LOGPROBS: return !t->request->logprobs || give(t, &ev);
     case IR_EV_CALL: return start_call(t, &ev);
     case IR_EV_ARGS: return more_args(t, &ev);
     case IR_EV_CALL_END: return end_call(t, &ev);

@@ -266,7 +266,7 @@ static void translate_answer(const struct fixture *x, const struct dialect *clie
                                           .now_s = 1600000000,
                                           .input_estimate = 9 };
     struct ir_request r = { .arena = &arena, .from = client->id, .n = strstr(x->path, "/two") ? 2 : 1, .stream = x->sse,
-                            .wants_usage = true };
+                            .wants_usage = true, .logprobs = strstr(x->path, "/probs") != NULL };
     struct ir_cost cost = { .show = true, .usd_nano = 1500000 };
     struct translate t;
     enum dialect_result got = DIALECT_OK;
