@@ -24,7 +24,7 @@ CHAOS_KILLS  ?= 1000
 SOAK_MINUTES ?= 30
 CFLAGS  += -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -fstack-protector-strong -MMD -MP
-LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -llmdb -lcrypt
+LDLIBS  += -lmbedtls -lmbedx509 -lmbedcrypto -lsodium -llmdb -lcrypt
 ifdef SAN
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DARENA_EMULATE
 LDFLAGS += -fsanitize=address,undefined

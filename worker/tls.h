@@ -79,7 +79,7 @@ void tls_bytes_release(struct tls_bytes *b);
 /* tls_merge.c: takes what came from the socket, hands on to t->in what mbedtls can digest. false: out of memory. */
 bool tls_merge(struct tls_conn *t, const unsigned char *p, size_t n);
 
-/* tls_chacha.c: whether ChaCha20-Poly1305 computes what RFC 8439 says, whoever computes it. */
+/* tls_aead.c: whether ChaCha20-Poly1305 computes what RFC 8439 says, whoever computes it. */
 bool tls_self_test(void);
 
 /* tls_config.c */
