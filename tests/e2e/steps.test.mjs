@@ -51,7 +51,7 @@ test('every step that the code names has its place here', () => {
 /* Credits, debits, first and further limits, audits, and deaths from outside: what passes the steps that no call passes.
  * Each is tried again until it is acknowledged, under one idempotency key. */
 async function busy(g, books, world, i, rnd, kills) {
-  const done = (...args) => until(async () => { const r = await g.ctlRaw('--json', ...args); return r.code === 0 && r.json }, args.join(' '), 15000)
+  const done = (...args) => until(async () => { const r = await g.ctlRaw('--json', ...args); return r.code === 0 && r.json }, args.join(' '), 45000) // a ledger that dies as it starts is started after up to 10 s
   const move = async (what, account, amount) => {
     await done(what, account, amount, '--idempotency-key', `${what}${account}${i}`)
     books.credit(account, what === 'credit' ? nano(amount) : -nano(amount))
@@ -107,7 +107,7 @@ async function trial(t, group, ms) {
   const end = performance.now() + (ms ?? 25000)
   for (let i = 0; (ms || left().length > 0) && performance.now() < end; i++) {
     if (g.exit) { g.env.TOLLGATE_STEPS = orders(left()); await g.start() } // the master passes some of them too
-    await busy(g, books, world, i, rnd, group.kills).catch((e) => { if (!g.exit) throw e })
+    await busy(g, books, world, i, rnd, group.kills).catch((e) => { if (!g.exit) throw new Error(`${e.message} (seed ${SEED})\n${g.log()}`) })
   }
   await Promise.all([loop, ...world.loops].map((l) => l.stop()))
   assert.deepEqual(left(), [], `every step was died at (seed ${SEED})`)
