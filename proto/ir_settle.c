@@ -141,6 +141,21 @@ static bool match_calls(struct ir_request *r, struct ir_fault *f) {
     return true;
 }
 
+/* Whether anything was said. OpenAI's APIs answer instructions alone, the others do not: the last of them is taken for
+ * what the user says. */
+static bool anything_said(struct ir_request *r) {
+    struct ir_turn *last = NULL;
+    for (struct ir_turn *t = r->turns; t; t = t->next) {
+        if (t->role != IR_SYSTEM)
+            return true;
+        last = t->parts ? t : last;
+    }
+    if (!last || (r->from != IR_OPENAI && r->from != IR_RESPONSES))
+        return false;
+    last->role = IR_USER;
+    return true;
+}
+
 /* System turns in the middle would part a call from its result: joined neighbours see through them, so nothing moves.
  * But two user turns around a system turn stay two. */
 bool ir_settle(struct ir_request *r, struct ir_fault *f) {
@@ -156,10 +171,7 @@ bool ir_settle(struct ir_request *r, struct ir_fault *f) {
         r->n = 1;
     join_turns(r);
     r->newest = NULL;
-    bool any = false;
-    for (const struct ir_turn *t = r->turns; t; t = t->next)
-        any = any || t->role != IR_SYSTEM;
-    if (!any)
+    if (!anything_said(r))
         return ir_refuse(f, "missing_field", slice_str(empty_names[r->from]), SLICE("The conversation is empty."));
     return match_calls(r, f);
 }

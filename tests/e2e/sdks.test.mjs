@@ -132,6 +132,14 @@ test('what a model\'s configuration says holds in every pair: strip, limit_field
     assert.equal(sent.headers['x-mine'], 'a b')
   }
 })
+test('instructions alone, which OpenAI answers, are said to the others by the user', async () => {
+  const { key } = await g.tenant(), alone = [{ role: 'system', content: 'Greet me.' }]
+  for (const kind of KINDS) for (const [path, body, front] of [['/v1/chat/completions', { messages: alone }, 'openai'], ['/v1/responses', { input: alone }, 'openai-responses']]) {
+    if (front === kind) continue // goes through as it is
+    const r = await g.req({ path, key, body: { model: `${kind}/text`, ...body } })
+    assert.match(r.text, /You said: Greet me\./, `${front} over ${kind}`)
+  }
+})
 test('a stream that has gone silent is kept alive, in each dialect\'s own way', async (t) => {
   const FRONTS = { chat: ['/v1/chat/completions', { messages: [{ role: 'user', content: 'x' }] }, /\n: ?\w*\n\n/], responses: ['/v1/responses', { input: 'x' }, /\n: ?\w*\n\n/],
     messages: ['/v1/messages', { max_tokens: 99, messages: [{ role: 'user', content: 'x' }] }, /event: ping\ndata: ?\{"type": ?"ping"\}\n\n/],
