@@ -103,7 +103,7 @@ for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:
 }
 test('commits that find no room for a while: 503 meanwhile, service again by itself', needsSteps, async (t) => {
   const { g, books, loop } = await world(t, { program: STEPS, env: { TOLLGATE_FAULTS: 'commit:28:60-62' } })
-  await shed(loop)
+  await until(() => loop.statuses[503] > 0, 'a call that is shed', 15000)
   assert.match(g.output, /steps: fails at commit/)
   await serves(loop)
   await loop.stop()
