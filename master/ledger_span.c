@@ -9,12 +9,16 @@ enum { PLACES = 1 << 17, PARTS_OF_RECORD = 5, AT_A_TIME = 16 };
 _Static_assert(SPAN_RECORDS <= UINT16_MAX + 1 && PLACES / 2 + PLACES / 4 > PARTS_OF_RECORD * SPAN_RECORDS, "it fits");
 enum part_kind { PART_ALL = 1, PART_MODEL, PART_KEY };
 
-static bool count(struct spans *s, uint32_t account_id, enum part_kind kind, uint32_t id, uint16_t at) {
+static uint32_t place_of(const struct spans *s, uint32_t account_id, enum part_kind kind, uint32_t id) {
     uint64_t h = ((uint64_t)account_id << 32 | id) * 0x9e3779b97f4a7c15ull ^ (uint64_t)kind * 0xc2b2ae3d27d4eb4full;
     uint32_t i = (uint32_t)(h >> 40) & (PLACES - 1);
     while (s->at[i].count && (s->at[i].account_id != account_id || s->at[i].kind != kind || s->at[i].id != id))
         i = (i + 1) & (PLACES - 1);
-    struct span_count *c = &s->at[i];
+    return i;
+}
+
+static bool count(struct spans *s, uint32_t account_id, enum part_kind kind, uint32_t id, uint16_t at) {
+    struct span_count *c = &s->at[place_of(s, account_id, kind, id)];
     if (c->count == 0) {
         *c = (struct span_count){ .account_id = account_id, .kind = kind, .id = id, .first = at };
         s->used++;
@@ -60,37 +64,34 @@ static struct id_key row_key_of(uint32_t account_id, uint64_t span) {
     return k;
 }
 
-/* Moves those that get a row to the front, in order. The counts are used up by it. */
-static uint32_t worth_a_row(struct spans *s) {
-    uint32_t n = 0, kept = 0;
-    for (uint32_t i = 0; s->at && i < PLACES; i++)
-        if (s->at[i].count)
-            s->at[n++] = s->at[i];
-    if (n > 1)
-        qsort(s->at, n, sizeof *s->at, in_order);
-    bool row = false;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->at[i].kind == PART_ALL) /* it is the first of its account */
-            row = s->at[i].account_id == 0 || s->at[i].count >= SPAN_LEAST;
-        if (row)
-            s->at[kept++] = s->at[i];
+/* The counts of accounts that get a row, in order; *n: how many. NULL: no memory. */
+static struct span_count *worth_a_row(const struct spans *s, uint32_t *n) {
+    struct span_count *kept = malloc((s->used + 1) * sizeof *kept);
+    *n = 0;
+    for (uint32_t i = 0; kept && s->at && i < PLACES; i++) {
+        const struct span_count *c = &s->at[i];
+        if (c->count && (c->account_id == 0 || s->at[place_of(s, c->account_id, PART_ALL, 0)].count >= SPAN_LEAST))
+            kept[(*n)++] = *c;
     }
+    if (*n > 1)
+        qsort(kept, *n, sizeof *kept, in_order); /* PART_ALL is the first of its account */
     return kept;
 }
 
 enum store_err span_rows(struct spans *s, uint64_t span,
                          enum store_err (*each)(void *arg, struct id_key key, struct slice row), void *arg) {
-    uint32_t n = worth_a_row(s);
+    uint32_t n;
+    struct span_count *c = worth_a_row(s, &n);
     uint8_t *row = malloc(sizeof(struct row_span) + (size_t)n * sizeof(struct span_part));
-    enum store_err err = row ? STORE_OK : STORE_BROKEN;
+    enum store_err err = c && row ? STORE_OK : STORE_BROKEN;
     for (uint32_t i = 0; i < n && err == STORE_OK;) {
-        struct span_count *all = &s->at[i];
+        const struct span_count *all = &c[i];
         struct row_span head = { .first = all->first, .last = all->last, .count = all->count };
         size_t len = sizeof head;
-        for (i++; i < n && s->at[i].kind != PART_ALL; i++) {
-            struct span_part p = { s->at[i].id, s->at[i].first, s->at[i].last };
-            head.models += s->at[i].kind == PART_MODEL;
-            head.keys += s->at[i].kind == PART_KEY;
+        for (i++; i < n && c[i].kind != PART_ALL; i++) {
+            struct span_part p = { c[i].id, c[i].first, c[i].last };
+            head.models += c[i].kind == PART_MODEL;
+            head.keys += c[i].kind == PART_KEY;
             memcpy(row + len, &p, sizeof p);
             len += sizeof p;
         }
@@ -98,6 +99,7 @@ enum store_err span_rows(struct spans *s, uint64_t span,
         err = each(arg, row_key_of(all->account_id, span), slice_of((const char *)row, len));
     }
     free(row);
+    free(c);
     span_clear(s);
     return err;
 }
