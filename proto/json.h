@@ -73,9 +73,12 @@ static inline struct slice json_raw(const struct json *j, int t) {
 }
 /* A value's raw text with a string's quotes. */
 struct slice json_span(const struct json *j, int t);
+struct slice json_decoded(const struct json *j, int t, struct arena *arena); /* json_str's, of what is escaped */
 /* A string's decoded text: a slice of the text where nothing is escaped, else in the arena.
  * t of another type or -1: ptr NULL. */
-struct slice json_str(const struct json *j, int t, struct arena *arena);
+static inline struct slice json_str(const struct json *j, int t, struct arena *arena) {
+    return !json_is(j, t, JSON_STRING) ? SLICE_NONE : j->tok[t].escaped ? json_decoded(j, t, arena) : json_raw(j, t);
+}
 bool json_str_is(const struct json *j, int t, const char *s); /* a string equal to s, decoded */
 size_t json_str_len(const struct json *j, int t);             /* decoded bytes of a string, else 0 */
 bool json_u64(const struct json *j, int t, uint64_t *out);    /* a non-negative integer (1, 1.0 and 1e2 too) */

@@ -119,12 +119,8 @@ struct slice json_span(const struct json *j, int t) {
     return slice_of(j->text + tok->start - quote, tok->end - tok->start + 2 * quote);
 }
 
-struct slice json_str(const struct json *j, int t, struct arena *arena) {
-    if (!json_is(j, t, JSON_STRING))
-        return SLICE_NONE;
+struct slice json_decoded(const struct json *j, int t, struct arena *arena) {
     struct slice raw = json_raw(j, t);
-    if (!j->tok[t].escaped)
-        return raw;
     char *out = arena_alloc(arena, raw.len), *to = out; /* no escape is shorter than what it means */
     if (!out)
         return SLICE_NONE;

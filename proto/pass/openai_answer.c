@@ -143,10 +143,10 @@ static void edit_figure(struct edits *e, int usage, const char *name, uint64_t f
 static void edit_detail(struct edits *e, int usage, const char *details, const char *name, uint64_t figure) {
     int object = json_get(e->j, usage, details), v = json_get(e->j, object, name);
     uint64_t said = 0;
-    struct slice member = arena_printf(e->arena, "\"%s\":%llu", name, (unsigned long long)figure);
     json_u64(e->j, v, &said);
     if (said >= figure)
-        return;
+        return; /* nearly always */
+    struct slice member = arena_printf(e->arena, "\"%s\":%llu", name, (unsigned long long)figure);
     if (v >= 0)
         edits_set_number(e, v, figure);
     else if (json_is(e->j, object, JSON_OBJECT))
