@@ -9,6 +9,7 @@ import { after, before, describe } from 'node:test'
 import { BUILD, cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { decimal, nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
+import { random } from './lib/random.mjs'
 import { test } from './lib/test.mjs'
 
 const KILLS = Number(process.env.BOOKS_KILLS ?? 24)
@@ -21,15 +22,6 @@ let up
 before(async () => { up = await startUpstream(); shared.push(() => up.close()) })
 after(() => cleanUp(shared))
 
-function random(seed) { // mulberry32
-  let a = seed >>> 0
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), 1 | a)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
 const options = (o) => ({ upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { admin_token: ADMIN, trusted_proxies: '127.0.0.1' },
   billing: { signup: 'on', signup_credit: SIGNUP, signup_rate: '100000/h' }, ...o })
 const pause = (ms) => new Promise((r) => setTimeout(r, ms))

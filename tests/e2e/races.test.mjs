@@ -2,7 +2,8 @@
  * first one asks. */
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
-import { Books, Client, random, startLoop, startProvider } from './lib/chaos.mjs'
+import { Books, Client, startLoop, startProvider } from './lib/chaos.mjs'
+import { random } from './lib/random.mjs'
 import { cleanUp, startGateway, until } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
 import { test } from './lib/test.mjs'

@@ -11,16 +11,6 @@ import net from 'node:net'
 import { until } from './gateway.mjs'
 import { digitsOf, nano } from './money.mjs'
 
-/* mulberry32: the same choices from the same seed. */
-export function random(seed) {
-  let a = seed >>> 0
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), 1 | a)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 function hash(text) {
   let h = 2166136261
