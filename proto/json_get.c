@@ -5,6 +5,7 @@
 #include "proto/json.h"
 
 #include "proto/base/check.h"
+#include "proto/base/text.h"
 
 uint32_t json_size(const struct json *j, int container) {
     uint32_t n = 0;
@@ -20,18 +21,6 @@ static unsigned hex4(const char *p) {
         v = v << 4 | (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
     }
     return v;
-}
-
-static size_t put_utf8(char *out, unsigned c) {
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = n - 1; i > 0; i--, c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3f));
-    out[0] = (char)((0xf00u >> n & 0xff) | c);
-    return n;
 }
 
 /* Decodes the escape at p (a backslash) into out (4 bytes); *n: bytes written. Returns what is behind it. */
@@ -52,7 +41,7 @@ static const char *decode_escape(const char *p, char out[4], size_t *n) {
         c = 0x10000 + ((c - 0xd800) << 10) + (hex4(p + 2) - 0xdc00);
         p += 6;
     }
-    *n = put_utf8(out, c);
+    *n = text_put(out, c);
     return p;
 }
 
