@@ -26,6 +26,9 @@ static inline bool slice_is(struct slice a, const char *s) { return slice_eq(a, 
 static inline bool slice_starts(struct slice a, struct slice prefix) {
     return a.len >= prefix.len && memcmp(a.ptr, prefix.ptr, prefix.len) == 0;
 }
+static inline bool slice_ends(struct slice a, struct slice tail) {
+    return a.len >= tail.len && memcmp(a.ptr + a.len - tail.len, tail.ptr, tail.len) == 0;
+}
 static inline struct slice slice_from(struct slice a, size_t n) {
     if (a.len == 0)
         return a; /* its pointer may be NULL */

@@ -136,11 +136,6 @@ static bool read_search_result(const struct json *j, int t, struct ir_request *r
     return true;
 }
 
-static bool ends_with(struct slice s, const char *tail) {
-    size_t n = strlen(tail);
-    return s.len >= n && memcmp(s.ptr + s.len - n, tail, n) == 0;
-}
-
 static bool read_block(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
                        struct ir_fault *f) {
     struct slice type = str(j, t, "type", r), text;
@@ -175,8 +170,8 @@ static bool read_block(const struct json *j, int t, struct ir_request *r, struct
     }
     if (slice_is(type, "search_result"))
         return read_search_result(j, t, r, list, at, f);
-    if (slice_is(type, "server_tool_use") || slice_is(type, "mcp_tool_use") || ends_with(type, "_tool_result") ||
-        slice_is(type, "fallback") || slice_is(type, "tool_reference")) {
+    if (slice_ends(type, SLICE("_tool_result")) || slice_is(type, "server_tool_use") ||
+        slice_is(type, "mcp_tool_use") || slice_is(type, "fallback") || slice_is(type, "tool_reference")) {
         ir_note(r, arena_printf(r->arena, "messages.%.*s", SLICE_ARG(type)));
         return true;
     }

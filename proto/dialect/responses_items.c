@@ -152,11 +152,6 @@ static bool read_reasoning(const struct json *j, int t, struct ir_request *r) {
     return true;
 }
 
-static bool ends_with(struct slice s, const char *tail) {
-    size_t n = strlen(tail);
-    return s.len >= n && memcmp(s.ptr + s.len - n, tail, n) == 0;
-}
-
 bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
     struct slice type = str(j, t, "type", r);
     bool custom = slice_is(type, "custom_tool_call");
@@ -173,7 +168,7 @@ bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_
     if (slice_is(type, "item_reference") || slice_starts(type, SLICE("compaction")))
         return ir_refuse(f, "unsupported_parameter", where(r, index, ""),
                          SLICE("This model's provider cannot resolve an item that only its maker can read."));
-    if (ends_with(type, "_call") || ends_with(type, "_output") || slice_starts(type, SLICE("mcp_")) ||
+    if (slice_ends(type, SLICE("_call")) || slice_ends(type, SLICE("_output")) || slice_starts(type, SLICE("mcp_")) ||
         slice_starts(type, SLICE("program")) || slice_starts(type, SLICE("tool_search"))) {
         ir_note(r, arena_printf(r->arena, "input.%.*s", SLICE_ARG(type)));
         return true;

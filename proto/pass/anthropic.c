@@ -30,11 +30,6 @@ static void scan_source(struct scan *s, int source) {
     }
 }
 
-static bool ends_with(struct slice s, const char *end) {
-    size_t n = strlen(end);
-    return s.len >= n && memcmp(s.ptr + s.len - n, end, n) == 0;
-}
-
 static void scan_block(struct scan *s, int block) {
     static const char *const whole[] = { "text",          "thinking",        "redacted_thinking",
                                          "tool_use",      "server_tool_use", "mcp_tool_use",
@@ -52,7 +47,7 @@ static void scan_block(struct scan *s, int block) {
         scan_content(s, json_get(j, block, "content"));
     } else if (json_str_is(j, type, "container_upload")) {
         s->r->references++;
-    } else if (ends_with(json_raw(j, type), "_tool_result")) {
+    } else if (slice_ends(json_raw(j, type), SLICE("_tool_result"))) {
         scan_raw(s, block);
     } else {
         bool known = false;
@@ -162,22 +157,10 @@ static void scan_thinking(struct scan *s, int v) {
                     "The thinking budget must be an integer, named once.");
 }
 
-/* A member that only some values of change the price. */
-static void scan_dear(struct scan *s, int v, const char *name, const char *free1, const char *free2, const char *text) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, free1) && !json_str_is(s->j, v, free2) &&
-        !scan_allows(s, name))
-        scan_refuse(s, "unsupported_parameter", name, text);
-}
-
 static void scan_hosted_member(struct scan *s, int v, const char *name, const char *word) {
     if (!json_is(s->j, v, JSON_NULL) && !(json_is(s->j, v, JSON_ARRAY) && json_first(s->j, v) < 0) &&
         !scan_allows(s, name) && !scan_allows(s, word))
         scan_refuse(s, "unsupported_parameter", name, "This hosted feature is not available for this model.");
-}
-
-/* An id, or {id, skills}; its id comes back sealed. */
-static void scan_container(struct scan *s, int v) {
-    scan_hosted_member(s, v, "container", "code_execution");
 }
 
 enum member {
@@ -214,7 +197,7 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
         scan_dear(s, v, "inference_geo", "global", "global", "This region is not available for this model.");
         break;
     case M_MCP: scan_hosted_member(s, v, "mcp_servers", "mcp"); break;
-    case M_CONTAINER: scan_container(s, v); break;
+    case M_CONTAINER: scan_hosted_member(s, v, "container", "code_execution"); break; /* an id, or {id, skills} */
     case M_FALLBACKS:
         scan_hosted_member(s, v, "fallbacks", "fallback");
         break; /* another model would serve, at its price */
@@ -226,11 +209,8 @@ static void anthropic_scan(const struct json *j, struct pass_request *r, struct 
                            uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
-    scan_begin(&s);
-    if (!json_is(j, 0, JSON_OBJECT)) {
-        scan_refuse(&s, "invalid_value", NULL, "The body must be a JSON object.");
+    if (!scan_begin(&s))
         return;
-    }
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k))
         scan_member(&s, scan_which(&s, k, members, sizeof members / sizeof *members, false), k + 1, &choice);
     scan_model(&s, r->t_model);
@@ -253,13 +233,7 @@ static bool anthropic_build(const struct json *j, const struct pass_request *r, 
                             struct arena *arena, struct pieces *out) {
     struct edits e;
     const int keep[] = { r->t_model, r->t_limit, json_get(j, 0, "messages"), json_get(j, 0, "stream") };
-    edits_begin(&e, j, arena);
-    pe->stripped = 0;
-    edits_strip(&e, 0, pe, keep, sizeof keep / sizeof *keep, false);
-    edits_drop(&e, json_get(j, 0, "tools"), r);
-    edits_unseal(&e, r, pe);
-    if (pe->model.ptr != NULL)
-        edits_set_string(&e, r->t_model, pe->model);
+    edits_request(&e, j, r, pe, keep, sizeof keep / sizeof *keep, arena);
     if (pe->set_limit)
         edits_set_number(&e, r->t_limit, pe->limit);
     return edits_put(&e, out);
@@ -275,5 +249,5 @@ const struct pass pass_anthropic = {
     .error = pass_anthropic_error,
     .fail = pass_anthropic_fail,
     .ping = pass_anthropic_ping,
-    .content_type = pass_anthropic_content_type,
+    .content_type = pass_sse_content_type,
 };

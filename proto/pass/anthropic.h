@@ -15,6 +15,5 @@ void pass_anthropic_error(const struct json *j, struct arena *arena, struct pass
 bool pass_anthropic_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
                          struct arena *arena, struct pieces *out);
 struct slice pass_anthropic_ping(const struct pass_answer *a);
-const char *pass_anthropic_content_type(const struct pass_answer *a);
 
 #endif

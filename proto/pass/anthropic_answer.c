@@ -51,8 +51,7 @@ static uint64_t made_bytes(const struct json *j, int v) {
             bytes += made_bytes(j, t);
     } else if (json_is(j, v, JSON_OBJECT)) {
         int type = json_get(j, v, "type");
-        if (json_is(j, type, JSON_STRING) && json_raw(j, type).len > 12 &&
-            memcmp(json_raw(j, type).ptr + json_raw(j, type).len - 12, "_tool_result", 12) == 0)
+        if (json_is(j, type, JSON_STRING) && slice_ends(json_raw(j, type), SLICE("_tool_result")))
             return 0; /* found, not written, by the model */
         for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
             struct slice name = json_raw(j, k);
@@ -213,9 +212,4 @@ bool pass_anthropic_fail(struct pass_answer *a, int status, const char *code, st
 struct slice pass_anthropic_ping(const struct pass_answer *a) {
     (void)a;
     return SLICE("event: ping\ndata: {\"type\": \"ping\"}\n\n");
-}
-
-const char *pass_anthropic_content_type(const struct pass_answer *a) {
-    (void)a;
-    return "text/event-stream; charset=utf-8";
 }

@@ -124,6 +124,38 @@ void edits_unseal(struct edits *e, const struct pass_request *r, const struct pa
             edits_set_string(e, r->sealed[i].value, pe->plain[i]);
 }
 
+void edits_request(struct edits *e, const struct json *j, const struct pass_request *r, struct pass_edit *pe,
+                   const int *keep, uint32_t keeps, struct arena *arena) {
+    edits_begin(e, j, arena);
+    pe->stripped = 0;
+    edits_strip(e, 0, pe, keep, keeps, false);
+    if (r->drops > 0)
+        edits_drop(e, json_get(j, 0, "tools"), r);
+    edits_unseal(e, r, pe);
+    if (pe->model.ptr != NULL)
+        edits_set_string(e, r->t_model, pe->model);
+}
+
+void edits_limit(struct edits *e, int value, struct slice name, uint64_t limit) {
+    if (value >= 0)
+        edits_set_number(e, value, limit);
+    else
+        edits_prepend(e, 0, arena_printf(e->arena, "\"%.*s\":%llu", SLICE_ARG(name), (unsigned long long)limit));
+}
+
+void edits_ask_usage(struct edits *e, const struct pass_request *r) {
+    if (r->t_include_usage >= 0) {
+        if (!json_is(e->j, r->t_include_usage, JSON_TRUE))
+            edits_set(e, r->t_include_usage, SLICE("true"));
+    } else if (json_is(e->j, r->t_options, JSON_OBJECT)) {
+        edits_prepend(e, r->t_options, SLICE("\"include_usage\":true"));
+    } else if (r->t_options >= 0) {
+        edits_set(e, r->t_options, SLICE("{\"include_usage\":true}"));
+    } else {
+        edits_prepend(e, 0, SLICE("\"stream_options\":{\"include_usage\":true}"));
+    }
+}
+
 struct slice edits_cost_members(const struct ir_cost *c, bool camel, struct arena *arena) {
     char usd[32], tokens[32];
     if (!c->show)

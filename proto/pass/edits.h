@@ -32,6 +32,14 @@ void edits_strip(struct edits *e, int object, struct pass_edit *pe, const int *k
 void edits_drop(struct edits *e, int array,
                 const struct pass_request *r); /* the dropped tools that lie in this array or object */
 void edits_unseal(struct edits *e, const struct pass_request *r, const struct pass_edit *pe);
+/* Begins the edits of a body that names its model: what is stripped, the tools that go, ids as the provider knows them,
+ * the model. What hangs on being stripped (edits_prepend) comes behind it. */
+void edits_request(struct edits *e, const struct json *j, const struct pass_request *r, struct pass_edit *pe,
+                   const int *keep, uint32_t keeps, struct arena *arena);
+/* The output limit: in the place of the client's (-1: it sent none), or as a first member of that name. */
+void edits_limit(struct edits *e, int value, struct slice name, uint64_t limit);
+/* stream_options.include_usage of OpenAI's streams, on. */
+void edits_ask_usage(struct edits *e, const struct pass_request *r);
 
 /* Answer: cost into a usage object, ours alone. camel: costUsd, costTokens. */
 void edits_cost(struct edits *e, const struct ir_cost *c, int usage, bool camel);

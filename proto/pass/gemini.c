@@ -226,13 +226,7 @@ static const struct scan_member members[] = {
     { "generationConfig", M_CONFIG }, { "cachedContent", M_CACHED }, { "serviceTier", M_SERVICE_TIER },
 };
 
-static void scan_cached(struct scan *s, int v) {
-    if (json_is(s->j, v, JSON_NULL))
-        return;
-    s->r->references++;
-}
-
-static void scan_tier(struct scan *s, int v) {
+static void scan_service(struct scan *s, int v) {
     static const char *const plain[] = { "standard", "STANDARD",    "default",
                                          "DEFAULT",  "unspecified", "SERVICE_TIER_UNSPECIFIED" };
     bool ok = json_is(s->j, v, JSON_NULL) || scan_allows(s, "service_tier");
@@ -255,8 +249,8 @@ static void scan_member(struct scan *s, int is, int v) {
         s->r->t_options = v;
         scan_config(s, v);
         break;
-    case M_CACHED: scan_cached(s, v); break;
-    case M_SERVICE_TIER: scan_tier(s, v); break;
+    case M_CACHED: s->r->references += !json_is(s->j, v, JSON_NULL); break; /* its length is not known here */
+    case M_SERVICE_TIER: scan_service(s, v); break;
     default: break;
     }
 }
@@ -298,11 +292,8 @@ static void gemini_state_ids(const struct json *j, struct pass_request *r, struc
 static void gemini_scan(const struct json *j, struct pass_request *r, struct arena *arena, const struct slice *allow,
                         uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
-    scan_begin(&s);
-    if (!json_is(j, 0, JSON_OBJECT)) {
-        scan_refuse(&s, "invalid_value", NULL, "The body must be a JSON object.");
+    if (!scan_begin(&s))
         return;
-    }
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k))
         scan_member(&s, scan_which(&s, k, members, sizeof members / sizeof *members, true), k + 1);
     if (!(s.seen & 1u << M_CONTENTS))

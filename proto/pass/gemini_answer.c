@@ -213,9 +213,9 @@ bool pass_gemini_fail(struct pass_answer *a, int status, const char *code, struc
 }
 
 struct slice pass_gemini_ping(const struct pass_answer *a) {
-    return a->as_array ? SLICE(" ") : SLICE(": ping\n\n");
+    return a->as_array ? SLICE(" ") : pass_sse_ping(a);
 }
 
 const char *pass_gemini_content_type(const struct pass_answer *a) {
-    return a->as_array ? "application/json; charset=utf-8" : "text/event-stream; charset=utf-8";
+    return a->as_array ? "application/json; charset=utf-8" : pass_sse_content_type(a);
 }

@@ -11,7 +11,5 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
 enum pass_result pass_chat_end(struct pass_answer *a, struct arena *scratch, struct pieces *out);
 bool pass_chat_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
                     struct arena *arena, struct pieces *out);
-struct slice pass_chat_ping(const struct pass_answer *a);
-const char *pass_chat_content_type(const struct pass_answer *a);
 
 #endif

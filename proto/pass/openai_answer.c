@@ -367,13 +367,3 @@ bool pass_chat_fail(struct pass_answer *a, int status, const char *code, struct 
     pieces_add(out, arena_printf(arena, "data: %.*s\n\n", SLICE_ARG(error)));
     return !arena->overflow && !out->full;
 }
-
-struct slice pass_chat_ping(const struct pass_answer *a) {
-    (void)a;
-    return SLICE(": ping\n\n");
-}
-
-const char *pass_chat_content_type(const struct pass_answer *a) {
-    (void)a;
-    return "text/event-stream; charset=utf-8";
-}

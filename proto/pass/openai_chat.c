@@ -95,34 +95,12 @@ static void scan_tools(struct scan *s, int tools) {
     }
 }
 
-/* {"type":"web_search"}, or {"type":"allowed_tools","allowed_tools":{"tools":[…]}}, that names a tool which would go.
- */
-static bool forces(const struct scan *s, int choice) {
-    const struct json *j = s->j;
-    int type = json_get(j, choice, "type"), list = json_get(j, json_get(j, choice, "allowed_tools"), "tools");
-    if (json_is(j, type, JSON_STRING) && scan_is_dropped(s, json_raw(j, type)))
-        return true;
-    for (int t = json_first(j, list); t >= 0; t = json_next(j, list, t)) {
-        type = json_get(j, t, "type");
-        if (json_is(j, type, JSON_STRING) && scan_is_dropped(s, json_raw(j, type)))
-            return true;
-    }
-    return false;
-}
-
 static void scan_n(struct scan *s, int v) {
     struct pass_request *r = s->r;
     if (!json_is(s->j, v, JSON_NULL) && (!json_u64(s->j, v, &r->n) || r->n == 0 || r->n > MAX_CHOICES)) {
         r->n = 1;
         scan_refuse(s, "invalid_value", "n", "'n' must be an integer from 1 to 128.");
     }
-}
-
-/* Members that make a call dearer than its tokens' prices: let through only where the model prices them. */
-static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
-        !scan_allows(s, "service_tier"))
-        scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
 }
 
 static void scan_modalities(struct scan *s, int v) {
@@ -143,19 +121,12 @@ static const struct scan_member members[] = {
     { "response_format", M_RESPONSE_FORMAT },
 };
 
-static void scan_options(struct scan *s, int v) {
-    struct pass_request *r = s->r;
-    r->t_options = v;
-    r->t_include_usage = json_get(s->j, v, "include_usage");
-    r->wants_usage = json_is(s->j, r->t_include_usage, JSON_TRUE);
-}
-
 static void scan_member(struct scan *s, int is, int v, int *choice) {
     switch (is) {
     case M_MODEL: s->r->t_model = v; break;
     case M_MESSAGES: scan_messages(s, v); break;
     case M_STREAM: scan_stream(s, v); break;
-    case M_STREAM_OPTIONS: scan_options(s, v); break;
+    case M_STREAM_OPTIONS: scan_stream_options(s, v); break;
     case M_MAX_TOKENS:
         s->r->t_limit = v;
         scan_limit(s, v, "max_tokens");
@@ -191,17 +162,14 @@ static void chat_scan(const struct json *j, struct pass_request *r, struct arena
                       uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
-    scan_begin(&s);
-    if (!json_is(j, 0, JSON_OBJECT)) {
-        scan_refuse(&s, "invalid_value", NULL, "The body must be a JSON object.");
+    if (!scan_begin(&s))
         return;
-    }
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k))
         scan_member(&s, scan_which(&s, k, members, sizeof members / sizeof *members, false), k + 1, &choice);
     scan_model(&s, r->t_model);
     if (!(s.seen & 1u << M_MESSAGES))
         scan_refuse(&s, "missing_field", "messages", "Missing required parameter: 'messages'.");
-    scan_tools_end(&s, forces(&s, choice));
+    scan_tools_end(&s, scan_forces(&s, choice, json_get(j, json_get(j, choice, "allowed_tools"), "tools")));
     scan_state(&s, &chat_state);
 }
 
@@ -223,11 +191,7 @@ static void edit_limit(struct edits *e, const struct pass_request *r, const stru
     if (first || second)
         return;
     struct slice field = pe->limit_field.len > 0 ? pe->limit_field : SLICE("max_completion_tokens");
-    int null_member = slice_is(field, "max_tokens") ? r->t_limit : r->t_limit2;
-    if (null_member >= 0)
-        edits_set_number(e, null_member, pe->limit);
-    else
-        edits_prepend(e, 0, arena_printf(e->arena, "\"%.*s\":%llu", SLICE_ARG(field), (unsigned long long)pe->limit));
+    edits_limit(e, slice_is(field, "max_tokens") ? r->t_limit : r->t_limit2, field, pe->limit); /* a null at most */
 }
 
 /* The configured name of the limit member, where the client used the other one. */
@@ -239,38 +203,19 @@ static void edit_limit_name(struct edits *e, const struct pass_request *r, const
         edits_set(e, from - 1, arena_printf(e->arena, "\"%.*s\"", SLICE_ARG(pe->limit_field)));
 }
 
-static void edit_usage_option(struct edits *e, const struct pass_request *r) {
-    if (r->t_include_usage >= 0) {
-        if (!json_is(e->j, r->t_include_usage, JSON_TRUE))
-            edits_set(e, r->t_include_usage, SLICE("true"));
-    } else if (json_is(e->j, r->t_options, JSON_OBJECT)) {
-        edits_prepend(e, r->t_options, SLICE("\"include_usage\":true"));
-    } else if (r->t_options >= 0) {
-        edits_set(e, r->t_options, SLICE("{\"include_usage\":true}"));
-    } else {
-        edits_prepend(e, 0, SLICE("\"stream_options\":{\"include_usage\":true}"));
-    }
-}
-
 static bool chat_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe, struct arena *arena,
                        struct pieces *out) {
     struct edits e;
     const int keep[] = {
         r->t_model, r->t_limit, r->t_limit2, r->t_options, json_get(j, 0, "messages"), json_get(j, 0, "stream")
     };
-    edits_begin(&e, j, arena);
-    pe->stripped = 0;
-    edits_strip(&e, 0, pe, keep, sizeof keep / sizeof *keep, false);
-    edits_drop(&e, json_get(j, 0, "tools"), r);
-    edits_unseal(&e, r, pe);
-    if (pe->model.ptr != NULL)
-        edits_set_string(&e, r->t_model, pe->model);
+    edits_request(&e, j, r, pe, keep, sizeof keep / sizeof *keep, arena);
     if (pe->set_limit)
         edit_limit(&e, r, pe);
     if (pe->limit_field.len > 0)
         edit_limit_name(&e, r, pe);
     if (pe->ask_usage && r->stream)
-        edit_usage_option(&e, r);
+        edits_ask_usage(&e, r);
     return edits_put(&e, out);
 }
 
@@ -283,6 +228,6 @@ const struct pass pass_openai_chat = {
     .end = pass_chat_end,
     .error = pass_read_error,
     .fail = pass_chat_fail,
-    .ping = pass_chat_ping,
-    .content_type = pass_chat_content_type,
+    .ping = pass_sse_ping,
+    .content_type = pass_sse_content_type,
 };

@@ -75,12 +75,6 @@ static uint64_t scan_count(struct scan *s, int v, const char *param) {
     return n;
 }
 
-static void scan_options(struct scan *s, int v) {
-    s->r->t_options = v;
-    s->r->t_include_usage = json_get(s->j, v, "include_usage");
-    s->r->wants_usage = json_is(s->j, s->r->t_include_usage, JSON_TRUE);
-}
-
 /* Nothing new may be asked for: max_tokens 0 with echo gives the prompt's own figures. */
 static void scan_max_tokens(struct scan *s, int v) {
     uint64_t limit;
@@ -91,21 +85,12 @@ static void scan_max_tokens(struct scan *s, int v) {
         scan_limit(s, v, "max_tokens");
 }
 
-static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
-        !scan_allows(s, "service_tier"))
-        scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
-}
-
 static void completions_scan(const struct json *j, struct pass_request *r, struct arena *arena,
                              const struct slice *allow, uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     uint64_t n = 1, best_of = 1;
-    scan_begin(&s);
-    if (!json_is(j, 0, JSON_OBJECT)) {
-        scan_refuse(&s, "invalid_value", NULL, "The body must be a JSON object.");
+    if (!scan_begin(&s))
         return;
-    }
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k)) {
         int v = k + 1;
         switch (scan_which(&s, k, members, sizeof members / sizeof *members, false)) {
@@ -113,7 +98,7 @@ static void completions_scan(const struct json *j, struct pass_request *r, struc
         case M_PROMPT: scan_prompt(&s, v); break;
         case M_SUFFIX: scan_string(&s, v); break;
         case M_STREAM: scan_stream(&s, v); break;
-        case M_STREAM_OPTIONS: scan_options(&s, v); break;
+        case M_STREAM_OPTIONS: scan_stream_options(&s, v); break;
         case M_MAX_TOKENS: scan_max_tokens(&s, v); break;
         case M_N: n = scan_count(&s, v, "n"); break;
         case M_BEST_OF: best_of = scan_count(&s, v, "best_of"); break;
@@ -127,34 +112,15 @@ static void completions_scan(const struct json *j, struct pass_request *r, struc
     r->n = (n > best_of ? n : best_of) * (r->messages > 0 ? r->messages : 1);
 }
 
-static void ask_usage(struct edits *e, const struct pass_request *r) {
-    if (r->t_include_usage >= 0) {
-        if (!json_is(e->j, r->t_include_usage, JSON_TRUE))
-            edits_set(e, r->t_include_usage, SLICE("true"));
-    } else if (json_is(e->j, r->t_options, JSON_OBJECT)) {
-        edits_prepend(e, r->t_options, SLICE("\"include_usage\":true"));
-    } else if (r->t_options >= 0) {
-        edits_set(e, r->t_options, SLICE("{\"include_usage\":true}"));
-    } else {
-        edits_prepend(e, 0, SLICE("\"stream_options\":{\"include_usage\":true}"));
-    }
-}
-
 static bool completions_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe,
                               struct arena *arena, struct pieces *out) {
     struct edits e;
     const int keep[] = { r->t_model, r->t_limit, r->t_options, json_get(j, 0, "prompt"), json_get(j, 0, "stream") };
-    edits_begin(&e, j, arena);
-    pe->stripped = 0;
-    edits_strip(&e, 0, pe, keep, sizeof keep / sizeof *keep, false);
-    if (pe->model.ptr != NULL)
-        edits_set_string(&e, r->t_model, pe->model);
-    if (pe->set_limit && r->t_limit >= 0)
-        edits_set_number(&e, r->t_limit, pe->limit);
-    else if (pe->set_limit)
-        edits_prepend(&e, 0, arena_printf(arena, "\"max_tokens\":%llu", (unsigned long long)pe->limit));
+    edits_request(&e, j, r, pe, keep, sizeof keep / sizeof *keep, arena);
+    if (pe->set_limit)
+        edits_limit(&e, r->t_limit, SLICE("max_tokens"), pe->limit);
     if (pe->ask_usage && r->stream)
-        ask_usage(&e, r);
+        edits_ask_usage(&e, r);
     return edits_put(&e, out);
 }
 
@@ -185,6 +151,6 @@ const struct pass pass_completions = {
     .end = pass_chat_end,
     .error = pass_read_error,
     .fail = pass_chat_fail,
-    .ping = pass_chat_ping,
-    .content_type = pass_chat_content_type,
+    .ping = pass_sse_ping,
+    .content_type = pass_sse_content_type,
 };

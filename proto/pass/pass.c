@@ -131,3 +131,13 @@ void pass_read_error_at(const struct json *j, int root, struct arena *arena, str
     if (f->message.ptr == NULL && json_is(j, json_get(j, root, "errors"), JSON_ARRAY))
         f->message = json_span(j, json_get(j, root, "errors"));
 }
+
+struct slice pass_sse_ping(const struct pass_answer *a) {
+    (void)a;
+    return SLICE(": ping\n\n");
+}
+
+const char *pass_sse_content_type(const struct pass_answer *a) {
+    (void)a;
+    return "text/event-stream; charset=utf-8";
+}

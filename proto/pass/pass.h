@@ -177,6 +177,9 @@ struct splice pass_string(const struct json *j, int value, struct slice text, st
 /* Splices that take members (by their value tokens) out of an object, or values out of an array, with their commas; out
  * has room for n. Returns how many. */
 uint32_t pass_cut_members(const struct json *j, int object, const int *values, uint32_t n, struct splice *out);
+/* What silence shows in server-sent events, a comment, and their Content-Type. */
+struct slice pass_sse_ping(const struct pass_answer *a);
+const char *pass_sse_content_type(const struct pass_answer *a);
 /* An error object of OpenAI's shape and its many cousins. */
 void pass_read_error(const struct json *j, struct arena *arena, struct pass_fault *fault);
 /* The same where it is a member of `root`, or root itself. */

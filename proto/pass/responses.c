@@ -67,7 +67,7 @@ static bool all_there(const struct scan *s, int item, int type) {
     if (json_str_is(j, type, "image_generation_call"))
         return filled(j, item, "result");
     struct slice kind = json_is(j, type, JSON_STRING) ? json_raw(j, type) : SLICE("");
-    bool known = kind.len > 7 && slice_is(slice_from(kind, kind.len - 7), "_output");
+    bool known = slice_ends(kind, SLICE("_output"));
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         known |= slice_is(kind, kinds[i]);
     return known || filled(j, item, "encrypted_content");
@@ -178,20 +178,6 @@ static void scan_tools(struct scan *s, int tools, bool nested) {
         scan_tool(s, t, nested);
 }
 
-/* {"type":"web_search"}, or {"type":"allowed_tools","tools":[…]}, that names a tool which would go. */
-static bool forces(const struct scan *s, int choice) {
-    const struct json *j = s->j;
-    int type = json_get(j, choice, "type"), list = json_get(j, choice, "tools");
-    if (json_is(j, type, JSON_STRING) && scan_is_dropped(s, json_raw(j, type)))
-        return true;
-    for (int t = json_first(j, list); t >= 0; t = json_next(j, list, t)) {
-        type = json_get(j, t, "type");
-        if (json_is(j, type, JSON_STRING) && scan_is_dropped(s, json_raw(j, type)))
-            return true;
-    }
-    return false;
-}
-
 /* ---- scan: the rest ---- */
 
 enum member {
@@ -205,13 +191,6 @@ static const struct scan_member members[] = {
     { "background", M_BACKGROUND }, { "service_tier", M_SERVICE_TIER },
 };
 
-/* What the provider keeps: its length is not known here. */
-static void scan_elsewhere(struct scan *s, int v) {
-    if (json_is(s->j, v, JSON_NULL))
-        return;
-    s->r->references++;
-}
-
 /* A template of the operator's account, with tools of its own perhaps. */
 static void scan_prompt(struct scan *s, int v) {
     if (json_is(s->j, v, JSON_NULL))
@@ -220,12 +199,6 @@ static void scan_prompt(struct scan *s, int v) {
     s->r->references++;
     if (!scan_allows(s, "prompt"))
         scan_refuse(s, "unsupported_parameter", "prompt", "Stored prompts are not available for this model.");
-}
-
-static void scan_tier(struct scan *s, int v) {
-    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, "auto") && !json_str_is(s->j, v, "default") &&
-        !scan_allows(s, "service_tier"))
-        scan_refuse(s, "unsupported_parameter", "service_tier", "This service tier is not available for this model.");
 }
 
 static void scan_member(struct scan *s, int is, int v, int *choice) {
@@ -250,7 +223,7 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_TOOL_CHOICE: *choice = v; break;
     case M_TEXT: scan_raw(s, v); break; /* a schema */
     case M_PREVIOUS:
-    case M_CONVERSATION: scan_elsewhere(s, v); break;
+    case M_CONVERSATION: s->r->references += !json_is(s->j, v, JSON_NULL); break; /* its length is not known here */
     case M_PROMPT: scan_prompt(s, v); break;
     case M_BACKGROUND:
         if (!json_is(s->j, v, JSON_NULL) && !json_is(s->j, v, JSON_FALSE))
@@ -286,47 +259,30 @@ static void responses_scan(const struct json *j, struct pass_request *r, struct 
                            uint32_t allow_count) {
     struct scan s = { .j = j, .r = r, .arena = arena, .allow = allow, .allow_count = allow_count };
     int choice = -1;
-    scan_begin(&s);
-    if (!json_is(j, 0, JSON_OBJECT)) {
-        scan_refuse(&s, "invalid_value", NULL, "The body must be a JSON object.");
+    if (!scan_begin(&s))
         return;
-    }
     for (int k = json_first(j, 0); k >= 0; k = json_next(j, 0, k))
         scan_member(&s, scan_which(&s, k, members, sizeof members / sizeof *members, false), k + 1, &choice);
     scan_model(&s, r->t_model);
     if (!(s.seen & (1u << M_INPUT | 1u << M_PROMPT | 1u << M_PREVIOUS | 1u << M_CONVERSATION)))
         scan_refuse(&s, "missing_field", "input", "Missing required parameter: 'input'.");
-    scan_tools_end(&s, forces(&s, choice));
+    scan_tools_end(&s, scan_forces(&s, choice, json_get(j, choice, "tools")));
     scan_ids(&s);
 }
 
 /* ---- build ---- */
-
-static void edit_limit(struct edits *e, const struct pass_request *r, uint64_t limit) {
-    if (r->t_limit >= 0)
-        edits_set_number(e, r->t_limit, limit);
-    else
-        edits_prepend(e, 0, arena_printf(e->arena, "\"max_output_tokens\":%llu", (unsigned long long)limit));
-}
 
 static bool responses_build(const struct json *j, const struct pass_request *r, struct pass_edit *pe,
                             struct arena *arena, struct pieces *out) {
     struct edits e;
     int input = json_get(j, 0, "input");
     const int keep[] = { r->t_model, r->t_limit, input, json_get(j, 0, "stream") };
-    edits_begin(&e, j, arena);
-    pe->stripped = 0;
-    edits_strip(&e, 0, pe, keep, sizeof keep / sizeof *keep, false);
-    if (r->drops > 0) {
-        edits_drop(&e, json_get(j, 0, "tools"), r);
-        for (int t = json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; t >= 0; t = json_next(j, input, t))
-            edits_drop(&e, json_get(j, t, "tools"), r);
-    }
-    edits_unseal(&e, r, pe);
-    if (pe->model.ptr != NULL)
-        edits_set_string(&e, r->t_model, pe->model);
+    edits_request(&e, j, r, pe, keep, sizeof keep / sizeof *keep, arena);
+    for (int t = r->drops > 0 && json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; t >= 0;
+         t = json_next(j, input, t))
+        edits_drop(&e, json_get(j, t, "tools"), r); /* of additional_tools */
     if (pe->set_limit)
-        edit_limit(&e, r, pe->limit);
+        edits_limit(&e, r->t_limit, SLICE("max_output_tokens"), pe->limit);
     return edits_put(&e, out);
 }
 
@@ -339,6 +295,6 @@ const struct pass pass_responses = {
     .end = pass_responses_end,
     .error = pass_responses_error,
     .fail = pass_responses_fail,
-    .ping = pass_responses_ping,
-    .content_type = pass_responses_content_type,
+    .ping = pass_sse_ping,
+    .content_type = pass_sse_content_type,
 };

@@ -12,7 +12,5 @@ enum pass_result pass_responses_end(struct pass_answer *a, struct arena *scratch
 void pass_responses_error(const struct json *j, struct arena *arena, struct pass_fault *fault);
 bool pass_responses_fail(struct pass_answer *a, int status, const char *code, struct slice message, struct slice error,
                          struct arena *arena, struct pieces *out);
-struct slice pass_responses_ping(const struct pass_answer *a);
-const char *pass_responses_content_type(const struct pass_answer *a);
 
 #endif

@@ -102,9 +102,8 @@ static void seal_response(struct edits *e, const struct pass_answer *a, int resp
 
 /* An event within a response. Deltas, of which there are many, have nothing but the item's id. */
 static void seal_event(struct edits *e, const struct pass_answer *a, struct slice type) {
-    static const struct slice delta = SLICE(".delta");
     edits_seal(e, a, json_get(e->j, json_get(e->j, 0, "item"), "id"));
-    if (type.len > delta.len && slice_eq(slice_from(type, type.len - delta.len), delta))
+    if (slice_ends(type, SLICE(".delta")))
         edits_seal(e, a, json_get(e->j, 0, "item_id"));
     else
         edits_seal_all(e, a, 0, &handed_out);
@@ -198,15 +197,10 @@ enum pass_result pass_responses_whole(struct pass_answer *a, const struct json *
 
 /* ---- stream ---- */
 
-static bool ends_with(struct slice s, const char *end) {
-    size_t n = strlen(end);
-    return s.len >= n && memcmp(s.ptr + s.len - n, end, n) == 0;
-}
-
 /* Deltas count as they come; what an item says beyond its deltas counts when it is done, for some servers send no
  * deltas. */
 static void count_text(struct pass_answer *a, const struct json *j, struct slice type) {
-    if (ends_with(type, ".delta") && !slice_is(type, "response.audio.delta")) {
+    if (slice_ends(type, SLICE(".delta")) && !slice_is(type, "response.audio.delta")) {
         uint64_t bytes = json_str_len(j, json_get(j, 0, "delta"));
         a->text_bytes += bytes;
         a->own[OWN_ITEM_BYTES] += bytes;
@@ -316,14 +310,4 @@ bool pass_responses_fail(struct pass_answer *a, int status, const char *code, st
             "\"status\":\"failed\",\"error\":%.*s,\"incomplete_details\":null,\"output\":[],\"usage\":null}}\n\n",
             n + 1, (int)a->ident_len, a->ident, a->ident_len > 0 ? "," : "", SLICE_ARG(fault)));
     return !arena->overflow && !out->full;
-}
-
-struct slice pass_responses_ping(const struct pass_answer *a) {
-    (void)a;
-    return SLICE(": ping\n\n");
-}
-
-const char *pass_responses_content_type(const struct pass_answer *a) {
-    (void)a;
-    return "text/event-stream; charset=utf-8";
 }

@@ -2,11 +2,14 @@
  * state. Nothing fails here but into r->fault_code; memory is taken only to decode what is escaped. */
 #include "proto/pass/scan.h"
 
-void scan_begin(struct scan *s) {
+bool scan_begin(struct scan *s) {
     memset(s->r, 0, sizeof *s->r);
     s->r->n = 1;
     s->r->t_model = s->r->t_limit = s->r->t_limit2 = s->r->t_options = s->r->t_include_usage = -1;
     s->seen = s->others = 0;
+    if (!json_is(s->j, 0, JSON_OBJECT))
+        scan_refuse(s, "invalid_value", NULL, "The body must be a JSON object.");
+    return s->r->fault_code == NULL;
 }
 
 void scan_refuse(struct scan *s, const char *code, const char *param, const char *text) {
@@ -94,6 +97,22 @@ void scan_limit(struct scan *s, int v, const char *param) {
     if (!s->r->has_limit || limit < s->r->limit)
         s->r->limit = limit;
     s->r->has_limit = true;
+}
+
+void scan_dear(struct scan *s, int v, const char *name, const char *plain1, const char *plain2, const char *text) {
+    if (!json_is(s->j, v, JSON_NULL) && !json_str_is(s->j, v, plain1) && !json_str_is(s->j, v, plain2) &&
+        !scan_allows(s, name))
+        scan_refuse(s, "unsupported_parameter", name, text);
+}
+
+void scan_tier(struct scan *s, int v) {
+    scan_dear(s, v, "service_tier", "auto", "default", "This service tier is not available for this model.");
+}
+
+void scan_stream_options(struct scan *s, int v) {
+    s->r->t_options = v;
+    s->r->t_include_usage = json_get(s->j, v, "include_usage");
+    s->r->wants_usage = json_is(s->j, s->r->t_include_usage, JSON_TRUE);
 }
 
 /* A tape is flat: strings are found without descending. A key is a string whose value follows it, so an object's
@@ -221,11 +240,19 @@ bool scan_allows_tool(const struct scan *s, struct slice type) {
     return false;
 }
 
-bool scan_is_dropped(const struct scan *s, struct slice name) {
-    for (uint32_t i = 0; i < s->r->drops; i++)
-        if (slice_eq(s->r->drop_names[i], name))
+static bool names_dropped(const struct scan *s, int tool) {
+    int type = json_get(s->j, tool, "type");
+    for (uint32_t i = 0; i < s->r->drops && json_is(s->j, type, JSON_STRING); i++)
+        if (slice_eq(s->r->drop_names[i], json_raw(s->j, type)))
             return true;
     return false;
+}
+
+bool scan_forces(const struct scan *s, int choice, int list) {
+    bool forced = names_dropped(s, choice);
+    for (int t = json_first(s->j, list); t >= 0 && !forced; t = json_next(s->j, list, t))
+        forced = names_dropped(s, t);
+    return forced;
 }
 
 void scan_tools_end(struct scan *s, bool forced) {

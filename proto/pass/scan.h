@@ -20,7 +20,8 @@ struct scan_member {
     int is;
 };
 
-void scan_begin(struct scan *s);
+/* false: the body is no object, which is the request's fault; nothing more is to be looked at. */
+bool scan_begin(struct scan *s);
 /* The first fault counts. */
 void scan_refuse(struct scan *s, const char *code, const char *param, const char *text);
 /* Whether the model's configuration lets a word through. */
@@ -36,6 +37,12 @@ bool scan_same_word(struct slice a, struct slice b);
 void scan_model(struct scan *s, int v); /* call once after the members: its presence and type */
 void scan_stream(struct scan *s, int v);
 void scan_limit(struct scan *s, int v, const char *param);
+/* A member that makes a call dearer than its tokens' prices but for two values: let through only where the model prices
+ * it. */
+void scan_dear(struct scan *s, int v, const char *name, const char *plain1, const char *plain2, const char *text);
+/* OpenAI's service_tier, and stream_options, which edits_ask_usage edits. */
+void scan_tier(struct scan *s, int v);
+void scan_stream_options(struct scan *s, int v);
 /* Decoded bytes of every string in a value, member names left out. */
 uint64_t scan_strings(const struct json *j, int v);
 /* The raw text of a value counts: schemas, arguments, things we do not know. */
@@ -66,6 +73,8 @@ void scan_hosted(struct scan *s, int value, struct slice name);
 bool scan_allows_tool(const struct scan *s, struct slice type);
 /* forced: the choice of tool asks for one that would go. */
 void scan_tools_end(struct scan *s, bool forced);
-bool scan_is_dropped(const struct scan *s, struct slice name);
+/* Whether OpenAI's choice of tool, {"type":"web_search"} or one of {"type":"allowed_tools"} with that list, names one
+ * that would go. */
+bool scan_forces(const struct scan *s, int choice, int list);
 
 #endif
