@@ -23,7 +23,7 @@ static void write_account(struct call *c, uint32_t index) {
     char id[ID_TEXT], at[40];
     (void)account_row(l, index, &row, &email);
     int64_t available = atomic_load(&l->shm->account_words[index].available);
-    id_format(id, "acct_", a->id, 8);
+    id_write(id, ID_ACCOUNT, a->id);
     time_format(at, row.created_at_s * 1000, false);
     jw_object(c->w);
     jw_key(c->w, "id");

@@ -45,12 +45,12 @@ void audit_difference(struct audit *a, const char *kind, const char *who, int64_
 
 static void differ_account(struct books *b, const char *kind, uint64_t id, int64_t stored, int64_t computed) {
     char who[ID_TEXT];
-    id_format(who, "acct_", id, 8);
+    id_write(who, ID_ACCOUNT, id);
     audit_difference(b->a, kind, who, stored, computed);
 }
 static void differ_key(struct books *b, const char *kind, uint64_t id, int64_t stored, int64_t computed) {
     char who[ID_TEXT];
-    id_format(who, "key_", id, 8);
+    id_write(who, ID_KEY, id);
     audit_difference(b->a, kind, who, stored, computed);
 }
 

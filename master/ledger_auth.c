@@ -90,7 +90,7 @@ bool auth_token(struct call *c, uint32_t account_id, struct buf *out) {
         if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
             return false;
     while (!alnum_from_random(jti, JTI, random, sizeof random));
-    id_format(sub, "acct_", account_id, 8);
+    id_write(sub, ID_ACCOUNT, account_id);
     claims.sub = slice_str(sub);
     claims.jti = slice_of(jti, JTI);
     claims.exp_s = claims.iat_s + (int64_t)c->l->conf->jwt_ttl_s;
@@ -120,7 +120,7 @@ static enum found by_token(struct call *c, struct slice text, uint32_t *account)
     wipe(&key, sizeof key);
     if (err == JWT_EXPIRED)
         return FOUND_EXPIRED;
-    if (err != JWT_OK || !id_parse(claims.sub, "acct_", &id) || id >= UINT32_MAX)
+    if (err != JWT_OK || !id_read(claims.sub, ID_ACCOUNT, &id) || id >= UINT32_MAX)
         return FOUND_NOTHING;
     *account = ledger_account_index(c->l, (uint32_t)id);
     return *account != NO_INDEX ? FOUND : FOUND_NOTHING;

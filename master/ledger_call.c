@@ -217,7 +217,7 @@ bool call_need(struct call *c, enum arg got, const char *name) {
 bool find_account(struct ledger *l, struct slice text, uint32_t *index) {
     uint64_t id;
     char email[STORE_EMAIL + 1];
-    if (id_parse(text, "acct_", &id) && id < UINT32_MAX) {
+    if (id_read(text, ID_ACCOUNT, &id) && id < UINT32_MAX) {
         *index = ledger_account_index(l, (uint32_t)id);
         return *index != NO_INDEX;
     }
@@ -234,7 +234,7 @@ bool find_account(struct ledger *l, struct slice text, uint32_t *index) {
 
 bool find_key(struct ledger *l, struct slice text, uint32_t *id) {
     uint64_t number;
-    if (id_parse(text, "key_", &number) && number > 0 && number < l->next_key_id) {
+    if (id_read(text, ID_KEY, &number) && number > 0 && number < l->next_key_id) {
         *id = (uint32_t)number;
         return true;
     }

@@ -49,7 +49,7 @@ static enum store_err write_cap(struct store *s, void *arg) {
 
 static void cap_json(struct call *c, const struct cap *cap) {
     char id[ID_TEXT];
-    id_format(id, cap->of_key ? "key_" : "acct_", cap->id, 8);
+    id_write(id, cap->of_key ? ID_KEY : ID_ACCOUNT, cap->id);
     jw_object(c->w);
     jw_key(c->w, "who");
     jw_cstr(c->w, id);

@@ -6,7 +6,7 @@
  *     ledger_models.c              lists of models in shared memory
  *     ledger_drain.c               rings → group commits; checkpoints
  *     ledger_call.c                calls: table, arguments, answers
- *     ledger_text.c                ids, times, emails
+ *     ledger_text.c                times, emails
  *     ledger_account.c, _key.c, _money.c, _cap.c, _usage.c          the calls
  *     ledger_reader.c              forked readers for what takes long
  *     ledger_audit.c, _backup.c    two of those
@@ -21,6 +21,7 @@
 #include "master/ledger_store.h"
 #include "proto/base/check.h"
 #include "proto/base/crypto.h"
+#include "proto/base/id.h"
 #include "proto/json.h"
 #include "shm/ipc_io.h"
 #include "shm/recover.h"
@@ -272,9 +273,6 @@ enum money_outcome { MOVE_OK, MOVE_TOO_MUCH, MOVE_CONFLICT, MOVE_OVERFLOW, MOVE_
 enum money_outcome ledger_move(struct ledger *l, struct money_move *m, enum store_err *err);
 
 /* ---- ledger_text.c ---- */
-enum { ID_TEXT = 32 };
-void id_format(char out[ID_TEXT], const char *prefix, uint64_t id, unsigned width); /* base 36 */
-bool id_parse(struct slice text, const char *prefix, uint64_t *id);
 void time_format(char out[40], int64_t time_ms, bool with_ms); /* RFC 3339, UTC */
 /* RFC 3339, a date (midnight UTC), or an age before now: 90s 15m 12h 30d 2w. */
 bool time_parse(struct slice text, int64_t now_ms, int64_t *out_ms);

@@ -127,8 +127,8 @@ static void write_key(struct call *c, const struct key_draft *d, struct slice se
     char id[ID_TEXT], account[ID_TEXT];
     int64_t spent, used_s;
     read_spent(l, d, &spent, &used_s);
-    id_format(id, "key_", d->id, 8);
-    id_format(account, "acct_", d->row.account_id, 8);
+    id_write(id, ID_KEY, d->id);
+    id_write(account, ID_ACCOUNT, d->row.account_id);
     jw_object(c->w);
     jw_key(c->w, "id");
     jw_cstr(c->w, id);
@@ -166,7 +166,7 @@ void key_write_own(struct call *c, const struct key_draft *d, struct slice secre
     char id[ID_TEXT];
     int64_t spent, used_s;
     read_spent(c->l, d, &spent, &used_s);
-    id_format(id, "key_", d->id, 8);
+    id_write(id, ID_KEY, d->id);
     jw_object(c->w);
     jw_key(c->w, "id");
     jw_cstr(c->w, id);
@@ -689,7 +689,7 @@ void key_list_own(struct call *c, uint32_t account_id, uint32_t after, uint32_t 
     jw_end_array(c->w);
     if (more) {
         char text[ID_TEXT];
-        id_format(text, "key_", last, 8);
+        id_write(text, ID_KEY, last);
         jw_key(c->w, "next_cursor");
         jw_cstr(c->w, text);
     }

@@ -125,8 +125,8 @@ static void write_entry_json(struct call *c, uint64_t entry) {
         call_refuse(c, "internal", "entry %llu cannot be read", (unsigned long long)entry);
         return;
     }
-    id_format(id, "ent_", entry, 10);
-    id_format(account, "acct_", row.account_id, 8);
+    id_write(id, ID_ENTRY, entry);
+    id_write(account, ID_ACCOUNT, row.account_id);
     time_format(at, row.time_ms, false);
     jw_object(c->w);
     jw_key(c->w, "id");
@@ -199,7 +199,7 @@ void call_balance(struct call *c) {
     const struct account_mem *a = &c->l->accounts[index];
     int64_t available = atomic_load(&c->l->shm->account_words[index].available);
     char id[ID_TEXT];
-    id_format(id, "acct_", a->id, 8);
+    id_write(id, ID_ACCOUNT, a->id);
     jw_object(c->w);
     jw_key(c->w, "account");
     jw_cstr(c->w, id);

@@ -8,7 +8,7 @@ enum { KEYS_MAX = 1000, NEW_KEYS_PER_DAY = 3000, DAY_WINDOW_MS = 86400000, KEYS_
 
 static void account_argument(struct call *c, struct http_doc *d, uint32_t account) {
     char id[ID_TEXT];
-    id_format(id, "acct_", c->l->accounts[account].id, 8);
+    id_write(id, ID_ACCOUNT, c->l->accounts[account].id);
     jw_key(&d->w, "account");
     jw_cstr(&d->w, id);
 }
@@ -24,7 +24,7 @@ void call_http_keys(struct call *c) {
     c->http = HTTP_DETAIL;
     if (!auth_who(c, false, &who))
         return;
-    if (http_query(c, "cursor", &text) && (!id_parse(text, "key_", &after) || after >= UINT32_MAX)) {
+    if (http_query(c, "cursor", &text) && (!id_read(text, ID_KEY, &after) || after >= UINT32_MAX)) {
         http_fail(c, 400, "invalid_value", 0, "cursor: give the next_cursor of the page before");
         return;
     }
@@ -103,7 +103,7 @@ void call_http_key_create(struct call *c) {
                   "some first.", KEYS_MAX);
         return;
     }
-    id_format(id, "acct_", c->l->accounts[who.account].id, 8);
+    id_write(id, ID_ACCOUNT, c->l->accounts[who.account].id);
     if (!auth_count(c->l, COUNT_NEW_KEYS, slice_str(id), NEW_KEYS_PER_DAY, DAY_WINDOW_MS, &wait_s)) {
         http_fail(c, 429, "rate_limit_exceeded", wait_s, "Too many keys were created today.");
         return;
@@ -119,7 +119,7 @@ void call_http_key_create(struct call *c) {
 /* The key of that id, if it is the account's. */
 static bool own_key(struct call *c, const struct http_who *who, struct slice text, struct key_draft *d) {
     uint64_t id;
-    bool own = id_parse(text, "key_", &id) && id > 0 && id < c->l->next_key_id && key_draft_load(c, (uint32_t)id, d) &&
+    bool own = id_read(text, ID_KEY, &id) && id > 0 && id < c->l->next_key_id && key_draft_load(c, (uint32_t)id, d) &&
                d->row.account_id == c->l->accounts[who->account].id;
     c->refused = false; /* a key that cannot be read is none */
     if (!own)
@@ -135,7 +135,7 @@ void call_http_key_revoke(struct call *c) {
     c->http = HTTP_DETAIL;
     if (!auth_who(c, false, &who) || !own_key(c, &who, http_rest(c), &key))
         return;
-    id_format(id, "key_", key.id, 8);
+    id_write(id, ID_KEY, key.id);
     struct call inner = *c;
     key_put_revoked(&inner, &key);
     if (inner.refused) {
@@ -216,7 +216,7 @@ void call_http_usage(struct call *c) {
     if (right && http_query(c, "key", &text) && slice_starts(text, SLICE("key_"))) {
         right = own_key(c, &who, text, &key);
         if (right) {
-            id_format(id, "key_", key.id, 8);
+            id_write(id, ID_KEY, key.id);
             jw_key(&d.w, "key");
             jw_cstr(&d.w, id);
         }

@@ -1,41 +1,8 @@
-/* Texts of the outside: ids, times, emails, what of a key is shown. Pure: no state, no failure but false. */
+/* Texts of the outside: times, emails, what of a key is shown. Pure: no state, no failure but false. */
 #include <stdio.h>
 #include <time.h>
 #include "master/ledger_int.h"
 #include "proto/base/text.h"
-
-void id_format(char out[ID_TEXT], const char *prefix, uint64_t id, unsigned width) {
-    char digits[16];
-    unsigned n = 0;
-    do
-        digits[n++] = "0123456789abcdefghijklmnopqrstuvwxyz"[id % 36];
-    while ((id /= 36) != 0);
-    size_t at = strlen(prefix);
-    CHECK(at + 16 < ID_TEXT && width < 14);
-    memcpy(out, prefix, at);
-    for (; width > n; width--)
-        out[at++] = '0';
-    while (n > 0)
-        out[at++] = digits[--n];
-    out[at] = '\0';
-}
-
-bool id_parse(struct slice text, const char *prefix, uint64_t *id) {
-    if (!slice_starts(text, slice_str(prefix)))
-        return false;
-    text = slice_from(text, strlen(prefix));
-    uint64_t v = 0;
-    if (text.len == 0 || text.len > 13)
-        return false;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'z' ? (unsigned)(c - 'a') + 10 : 36;
-        if (d == 36 || __builtin_mul_overflow(v, 36, &v) || __builtin_add_overflow(v, d, &v))
-            return false;
-    }
-    *id = v;
-    return true;
-}
 
 void time_format(char out[40], int64_t time_ms, bool with_ms) {
     time_t s = (time_t)(time_ms / 1000);

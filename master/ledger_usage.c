@@ -77,7 +77,7 @@ static void write_item(const struct ledger *l, struct json_writer *w, const stru
     struct row_daily sums = { 0 };
     daily_add_item(&sums, u);
     jw_object(w);
-    id_format(text, "use_", u->id, 10);
+    id_write(text, ID_USAGE, u->id);
     jw_key(w, "id");
     jw_cstr(w, text);
     time_format(at, u->time_ms, true);
@@ -85,10 +85,10 @@ static void write_item(const struct ledger *l, struct json_writer *w, const stru
     jw_cstr(w, at);
     jw_key(w, "request_id");
     jw_str(w, u->request_id);
-    id_format(text, "acct_", u->account_id, 8);
+    id_write(text, ID_ACCOUNT, u->account_id);
     jw_key(w, "account");
     jw_cstr(w, text);
-    id_format(text, "key_", u->key_id, 8);
+    id_write(text, ID_KEY, u->key_id);
     jw_key(w, "key");
     jw_cstr(w, text);
     jw_key(w, "model");
@@ -285,7 +285,7 @@ static enum listed list(const struct ledger *l, struct store *s, const struct us
     jw_end_array(out);
     jw_key(out, "next_cursor");
     char text[ID_TEXT];
-    id_format(text, "use_", last, 10);
+    id_write(text, ID_USAGE, last);
     if (more)
         jw_cstr(out, text);
     else
@@ -459,7 +459,7 @@ static void write_group(const struct ledger *l, struct json_writer *w, enum by b
         jw_key(w, "model");
         jw_cstr(w, ledger_name(l, LEDGER_NAME_MODEL, g->model_id));
     } else {
-        id_format(text, "acct_", g->account_id, 8);
+        id_write(text, ID_ACCOUNT, g->account_id);
         jw_key(w, "account");
         jw_cstr(w, text);
     }
@@ -572,7 +572,7 @@ static bool page_arguments(struct call *c, struct usage_query *q) {
     if (q->limit == 0 || q->limit > LIMIT_MAX)
         q->limit = LIMIT_MAX;
     enum arg got = call_text(c, "cursor", ID_TEXT, &text);
-    if (got == ARG_OK && !id_parse(text, "use_", &q->cursor)) {
+    if (got == ARG_OK && !id_read(text, ID_USAGE, &q->cursor)) {
         call_refuse(c, "invalid_value", "cursor: give the next_cursor of the page before");
         return false;
     }

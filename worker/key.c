@@ -71,7 +71,7 @@ static void answered(struct exchange *ex, const struct json *j) {
 }
 
 void key_show(struct exchange *ex) {
-    char id[ID_BYTES];
-    size_t n = id_write(id, "key_", ex->key.id);
+    char id[ID_TEXT];
+    size_t n = id_write(id, ID_KEY, ex->key.id);
     call_ledger(ex, arena_printf(&ex->arena, "{\"cmd\":\"key.self\",\"key\":\"%.*s\"}", (int)n, id), answered);
 }

@@ -122,7 +122,7 @@ static void put_call(struct line *t, const struct exchange *ex) {
 }
 
 static void put_line(struct line *t, const struct exchange *ex) {
-    char at[32], id[ID_BYTES];
+    char at[32], id[ID_TEXT];
     bool gone = ex->record_flags & RECORD_CLIENT_GONE;
     LINE(t, "{\"time\":\"");
     line_put(t, at, put_time(at, ex->worker->loop.wall_ms));
@@ -136,9 +136,9 @@ static void put_line(struct line *t, const struct exchange *ex) {
     }
     if (ex->known_key) {
         LINE(t, "\",\"account\":\"");
-        line_put(t, id, id_write(id, "acct_", ex->account.id));
+        line_put(t, id, id_write(id, ID_ACCOUNT, ex->account.id));
         LINE(t, "\",\"key\":\"");
-        line_put(t, id, id_write(id, "key_", ex->key.id));
+        line_put(t, id, id_write(id, ID_KEY, ex->key.id));
     }
     LINE(t, "\",\"status\":");
     line_u64(t, gone && !ex->head_sent ? 499 : (uint64_t)ex->status);

@@ -256,7 +256,7 @@ static inline void rig_commit(struct rig *r) {
 
 static inline uint64_t rig_id(struct slice text) {
     uint64_t id = 0;
-    CHECK(id_parse(text, "acct_", &id) || id_parse(text, "key_", &id));
+    CHECK(id_read(text, ID_ACCOUNT, &id) || id_read(text, ID_KEY, &id));
     return id;
 }
 

@@ -330,7 +330,7 @@ static void searches(void **state) {
             if (dice[0] / 15 % 2) {
                 char id[ID_TEXT];
                 want.key = r->l.keys[one->key].id;
-                id_format(id, "key_", want.key, 8);
+                id_write(id, ID_KEY, want.key);
                 snprintf(text + strlen(text), 60, ",'key':'%s'", id);
             }
             if (want.model != UINT32_MAX)
@@ -338,7 +338,7 @@ static void searches(void **state) {
             uint64_t cursor = dice[2] % 3 ? 1 + (uint64_t)dice[3] * 97 % (RECORDS + 100) : 0, ids[LIMIT];
             if (cursor) {
                 char id[ID_TEXT];
-                id_format(id, "use_", cursor, 10);
+                id_write(id, ID_USAGE, cursor);
                 snprintf(text + strlen(text), 60, ",'cursor':'%s'", id);
             }
             snprintf(text + strlen(text), 8, "}");
@@ -347,7 +347,7 @@ static void searches(void **state) {
             int list = rig_array(&j, "usage");
             for (int u = json_first(&j, list); u >= 0; u = json_next(&j, list, u), got++) {
                 char id[ID_TEXT];
-                id_format(id, "use_", got < n ? ids[got] : 0, 10);
+                id_write(id, ID_USAGE, got < n ? ids[got] : 0);
                 if (!json_str_is(&j, json_get(&j, u, "id"), id))
                     fail_msg("%s: record %zu is not %s", text, got, id);
             }
@@ -1241,11 +1241,15 @@ static void times_and_ids(void **state) {
     char id[ID_TEXT];
     uint64_t back;
     for (uint64_t v = 1; v < 1ull << 60; v = v * 7 + 3) {
-        id_format(id, "x_", v, 8);
-        assert_true(id_parse(slice_str(id), "x_", &back) && back == v);
+        size_t len = id_write(id, ID_KEY, v);
+        assert_int_equal(len, strlen(id));
+        assert_true(id_read(slice_str(id), ID_KEY, &back) && back == v);
+        assert_false(id_read(slice_str(id), ID_USAGE, &back));
     }
-    assert_false(id_parse(SLICE("x_"), "x_", &back) || id_parse(SLICE("x_A"), "x_", &back) ||
-                 id_parse(SLICE("x_zzzzzzzzzzzzz"), "x_", &back));
+    assert_false(id_read(SLICE("key_"), ID_KEY, &back) || id_read(SLICE("key_A"), ID_KEY, &back) ||
+                 id_read(SLICE("key_zzzzzzzzzzzzz"), ID_KEY, &back));
+    id_write(id, ID_ENTRY, 36);
+    assert_string_equal(id, "ent_0000000010");
     struct slice begin, end;
     key_shown(SLICE("sk-abcdefghijklmnopqrstuvwxyz012345"), SLICE("sk-"), &begin, &end);
     assert_true(slice_is(begin, "sk-abcd") && slice_is(end, "2345"));
