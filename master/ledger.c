@@ -262,7 +262,7 @@ static void settle_down(struct ledger *l, bool idle) {
     bool full = atomic_load(&l->shm->header->shed) == SHED_DISK_FULL;
     enum store_err err = STORE_OK;
     if (full || (l->checkpoint_ns && ledger_now_ns() >= l->checkpoint_ns))
-        err = drain_checkpoint(l);
+        err = checkpoint_commit(l);
     else if (idle)
         err = store_sync(&l->store);
     if (err != STORE_OK)
@@ -371,7 +371,7 @@ static void finish(struct ledger *l) {
     while (drain_waiting(l) > 0 && l->count.records < until && (err = drain_commit(l)) == STORE_OK)
         ;
     if (err == STORE_OK)
-        err = drain_checkpoint(l);
+        err = checkpoint_commit(l);
     if (err != STORE_OK) {
         ledger_alert(l,
                      "the ledger stops with records that could not be committed (%s): they stay in shared memory and "

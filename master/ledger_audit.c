@@ -139,13 +139,7 @@ static bool take_record(struct books *b, const struct usage_item *u) {
         both[i]->charges += u->charge;
         both[i]->last_applied = u->id;
     }
-    for (int all = 0; all < 2 && u->id < b->applied; all++) {
-        struct rollup *r = rollups_at(&b->daily, all ? 0 : u->account_id, day_of(u->time_ms), u->model_id);
-        if (!r)
-            return false;
-        daily_add_item(&r->add, u);
-    }
-    return true;
+    return u->id >= b->applied || rollups_add(&b->daily, u);
 }
 
 static enum store_err check_span_row(void *arg, struct id_key key, struct slice row) {

@@ -1,25 +1,20 @@
-/* Rings → database: group commits and checkpoints.
+/* Rings → database: group commits.
  *
  * A group is everything that waits in the rings (up to GROUP_RECORDS): one transaction with the packed usage records
- * and each ring's watermark, one sync. The usage records ARE the charges: balances, keys' spending and daily roll-ups
- * as stored are those up to record meta.applied, and a checkpoint, every few seconds, writes what changed since and
- * moves `applied` on, in one transaction. A start reads the records behind `applied` once more. So a record costs its
- * own bytes and no more, however many accounts take part.
+ * and each ring's watermark, one sync. The usage records ARE the charges: balances, keys' spending and roll-ups follow
+ * at the next checkpoint (ledger_checkpoint.c). So a record costs its own bytes and no more, however many accounts
+ * take part.
  *
  * A record is copied out of shared memory before it is looked at, and trusted in nothing (promise 7 of the design):
  * what does not fit goes to quarantine, and the words that it names are computed again after the commit (rule 11): its
  * amounts are no more to be believed than the rest of it. Mirrors are changed while a group is built and put back if
- * its commit fails; roll-ups are then read again from the database.
- */
+ * its commit fails; roll-ups are then made again from the records behind the last checkpoint. */
 #include <stdlib.h>
 #include "master/ledger_int.h"
-#include "master/ledger_span.h"
 #include "shm/steps.h"
 
 enum { GROUP_RECORDS = 8192, GROUP_BLOCKS = 512, GROUP_NAMED = 8, MAX_QUARANTINED = 10000 };
 #define GROUP_BYTES ((size_t)GROUP_BLOCKS * (PACK_BLOCK + 2048))
-#define CHECKPOINT_EVERY_NS 5000000000u
-enum { CHECKPOINT_ROWS = 16384 };
 #define MAX_LATE_MS (24 * 3600 * 1000)
 
 enum quarantine_why { BAD_SEQUENCE = 1, BAD_CHECKSUM, BAD_TEXT, BAD_OWNER, BAD_AMOUNT, BAD_OVERDRAW, BAD_HEAD };
@@ -45,7 +40,7 @@ struct group {
     struct { uint64_t first_id; size_t at, len; } blocks[GROUP_BLOCKS];
     unsigned block_count;
     size_t out_len;
-    uint64_t first_id, next_id;
+    uint64_t next_id;               /* of the next record */
     int64_t now_ms, late_ms;
     uint64_t *next, *head;          /* by range: the watermark after this group; the end of what waits */
     uint32_t *active;               /* ranges that have records left */
@@ -57,116 +52,6 @@ struct group {
     struct quarantined bad[GROUP_NAMED];
     unsigned bad_count;             /* any: the words named in fixes are computed, not added to */
 };
-
-/* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
-
-void daily_add(struct row_daily *to, const struct row_daily *from) {
-    to->requests += from->requests;
-    to->input += from->input;
-    to->cached += from->cached;
-    to->cache_write += from->cache_write;
-    to->output += from->output;
-    to->reasoning += from->reasoning;
-    to->images += from->images;
-    to->cost = (int64_t)((uint64_t)to->cost + (uint64_t)from->cost);
-    to->uncollected = (int64_t)((uint64_t)to->uncollected + (uint64_t)from->uncollected);
-    if (from->last_usage > to->last_usage)
-        to->last_usage = from->last_usage;
-}
-
-void daily_add_item(struct row_daily *d, const struct usage_item *u) {
-    const uint64_t *n = u->meters.n;
-    daily_add(d, &(struct row_daily){
-        .requests = 1, .input = meters_input(&u->meters), .cached = n[METER_CACHED_INPUT],
-        .cache_write = n[METER_CACHE_WRITE] + n[METER_CACHE_WRITE_1H], .output = meters_output(&u->meters),
-        .reasoning = n[METER_REASONING], .images = n[METER_IMAGES], .cost = u->charge, .uncollected = u->uncollected,
-        .last_usage = u->id,
-    });
-}
-
-static struct rollup *rollup_place(struct rollup *at, uint32_t mask, uint32_t account_id, uint32_t day,
-                                   uint32_t model_id) {
-    uint64_t h =
-        ((uint64_t)account_id << 32 | model_id) * 0x9e3779b97f4a7c15ull ^ (uint64_t)day * 0xc2b2ae3d27d4eb4full;
-    uint32_t i = (uint32_t)(h >> 32) & mask;
-    while (at[i].used && (at[i].account_id != account_id || at[i].day != day || at[i].model_id != model_id))
-        i = (i + 1) & mask;
-    return &at[i];
-}
-
-static bool rollups_grow(struct rollups *r) {
-    uint32_t mask = r->at ? r->mask * 2 + 1 : 4095;
-    struct rollup *at = calloc((size_t)mask + 1, sizeof *at);
-    if (!at)
-        return false;
-    for (uint32_t i = 0; r->at && i <= r->mask; i++)
-        if (r->at[i].used)
-            *rollup_place(at, mask, r->at[i].account_id, r->at[i].day, r->at[i].model_id) = r->at[i];
-    free(r->at);
-    r->at = at;
-    r->mask = mask;
-    return true;
-}
-
-struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day, uint32_t model_id) {
-    if ((!r->at || r->count > r->mask / 2) && !rollups_grow(r))
-        return NULL;
-    struct rollup *u = rollup_place(r->at, r->mask, account_id, day, model_id);
-    if (!u->used) {
-        *u = (struct rollup){ .account_id = account_id, .day = day, .model_id = model_id, .used = 1 };
-        r->count++;
-    }
-    return u;
-}
-
-void rollups_clear(struct rollups *r) {
-    if (r->mask > 65535) { /* one burst should not be paid for ever after */
-        free(r->at);
-        *r = (struct rollups){ 0 };
-    } else if (r->count > 0) {
-        memset(r->at, 0, ((size_t)r->mask + 1) * sizeof *r->at);
-    }
-    r->count = 0;
-}
-
-struct id_key daily_key(uint32_t account_id, uint32_t day, uint32_t model_id) {
-    struct id_key k = { .len = 12 };
-    be32_put(k.bytes, account_id);
-    be32_put(k.bytes + 4, day);
-    be32_put(k.bytes + 8, model_id);
-    return k;
-}
-
-/* Account 0 is the sum of all. */
-static void rollup_item(struct ledger *l, const struct usage_item *u) {
-    uint32_t day = day_of(u->time_ms);
-    for (int all = 0; all < 2; all++) {
-        struct rollup *r = rollups_at(&l->rollups, all ? 0 : u->account_id, day, u->model_id);
-        CHECK(r); /* out of memory: the process is of no use; a start reads the records again */
-        daily_add_item(&r->add, u);
-    }
-}
-
-/* ---- dirty rows -------------------------------------------------------------------------------------------------- */
-
-static void checkpoint_soon(struct ledger *l) {
-    if (l->checkpoint_ns == 0)
-        l->checkpoint_ns = ledger_now_ns() + CHECKPOINT_EVERY_NS;
-}
-void drain_dirty_account(struct ledger *l, uint32_t index) {
-    if (l->accounts[index].dirty)
-        return;
-    l->dirty_accounts[l->dirty_account_count++] = index;
-    l->accounts[index].dirty = l->dirty_account_count;
-    checkpoint_soon(l);
-}
-void drain_dirty_key(struct ledger *l, uint32_t index) {
-    if (l->keys[index].dirty)
-        return;
-    l->dirty_keys[l->dirty_key_count++] = index;
-    l->keys[index].dirty = l->dirty_key_count;
-    checkpoint_soon(l);
-}
 
 /* ---- building a group -------------------------------------------------------------------------------------------- */
 
@@ -285,7 +170,7 @@ static void book(struct ledger *l, const struct shm_record *r) {
     if (k->capped && !u->capped &&
         r->charge > 0) /* admitted before the key was seen to have a limit: its word has not moved */
         g->fixes[g->fix_count++] = (struct fix){ NO_INDEX, u->key, -r->charge };
-    rollup_item(l, &item);
+    CHECK(rollups_add(&l->rollups, &item)); /* no memory: of no use any more; a start reads the records again */
 }
 
 /* Room for one record more, whatever it is. */
@@ -341,7 +226,7 @@ static void take_next(struct ledger *l, uint32_t range) {
 
 static void build(struct ledger *l) {
     struct group *g = l->group;
-    g->first_id = g->next_id = l->next_usage;
+    g->next_id = l->next_usage;
     g->now_ms = ledger_wall_ms();
     if (g->now_ms < l->last_committed_ms)
         g->now_ms = l->last_committed_ms;
@@ -374,7 +259,7 @@ static void untouch(struct ledger *l, bool undo) {
             *a = g->accounts[i].was;
         a->touched = 0;
         if (!undo)
-            drain_dirty_account(l, g->accounts[i].index);
+            checkpoint_mark_account(l, g->accounts[i].index);
     }
     for (uint32_t i = 0; i < g->key_count; i++) {
         struct key_mem *k = &l->keys[g->keys[i].index];
@@ -382,7 +267,7 @@ static void untouch(struct ledger *l, bool undo) {
             *k = g->keys[i].was;
         k->touched = 0;
         if (!undo)
-            drain_dirty_key(l, g->keys[i].index);
+            checkpoint_mark_key(l, g->keys[i].index);
     }
 }
 
@@ -471,7 +356,7 @@ enum store_err drain_commit(struct ledger *l) {
         untouch(l, true);
         rollups_clear(&l->rollups);
         l->count.commit_failures++;
-        enum store_err again = err == STORE_DISK_FULL ? drain_replay(l, false) : STORE_OK;
+        enum store_err again = err == STORE_DISK_FULL ? checkpoint_replay(l, false) : STORE_OK;
         return again == STORE_OK ? err : again;
     }
     l->next_usage = g->next_id;
@@ -483,8 +368,7 @@ enum store_err drain_commit(struct ledger *l) {
     publish(l, ledger_now_ns() - start_ns);
     apply_fixes(l);
     report_bad(l);
-    if (l->dirty_account_count + l->dirty_key_count + l->rollups.count > CHECKPOINT_ROWS)
-        l->checkpoint_ns = 1;
+    checkpoint_if_much(l);
     return STORE_OK;
 }
 
@@ -495,113 +379,10 @@ uint64_t drain_waiting(const struct ledger *l) {
     return n;
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------------------------- */
-
-static enum store_err write_rollups(struct store *s, const struct rollups *r) {
-    enum store_err err = STORE_OK;
-    for (uint32_t i = 0; r->count > 0 && i <= r->mask && err == STORE_OK; i++) {
-        if (!r->at[i].used)
-            continue;
-        struct id_key key = daily_key(r->at[i].account_id, r->at[i].day, r->at[i].model_id);
-        struct row_daily row = r->at[i].add, was;
-        struct slice value;
-        err = store_get(s, DB_DAILY, ID_SLICE(key), &value);
-        if (err == STORE_OK && row_read(value, &was, sizeof was, NULL))
-            daily_add(&row, &was);
-        if (err == STORE_OK || err == STORE_NONE)
-            err = store_put(s, DB_DAILY, ID_SLICE(key), ROW_SLICE(row));
-    }
-    return err;
-}
-
-static enum store_err write_checkpoint(struct store *s, void *arg) {
-    struct ledger *l = arg;
-    enum store_err err = STORE_OK;
-    for (uint32_t i = 0; i < l->dirty_account_count && err == STORE_OK; i++) {
-        const struct account_mem *a = &l->accounts[l->dirty_accounts[i]];
-        struct row_balance row = { a->balance, a->floor, a->last_usage, a->last_entry };
-        struct id_key key = key32(a->id);
-        err = store_put(s, DB_BALANCE, ID_SLICE(key), ROW_SLICE(row));
-    }
-    for (uint32_t i = 0; i < l->dirty_key_count && err == STORE_OK; i++) {
-        const struct key_mem *k = &l->keys[l->dirty_keys[i]];
-        struct row_spent row = { k->spent, k->last_usage, k->last_used_s };
-        struct id_key key = key32(k->id);
-        err = store_put(s, DB_SPENT, ID_SLICE(key), ROW_SLICE(row));
-    }
-    if (err == STORE_OK)
-        err = write_rollups(s, &l->rollups);
-    if (err == STORE_OK)
-        err = store_put(s, DB_META, SLICE("applied"), ROW_SLICE(l->next_usage));
-    if (err == STORE_OK)
-        err = store_put(s, DB_META, SLICE("late_ms"), ROW_SLICE(l->late_ms));
-    return err == STORE_OK ? span_write(s, l->next_usage) : err;
-}
-
-enum store_err drain_checkpoint(struct ledger *l) {
-    enum store_err err = store_write(&l->store, write_checkpoint, l);
-    if (err != STORE_OK) {
-        l->checkpoint_ns = ledger_now_ns() + CHECKPOINT_EVERY_NS;
-        return err;
-    }
-    for (uint32_t i = 0; i < l->dirty_account_count; i++)
-        l->accounts[l->dirty_accounts[i]].dirty = 0;
-    for (uint32_t i = 0; i < l->dirty_key_count; i++)
-        l->keys[l->dirty_keys[i]].dirty = 0;
-    l->dirty_account_count = l->dirty_key_count = 0;
-    rollups_clear(&l->rollups);
-    l->applied = l->next_usage;
-    l->checkpoint_ns = 0;
-    l->count.checkpoints++;
-    return STORE_OK;
-}
-
-static void replay_item(struct ledger *l, const struct usage_item *u, bool balances) {
-    rollup_item(l, u);
-    checkpoint_soon(l);
-    if (u->committed_ms - u->time_ms > l->late_ms)
-        l->late_ms = u->committed_ms - u->time_ms;
-    if (!balances)
-        return;
-    uint32_t a = ledger_account_index(l, u->account_id), k = ledger_key_index(l, u->key_id);
-    if (a != NO_INDEX) {
-        l->accounts[a].balance -= u->charge;
-        l->accounts[a].last_usage = u->id;
-        drain_dirty_account(l, a);
-    }
-    if (k != NO_INDEX) {
-        l->keys[k].spent += u->charge;
-        l->keys[k].last_usage = u->id;
-        if (u->time_ms / 1000 > l->keys[k].last_used_s)
-            l->keys[k].last_used_s = u->time_ms / 1000;
-        drain_dirty_key(l, k);
-    }
-}
-
-enum store_err drain_replay(struct ledger *l, bool balances) {
-    struct usage_reader r;
-    struct usage_item u;
-    enum store_err err = store_read_begin(&l->store);
-    if (err != STORE_OK)
-        return err;
-    err = usage_open(&r, &l->store);
-    for (uint64_t id = l->applied; err == STORE_OK && id < l->next_usage; id++) {
-        err = usage_get(&r, id, &u);
-        if (err == STORE_OK)
-            replay_item(l, &u, balances);
-    }
-    usage_close(&r);
-    store_read_end(&l->store);
-    return err == STORE_NONE ? STORE_BROKEN : err;
-}
-
 bool drain_init(struct ledger *l) {
-    struct group *g = l->group = malloc(sizeof *g);
+    struct group *g = l->group = calloc(1, sizeof *g);
     if (!g)
         return false;
-    g->out = NULL;
-    g->next = g->head = NULL;
-    g->active = NULL;
     g->out = malloc(GROUP_BYTES);
     g->next = calloc(l->shm->header->max_ranges, sizeof *g->next);
     g->head = calloc(l->shm->header->max_ranges, sizeof *g->head);

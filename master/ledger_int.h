@@ -4,7 +4,9 @@
  *     ledger_boot.c                pepper, version, probe
  *     ledger_load.c                database → mirrors → shared tables
  *     ledger_models.c              lists of models in shared memory
- *     ledger_drain.c               rings → group commits; checkpoints
+ *     ledger_drain.c               rings → group commits
+ *     ledger_checkpoint.c          stored balances, spending and roll-ups catch up with them
+ *     ledger_rollups.c             what was used by account, day and model
  *     ledger_call.c                calls: table, arguments, answers
  *     ledger_text.c                times, emails
  *     ledger_account.c, _key.c, _money.c, _cap.c, _usage.c          the calls
@@ -17,7 +19,7 @@
 #define TG_LEDGER_INT_H
 
 #include "master/ledger.h"
-#include "master/ledger_pack.h"
+#include "master/ledger_rollups.h"
 #include "master/ledger_store.h"
 #include "proto/base/check.h"
 #include "proto/base/crypto.h"
@@ -51,10 +53,6 @@ struct key_mem {
     uint32_t models_len;            /* bytes of its list of models */
     uint32_t dirty, touched;
 };
-
-/* Roll-ups since the last checkpoint: open addressing. */
-struct rollup { uint32_t account_id, day, model_id, used; struct row_daily add; };
-struct rollups { struct rollup *at; uint32_t mask, count; };
 
 struct group;  /* ledger_drain.c */
 struct reader; /* ledger_reader.c */
@@ -99,7 +97,7 @@ struct ledger {
     int64_t late_ms; /* how long before its commit a record may have ended, at most (for searches by time) */
 
     uint32_t *dirty_accounts, *dirty_keys, dirty_account_count, dirty_key_count;
-    struct rollups rollups;
+    struct rollups rollups;         /* since the last checkpoint */
     uint64_t applied;               /* usage records below this id are in the stored balances and roll-ups */
     uint64_t checkpoint_ns;         /* when the next is due; 0: nothing is dirty */
 
@@ -160,18 +158,14 @@ void drain_free(struct ledger *l);
 uint64_t drain_waiting(const struct ledger *l); /* records in the rings, not committed */
 /* Commits one group of what waits. STORE_OK: all or part of it; else nothing changed. */
 enum store_err drain_commit(struct ledger *l);
-enum store_err drain_checkpoint(struct ledger *l);
+
+/* ---- ledger_checkpoint.c ---- */
+void checkpoint_mark_account(struct ledger *l, uint32_t index); /* its stored balance is behind */
+void checkpoint_mark_key(struct ledger *l, uint32_t index);     /* its stored spending is behind */
+void checkpoint_if_much(struct ledger *l);                      /* makes it due at once where much is behind */
+enum store_err checkpoint_commit(struct ledger *l);
 /* Adds the usage records from l->applied on to mirrors (if balances) and roll-ups; within no transaction. */
-enum store_err drain_replay(struct ledger *l, bool balances);
-void drain_dirty_account(struct ledger *l, uint32_t index);
-void drain_dirty_key(struct ledger *l, uint32_t index);
-static inline uint32_t day_of(int64_t time_ms) { return time_ms > 0 ? (uint32_t)(time_ms / 86400000) : 0; }
-void daily_add_item(struct row_daily *d, const struct usage_item *u);
-void daily_add(struct row_daily *to, const struct row_daily *from);
-struct rollup *rollups_at(struct rollups *r, uint32_t account_id, uint32_t day,
-                          uint32_t model_id); /* found or made; NULL: no memory */
-void rollups_clear(struct rollups *r);
-struct id_key daily_key(uint32_t account_id, uint32_t day, uint32_t model_id);
+enum store_err checkpoint_replay(struct ledger *l, bool balances);
 
 /* ---- ledger_call.c ---- */
 struct call {

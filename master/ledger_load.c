@@ -284,7 +284,7 @@ static uint8_t *keys_in_use(const struct ledger *l) {
 static void evict_revoked(struct ledger *l) {
     int64_t before_s = ledger_wall_ms() / 1000 - 3600;
     if (l->checkpoint_ns &&
-        drain_checkpoint(l) != STORE_OK) /* its row in the database must be whole before the mirror forgets it */
+        checkpoint_commit(l) != STORE_OK) /* its row in the database must be whole before the mirror forgets it */
         return;
     uint8_t *used = keys_in_use(l);
     uint32_t found = NO_INDEX;
@@ -659,7 +659,7 @@ bool ledger_load(struct ledger *l, char *err, size_t err_len) {
         store_read_end(&l->store);
     if (!wrong && unlisted && store_write(&l->store, write_owned, NULL) != STORE_OK)
         wrong = l->store.message;
-    if (!wrong && drain_replay(l, true) != STORE_OK)
+    if (!wrong && checkpoint_replay(l, true) != STORE_OK)
         wrong = "the database is damaged (usage records): restore a backup";
     if (wrong && wrong != err)
         snprintf(err, err_len, "%s", wrong);

@@ -355,7 +355,7 @@ static void searches(void **state) {
                 fail_msg("%s: %zu records, not %zu", text, got, n);
             arena_reset(&r->arena);
         }
-        assert_int_equal(drain_checkpoint(&r->l), STORE_OK);
+        assert_int_equal(checkpoint_commit(&r->l), STORE_OK);
     }
     assert_int_equal(store_read_begin(&r->l.store), STORE_OK);
     assert_int_equal(span_written(&r->l.store), RECORDS / SPAN_RECORDS);
@@ -541,7 +541,7 @@ static void charges_and_usage(void **state) {
             IS(j, "result.usage.0.requests", "30");
         }
         assert_int_equal(rig_audit(r), 0);
-        if (round == 0) assert_int_equal(drain_checkpoint(&r->l), STORE_OK); /* the sums now come from roll-ups */
+        if (round == 0) assert_int_equal(checkpoint_commit(&r->l), STORE_OK); /* the sums now come from roll-ups */
         if (round == 1) restart(r, false, true);
     }
     j = rig_call(r, "{'cmd':'usage','by':'hour'}");
@@ -734,7 +734,7 @@ static void full_disk(void **state) {
     struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
     assert_true(rig_charge(r, 0, &t, "mini", 100));
     rig_commit(r);
-    assert_int_equal(drain_checkpoint(&r->l), STORE_OK); /* what follows must not be added to it twice */
+    assert_int_equal(checkpoint_commit(&r->l), STORE_OK); /* what follows must not be added to it twice */
     r->l.store.fail_with = ENOSPC;
     r->l.store.fail_commits = 1000;
     assert_true(rig_charge(r, 1, &t, "gpt-4o", 200));
@@ -770,7 +770,7 @@ static void full_disk(void **state) {
     IS(j, "result.usage.1.cost", "0.0000001");
     j = rig_call(r, "{'cmd':'key.create','account':'a@a.a','limit':'1'}");
     IS(j, "result.id", "key_00000002");
-    assert_int_equal(drain_checkpoint(&r->l), STORE_OK);
+    assert_int_equal(checkpoint_commit(&r->l), STORE_OK);
     assert_int_equal(rig_audit(r), 0);
 }
 
@@ -812,7 +812,7 @@ static void killed_while_committing(void **state) {
                 rig_charge(r, n % 2, &t, "mini", 3);
                 if (n % 7 == 0) ledger_turn(&r->l, 0);
                 if (n % 50 == 0) drain_commit(&r->l);
-                if (n % 400 == 0) drain_checkpoint(&r->l);
+                if (n % 400 == 0) checkpoint_commit(&r->l);
                 if (drain_waiting(&r->l) > 200) drain_commit(&r->l);
             }
         }
@@ -960,7 +960,7 @@ static void random_histories(void **state) {
             else if (what < 88) step_limit(&m);
             else if (what < 90) step_death(&m);
             else if (what < 92) step_restart(&m);
-            else if (what < 94) (void)drain_checkpoint(&r->l);
+            else if (what < 94) (void)checkpoint_commit(&r->l);
             else if (what < 96) r->l.store.fail_with = ENOSPC, r->l.store.fail_commits = (int)pick(&m, 4);
             else if (what < 99) (void)drain_commit(&r->l);
             else compare(&m);
@@ -1031,7 +1031,7 @@ static void audit_finds_it(void **state) {
         rig_commit(r);
         assert_true(rig_charge(r, 0, &t, "mini", 100));
         rig_commit(r);
-        assert_int_equal(drain_checkpoint(&r->l), STORE_OK);
+        assert_int_equal(checkpoint_commit(&r->l), STORE_OK);
         assert_int_equal(rig_audit(r), 0);
         int one = 1;
         assert_int_equal(store_write(&r->l.store, spoil[i], &one), STORE_OK);

@@ -66,7 +66,7 @@ static void commits(struct rig *r, uint32_t batch, uint32_t tenants, uint32_t re
         if (r->l.checkpoint_ns == 1 ||
             (n + batch) % 100000 < batch) { /* at 20,000 records a second: every five seconds */
             c = cpu_us();
-            CHECK(drain_checkpoint(&r->l) == STORE_OK);
+            CHECK(checkpoint_commit(&r->l) == STORE_OK);
             checkpoint += cpu_us() - c;
             checkpoints++;
         }
@@ -168,7 +168,7 @@ static void leave(struct rig *r, const char *dir, uint32_t records) {
             behind_s = PERIOD_S - (int64_t)PERIOD_S * n / records;
         }
         if (n % 100000 == 99999)
-            CHECK(drain_checkpoint(&r->l) == STORE_OK);
+            CHECK(checkpoint_commit(&r->l) == STORE_OK);
     }
     CHECK(rig_audit(r) == 0);
     printf("%llu records, database %.1f MB\n", (unsigned long long)r->l.next_usage - 1,
