@@ -24,6 +24,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include "master/ledger_http.h"
+#include "master/ledger_reader.h"
 
 enum { GROUP_WAIT_MS = 8, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
 #define LINGER_NS 20000000u  /* after the last record: polls so long, then sleeps (and costs workers a wake) */
@@ -146,29 +147,9 @@ int ledger_take_conf(struct ledger *l, int fd, size_t bytes) {
     return 0;
 }
 
-static enum store_err write_unit(struct store *s, void *arg) {
-    return store_put(s, DB_META, SLICE("unit"), slice_of(arg, sizeof(uint32_t)));
-}
-
-/* The unit is the deployment's for ever: an amount stored in one means nothing in the other. */
-static bool check_unit(struct ledger *l) {
-    struct slice v;
-    uint32_t unit = l->conf->unit_tokens;
-    if (store_read_begin(&l->store) != STORE_OK)
-        return false;
-    enum store_err err = store_get(&l->store, DB_META, SLICE("unit"), &v);
-    if (err == STORE_OK)
-        (void)row_read(v, &unit, sizeof unit, NULL);
-    store_read_end(&l->store);
-    if (err == STORE_NONE && (err = store_write(&l->store, write_unit, &unit)) != STORE_OK)
-        ledger_store_failed(l, err);
-    l->unit_tokens = unit;
-    return unit == l->conf->unit_tokens;
-}
-
 static void become_ready(struct ledger *l) {
     char err[400];
-    if (!check_unit(l)) {
+    if (!ledger_meta_unit(l)) {
         fail(l, 2,
              "billing { unit } differs from the unit that the database was made with: it cannot be changed. Put it "
              "back");
@@ -401,7 +382,7 @@ bool ledger_setup(struct ledger *l, const struct ledger_heritage *h, const struc
         fail(l, 2, err);
         return false;
     }
-    enum store_err e = ledger_load_meta(l, err, sizeof err);
+    enum store_err e = ledger_meta_load(l, err, sizeof err);
     if (e != STORE_OK)
         fail(l, e == STORE_DISK_FULL ? 1 : 2, err);
     return e == STORE_OK;

@@ -1,9 +1,24 @@
 /* Accounts: create, show, list, set, suspend, resume. Every change is committed, published to the shared tables, then
  * answered. */
 #include <stdio.h>
-#include "master/ledger_int.h"
+#include "master/ledger_account.h"
+#include "master/ledger_key.h"
+#include "master/ledger_text.h"
 
-enum { LIST_PAGE = 5000 };
+void ledger_account_publish(struct ledger *l, uint32_t index) {
+    const struct account_mem *a = &l->accounts[index];
+    struct shm_account want = { .status = a->status,
+                                .id = a->id,
+                                .tier_id = a->tier_id,
+                                .group_id = a->group_id,
+                                .has_caps = a->caps > 0 },
+                       is;
+    if (shm_account_read(l->shm, index, &is) && is.status == want.status && is.id == want.id &&
+        is.tier_id == want.tier_id && is.group_id == want.group_id && is.has_caps == want.has_caps)
+        return;
+    shm_account_publish(l->shm, index, &want);
+    atomic_fetch_add(&l->shm->header->credits_epoch, 1);
+}
 
 bool account_row(struct ledger *l, uint32_t index, struct row_account *row, struct slice *email) {
     struct id_key key = key32(l->accounts[index].id);
@@ -20,20 +35,17 @@ static void write_account(struct call *c, uint32_t index) {
     const struct account_mem *a = &l->accounts[index];
     struct row_account row = { 0 };
     struct slice email = SLICE_NONE;
-    char id[ID_TEXT], at[40];
     (void)account_row(l, index, &row, &email);
     int64_t available = atomic_load(&l->shm->account_words[index].available);
-    id_write(id, ID_ACCOUNT, a->id);
-    time_format(at, row.created_at_s * 1000, false);
     jw_object(c->w);
     jw_key(c->w, "id");
-    jw_cstr(c->w, id);
+    jw_id(c->w, ID_ACCOUNT, a->id);
     jw_key(c->w, "email");
     jw_str(c->w, email);
     jw_key(c->w, "tier");
-    jw_cstr(c->w, ledger_name(l, LEDGER_NAME_TIER, a->tier_id));
+    jw_cstr(c->w, ledger_name(l, NAME_TIER, a->tier_id));
     jw_key(c->w, "group");
-    jw_cstr(c->w, ledger_name(l, LEDGER_NAME_GROUP, a->group_id));
+    jw_cstr(c->w, ledger_name(l, NAME_GROUP, a->group_id));
     jw_key(c->w, "status");
     jw_cstr(c->w, a->status == ACCOUNT_SUSPENDED ? "suspended" : "active");
     jw_key(c->w, "balance");
@@ -41,16 +53,13 @@ static void write_account(struct call *c, uint32_t index) {
     jw_key(c->w, "held");
     jw_amount(c, (int64_t)((uint64_t)a->balance - (uint64_t)available));
     jw_key(c->w, "created_at");
-    jw_cstr(c->w, at);
+    jw_time(c->w, row.created_at_s * 1000, false);
     jw_end_object(c->w);
 }
 
 static void show(struct call *c, uint32_t index) {
-    enum store_err err = store_read_begin(&c->l->store);
-    if (err != STORE_OK) {
-        call_store_failed(c, err);
+    if (!call_read(c))
         return;
-    }
     write_account(c, index);
     store_read_end(&c->l->store);
 }
@@ -113,16 +122,8 @@ static enum store_err write_creation(struct store *s, void *arg) {
     if (err == STORE_OK && n->password_hash.len)
         err = store_put(s, DB_LOGIN, ID_SLICE(key), n->password_hash);
     if (err == STORE_OK && n->first_key)
-        err = key_first_write(s, n->l, n->first_key);
+        err = key_first_write(s, n->first_key);
     return err;
-}
-
-static void give_back(struct ledger *l, uint32_t id, uint32_t index) {
-    l->accounts[index] = (struct account_mem){ 0 };
-    l->account_of[id] = NO_INDEX;
-    l->account_count--;
-    if (index < l->next_account_place)
-        l->next_account_place = index;
 }
 
 /* The new account gets a place first (a full table refuses), and gives it back if the commit fails. */
@@ -135,7 +136,7 @@ static uint32_t commit_creation(struct call *c, struct creation *n, struct slice
         return NO_INDEX;
     }
     if (n->first_key && !key_first_begin(c, index, n->first_key, secret)) {
-        give_back(l, n->id, index);
+        ledger_account_forget(l, index);
         return NO_INDEX;
     }
     recover_name(l->shm, index, NO_INDEX);
@@ -145,7 +146,7 @@ static uint32_t commit_creation(struct call *c, struct creation *n, struct slice
         recover_unname(l->shm);
         if (n->first_key)
             key_first_undo(l, n->first_key);
-        give_back(l, n->id, index);
+        ledger_account_forget(l, index);
         call_store_failed(c, err);
         return NO_INDEX;
     }
@@ -210,39 +211,15 @@ void call_account_show(struct call *c) {
         show(c, index);
 }
 
-/* Pages: "limit" (5000) accounts with ids above "cursor". */
-void call_account_list(struct call *c) {
-    struct ledger *l = c->l;
-    uint64_t limit = LIST_PAGE, after = 0, n = 0;
-    if (call_count(c, "limit", &limit) == ARG_BAD || call_count(c, "cursor", &after) == ARG_BAD)
-        return;
-    if (limit == 0 || limit > LIST_PAGE)
-        limit = LIST_PAGE;
-    enum store_err err = store_read_begin(&l->store);
-    if (err != STORE_OK) {
-        call_store_failed(c, err);
-        return;
-    }
-    jw_object(c->w);
-    jw_key(c->w, "accounts");
-    jw_array(c->w);
-    uint64_t id = after + 1;
-    for (; id < l->next_account_id && n < limit; id++) {
-        uint32_t index = ledger_account_index(l, (uint32_t)id);
-        if (index == NO_INDEX)
-            continue;
+static bool list_one(struct call *c, uint32_t id, void *arg) {
+    uint32_t index = ledger_account_index(c->l, id);
+    (void)arg;
+    if (index != NO_INDEX)
         write_account(c, index);
-        n++;
-    }
-    store_read_end(&l->store);
-    jw_end_array(c->w);
-    jw_key(c->w, "next_cursor");
-    if (id < l->next_account_id)
-        jw_u64(c->w, id - 1);
-    else
-        jw_null(c->w);
-    jw_end_object(c->w);
+    return index != NO_INDEX;
 }
+
+void call_account_list(struct call *c) { call_page(c, "accounts", c->l->next_account_id, list_one, NULL); }
 
 struct change { struct ledger *l; uint32_t index, status, tier_id, group_id; };
 static enum store_err write_change(struct store *s, void *arg) {

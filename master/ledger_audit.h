@@ -2,7 +2,7 @@
 #ifndef TG_LEDGER_AUDIT_H
 #define TG_LEDGER_AUDIT_H
 
-#include "master/ledger_int.h"
+#include "master/ledger_reader.h"
 
 enum { AUDIT_SHOWN = 100 };
 

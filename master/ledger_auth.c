@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include "master/ledger_http.h"
+#include "master/ledger_key.h"
 
 enum { SECRET = 32, SLOTS = 1 << 14, WAYS = 8, JTI = 22 };
 

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include "master/ledger_http.h"
+#include "master/ledger_text.h"
 
 enum { OPERATOR = 1, MASTER = 2, WORKER = 4, EARLY = 8 /* served before the tables are loaded */ };
 enum { MAX_ARGUMENTS = 8 << 20, MAX_RESULT = IPC_MAX_PAYLOAD - 4096 };
@@ -271,6 +272,51 @@ bool call_key(struct call *c, const char *name, uint32_t *id, uint32_t *index) {
     return true;
 }
 
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
+
+bool call_read(struct call *c) {
+    enum store_err err = store_read_begin(&c->l->store);
+    if (err != STORE_OK)
+        call_store_failed(c, err);
+    return err == STORE_OK;
+}
+
 void jw_amount(struct call *c, int64_t amount) {
     jw_fixed(c->w, amount, ledger_places(c->l), true);
+}
+
+void jw_id(struct json_writer *w, enum id_kind kind, uint64_t id) {
+    char text[ID_TEXT];
+    jw_str(w, slice_of(text, id_write(text, kind, id)));
+}
+
+void jw_time(struct json_writer *w, int64_t time_ms, bool with_ms) {
+    char text[40];
+    time_format(text, time_ms, with_ms);
+    jw_cstr(w, text);
+}
+
+void call_page(struct call *c, const char *name, uint32_t end, bool (*each)(struct call *c, uint32_t id, void *arg),
+               void *arg) {
+    uint64_t limit = PAGE_MAX, after = 0, n = 0;
+    if (call_count(c, "limit", &limit) == ARG_BAD || call_count(c, "cursor", &after) == ARG_BAD)
+        return;
+    if (limit == 0 || limit > PAGE_MAX)
+        limit = PAGE_MAX;
+    if (!call_read(c))
+        return;
+    jw_object(c->w);
+    jw_key(c->w, name);
+    jw_array(c->w);
+    uint64_t id = after + 1;
+    for (; id < end && n < limit; id++)
+        n += each(c, (uint32_t)id, arg);
+    store_read_end(&c->l->store);
+    jw_end_array(c->w);
+    jw_key(c->w, "next_cursor");
+    if (id < end)
+        jw_u64(c->w, id - 1);
+    else
+        jw_null(c->w);
+    jw_end_object(c->w);
 }

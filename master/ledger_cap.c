@@ -1,6 +1,6 @@
 /* Cost caps per call: for an account or a key, and one model. The lowest of the operator's, the account's and the
  * key's applies; that is for the worker to see, who finds these in the cap table. */
-#include "master/ledger_int.h"
+#include "master/ledger_account.h"
 
 struct cap { bool of_key; uint32_t id, index, account, model_id; int64_t amount; };
 
@@ -29,7 +29,7 @@ static bool model_argument(struct call *c, struct cap *cap) {
     struct slice text;
     if (!call_need(c, call_text(c, "model", 500, &text), "model"))
         return false;
-    cap->model_id = ledger_name_id(c->l, LEDGER_NAME_MODEL, text);
+    cap->model_id = ledger_name_id(c->l, NAME_MODEL, text);
     const struct snap_model *m = cap->model_id ? NULL : snap_find_model(c->l->conf, text);
     if (m && !(m->flags & MODEL_FAMILY))
         cap->model_id = m->id;
@@ -48,13 +48,11 @@ static enum store_err write_cap(struct store *s, void *arg) {
 }
 
 static void cap_json(struct call *c, const struct cap *cap) {
-    char id[ID_TEXT];
-    id_write(id, cap->of_key ? ID_KEY : ID_ACCOUNT, cap->id);
     jw_object(c->w);
     jw_key(c->w, "who");
-    jw_cstr(c->w, id);
+    jw_id(c->w, cap->of_key ? ID_KEY : ID_ACCOUNT, cap->id);
     jw_key(c->w, "model");
-    jw_cstr(c->w, ledger_name(c->l, LEDGER_NAME_MODEL, cap->model_id));
+    jw_cstr(c->w, ledger_name(c->l, NAME_MODEL, cap->model_id));
     jw_key(c->w, "amount");
     if (cap->amount >= 0)
         jw_amount(c, cap->amount);
@@ -111,30 +109,24 @@ void call_cap_remove(struct call *c) {
         apply(c, &cap);
 }
 
+struct listing { struct call *c; bool all; struct cap only; };
+static enum store_err list_one(void *arg, struct slice key, struct slice value) {
+    const struct listing *n = arg;
+    struct cap cap = { .of_key = key.ptr[0] == 'k', .id = be32_get(key.ptr + 1), .model_id = be32_get(key.ptr + 5) };
+    (void)row_read(value, &cap.amount, sizeof cap.amount, NULL);
+    if (n->all || (cap.of_key == n->only.of_key && cap.id == n->only.id))
+        cap_json(n->c, &cap);
+    return STORE_OK;
+}
+
 void call_cap_list(struct call *c) {
-    struct cap only = { 0 };
-    bool all = json_get(&c->json, 0, "who") < 0;
-    if (!all && !who_argument(c, &only))
+    struct listing n = { .c = c, .all = json_get(&c->json, 0, "who") < 0 };
+    if ((!n.all && !who_argument(c, &n.only)) || !call_read(c))
         return;
-    enum store_err err = store_read_begin(&c->l->store);
-    if (err != STORE_OK) {
-        call_store_failed(c, err);
-        return;
-    }
-    struct store_cursor cur;
     jw_object(c->w);
     jw_key(c->w, "caps");
     jw_array(c->w);
-    err = store_cursor_open(&c->l->store, DB_CAP, &cur);
-    for (err = err == STORE_OK ? store_first(&cur) : err; err == STORE_OK; err = store_next(&cur)) {
-        struct cap cap = { .of_key = cur.key.ptr[0] == 'k',
-                           .id = be32_get(cur.key.ptr + 1),
-                           .model_id = be32_get(cur.key.ptr + 5) };
-        (void)row_read(cur.value, &cap.amount, sizeof cap.amount, NULL);
-        if (all || (cap.of_key == only.of_key && cap.id == only.id))
-            cap_json(c, &cap);
-    }
-    store_cursor_close(&cur);
+    (void)store_each(&c->l->store, DB_CAP, list_one, &n);
     store_read_end(&c->l->store);
     jw_end_array(c->w);
     jw_end_object(c->w);

@@ -6,7 +6,7 @@
 #ifndef TG_LEDGER_HTTP_H
 #define TG_LEDGER_HTTP_H
 
-#include "master/ledger_int.h"
+#include "master/ledger_call.h"
 #include "proto/jwt.h"
 
 /* ---- ledger_http.c: answers and what was asked ---- */

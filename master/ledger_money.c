@@ -5,7 +5,18 @@
  * that no call can spend what is about to go. An idempotency key is remembered for ever, for all accounts: used again
  * for the same account and direction it answers as the first time; used for something else it is refused, because
  * somebody is mistaken. */
-#include "master/ledger_int.h"
+#include "master/ledger_call.h"
+
+/* Changes a committed balance by an entry, and moves the word. */
+struct money_move {
+    uint32_t account;       /* index */
+    int64_t amount;         /* signed */
+    enum entry_kind kind;
+    bool force;
+    struct slice reason, idempotency_key;
+    uint64_t entry;         /* out: its number, or that of the first one that had the idempotency key */
+};
+enum money_outcome { MOVE_OK, MOVE_TOO_MUCH, MOVE_CONFLICT, MOVE_OVERFLOW, MOVE_FAILED /* see *err */ };
 
 struct entry_write {
     struct ledger *l;
@@ -73,14 +84,13 @@ static int64_t floor_after(const struct ledger *l, const struct money_move *m) {
     return available < lowest ? available : lowest;
 }
 
-enum money_outcome ledger_move(struct ledger *l, struct money_move *m, enum store_err *err) {
+static enum money_outcome make_move(struct ledger *l, struct money_move *m, enum store_err *err) {
     struct account_mem *a = &l->accounts[m->account];
     struct row_entry first;
     *err = find_entry(l, m->idempotency_key, &m->entry, &first);
     if (*err != STORE_OK)
         return MOVE_FAILED;
-    m->repeated = m->entry != 0;
-    if (m->repeated)
+    if (m->entry)
         return first.account_id == a->id && first.kind == m->kind ? MOVE_OK : MOVE_CONFLICT;
     int64_t after, half;
     if (__builtin_add_overflow(a->balance, m->amount, &after) || __builtin_add_overflow(after, m->amount, &half))
@@ -119,20 +129,16 @@ static void write_entry_json(struct call *c, uint64_t entry) {
     struct row_entry row;
     struct slice v, text = SLICE_NONE;
     struct id_key key = key64(entry);
-    char id[ID_TEXT], account[ID_TEXT], at[40];
     if (store_get(&c->l->store, DB_ENTRY, ID_SLICE(key), &v) != STORE_OK || !row_read(v, &row, sizeof row, &text) ||
         text.len < (size_t)row.reason_len + row.idem_len) {
         call_refuse(c, "internal", "entry %llu cannot be read", (unsigned long long)entry);
         return;
     }
-    id_write(id, ID_ENTRY, entry);
-    id_write(account, ID_ACCOUNT, row.account_id);
-    time_format(at, row.time_ms, false);
     jw_object(c->w);
     jw_key(c->w, "id");
-    jw_cstr(c->w, id);
+    jw_id(c->w, ID_ENTRY, entry);
     jw_key(c->w, "account");
-    jw_cstr(c->w, account);
+    jw_id(c->w, ID_ACCOUNT, row.account_id);
     jw_key(c->w, "amount");
     jw_amount(c, row.kind == ENTRY_DEBIT ? -row.amount : row.amount);
     jw_key(c->w, "balance");
@@ -142,7 +148,7 @@ static void write_entry_json(struct call *c, uint64_t entry) {
     jw_key(c->w, "idempotency_key");
     jw_str(c->w, row.idem_len ? slice_of(text.ptr + row.reason_len, row.idem_len) : SLICE_NONE);
     jw_key(c->w, "created_at");
-    jw_cstr(c->w, at);
+    jw_time(c->w, row.time_ms, false);
     jw_end_object(c->w);
 }
 
@@ -170,7 +176,7 @@ static void move(struct call *c, enum entry_kind kind) {
     }
     m.amount = kind == ENTRY_DEBIT ? -amount : amount;
     enum store_err err;
-    switch (ledger_move(c->l, &m, &err)) {
+    switch (make_move(c->l, &m, &err)) {
     case MOVE_OK: break;
     case MOVE_TOO_MUCH: refuse_too_much(c, &m); return;
     case MOVE_CONFLICT:
@@ -180,11 +186,8 @@ static void move(struct call *c, enum entry_kind kind) {
     case MOVE_OVERFLOW: call_refuse(c, "invalid_value", "amount: the balance would exceed what can be counted"); return;
     case MOVE_FAILED: call_store_failed(c, err); return;
     }
-    err = store_read_begin(&c->l->store);
-    if (err != STORE_OK) {
-        call_store_failed(c, err);
+    if (!call_read(c))
         return;
-    }
     write_entry_json(c, m.entry);
     store_read_end(&c->l->store);
 }
@@ -198,11 +201,9 @@ void call_balance(struct call *c) {
         return;
     const struct account_mem *a = &c->l->accounts[index];
     int64_t available = atomic_load(&c->l->shm->account_words[index].available);
-    char id[ID_TEXT];
-    id_write(id, ID_ACCOUNT, a->id);
     jw_object(c->w);
     jw_key(c->w, "account");
-    jw_cstr(c->w, id);
+    jw_id(c->w, ID_ACCOUNT, a->id);
     jw_key(c->w, "unit");
     jw_cstr(c->w, c->l->unit_tokens ? "tokens" : "usd");
     jw_key(c->w, "balance");

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "master/ledger_http.h"
+#include "master/ledger_reader.h"
 
 enum { MAX_RUNNING = 3, MAX_WAITING = 32, MAX_OF_ACCOUNT = 2, PIPE_READ = 65536, NICE = 10 };
 

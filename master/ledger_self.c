@@ -1,7 +1,9 @@
 /* What an account may do for itself over HTTP: its keys, its balance and usage, its caps. The account is always the
  * credential's; what a client names is looked up within it, and what is another's is not found. */
 #include <stdio.h>
+#include "master/ledger_account.h"
 #include "master/ledger_http.h"
+#include "master/ledger_key.h"
 
 enum { KEYS_MAX = 1000, NEW_KEYS_PER_DAY = 3000, DAY_WINDOW_MS = 86400000, KEYS_PAGE = 2000, USAGE_MAX = 1000,
        USAGE_DEFAULT = 50 };
@@ -137,7 +139,7 @@ void call_http_key_revoke(struct call *c) {
         return;
     id_write(id, ID_KEY, key.id);
     struct call inner = *c;
-    key_put_revoked(&inner, &key);
+    key_revoke(&inner, &key);
     if (inner.refused) {
         http_write(c->w, c->http, SLICE_NONE, slice_str(inner.code), slice_str(inner.message));
         return;

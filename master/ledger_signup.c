@@ -5,7 +5,9 @@
  * wrong password. An attempt is counted before its hash is made and given back if it succeeded, so that attempts in
  * parallel cannot outrun the limit. */
 #include <stdio.h>
+#include "master/ledger_account.h"
 #include "master/ledger_http.h"
+#include "master/ledger_text.h"
 
 enum { LOGIN_WINDOW_MS = 60000, LOGIN_PER_ADDRESS = 10, LOGIN_PER_ACCOUNT = 5, SIGNUP_WINDOW_MS = 3600000 };
 

@@ -301,6 +301,43 @@ void store_cursor_close(struct store_cursor *c) {
     c->cursor = NULL;
 }
 
+enum store_err store_meta(struct store *s, const char *name, void *out, size_t n) {
+    struct slice v;
+    enum store_err err = store_get(s, DB_META, slice_str(name), &v);
+    if (err == STORE_OK && v.len != n)
+        err = STORE_BROKEN;
+    if (err == STORE_OK)
+        memcpy(out, v.ptr, n);
+    return err;
+}
+
+uint64_t store_last_id(struct store *s, enum store_db db) {
+    struct store_cursor c;
+    uint64_t id = 0;
+    if (store_cursor_open(s, db, &c) == STORE_OK && store_last(&c) == STORE_OK)
+        id = c.key.len == 8 ? be64_get(c.key.ptr) : be32_get(c.key.ptr);
+    store_cursor_close(&c);
+    return id;
+}
+
+enum store_err store_each(struct store *s, enum store_db db,
+                          enum store_err (*each)(void *arg, struct slice key, struct slice value), void *arg) {
+    struct store_cursor c;
+    enum store_err err = store_cursor_open(s, db, &c);
+    if (err == STORE_OK)
+        err = store_first(&c);
+    while (err == STORE_OK) {
+        err = each(arg, c.key, c.value);
+        if (err != STORE_OK) {
+            store_cursor_close(&c);
+            return err;
+        }
+        err = store_next(&c);
+    }
+    store_cursor_close(&c);
+    return err == STORE_NONE ? STORE_OK : err;
+}
+
 enum store_err store_copy(struct store *s, const char *path) {
     assert_mine(s);
     return error_of(s, mdb_env_copy2(s->env, path, MDB_CP_COMPACT), path);

@@ -119,6 +119,14 @@ enum store_err store_append(struct store *s, enum store_db db, struct slice key,
                             struct slice value); /* key above all others */
 enum store_err store_delete(struct store *s, enum store_db db, struct slice key);
 uint64_t store_count(struct store *s, enum store_db db);
+/* A number or bytes of DB_META that have that length; STORE_BROKEN: another. */
+enum store_err store_meta(struct store *s, const char *name, void *out, size_t n);
+/* The number that a table's highest key begins with; 0: the table is empty. */
+uint64_t store_last_id(struct store *s, enum store_db db);
+/* Calls each for every row, in the order of keys, as long as it returns STORE_OK; returns what it returned last, or
+ * why the table cannot be read to its end. */
+enum store_err store_each(struct store *s, enum store_db db,
+                          enum store_err (*each)(void *arg, struct slice key, struct slice value), void *arg);
 
 struct store_cursor { struct store *store; void *cursor; struct slice key, value; };
 enum store_err store_cursor_open(struct store *s, enum store_db db, struct store_cursor *c);
@@ -146,6 +154,13 @@ static inline struct id_key owned_key(uint32_t account_id, uint32_t key_id) {
     struct id_key k = { .len = 8 };
     be32_put(k.bytes, account_id);
     be32_put(k.bytes + 4, key_id);
+    return k;
+}
+static inline struct id_key cap_key(bool of_key, uint32_t id, uint32_t model_id) {
+    struct id_key k = { .len = 9 };
+    k.bytes[0] = of_key ? 'k' : 'a';
+    be32_put(k.bytes + 1, id);
+    be32_put(k.bytes + 5, model_id);
     return k;
 }
 #define ID_SLICE(k) slice_of((const char *)(k).bytes, (k).len)

@@ -1,7 +1,7 @@
 /* Texts of the outside: times, emails, what of a key is shown. Pure: no state, no failure but false. */
 #include <stdio.h>
 #include <time.h>
-#include "master/ledger_int.h"
+#include "master/ledger_text.h"
 #include "proto/base/text.h"
 
 void time_format(char out[40], int64_t time_ms, bool with_ms) {

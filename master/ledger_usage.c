@@ -8,7 +8,9 @@
  * family. */
 #include <stdio.h>
 #include <stdlib.h>
-#include "master/ledger_int.h"
+#include "master/ledger_key.h"
+#include "master/ledger_reader.h"
+#include "master/ledger_text.h"
 #include "master/ledger_span.h"
 
 enum { LIMIT_DEFAULT = 50, LIMIT_MAX = 10000, STEPS_IN_PLACE = 4000, RENEW_EVERY = 200000 };
@@ -44,7 +46,7 @@ static bool matches(const struct usage_query *q, const struct usage_item *u) {
 static const char *const dialect_names[DIALECT_COUNT] = { "openai", "openai-responses", "anthropic", "gemini", "echo" };
 
 static struct slice model_text(const struct ledger *l, const struct usage_item *u) {
-    struct slice name = slice_str(ledger_name(l, LEDGER_NAME_MODEL, u->model_id));
+    struct slice name = slice_str(ledger_name(l, NAME_MODEL, u->model_id));
     return name.len == 0 || name.ptr[name.len - 1] == '*' ? u->model : name;
 }
 
@@ -95,7 +97,7 @@ static void write_item(const struct ledger *l, struct json_writer *w, const stru
     jw_str(w, model_text(l, u));
     jw_key(w, "upstream");
     if (u->upstream_id)
-        jw_cstr(w, ledger_name(l, LEDGER_NAME_UPSTREAM, u->upstream_id));
+        jw_cstr(w, ledger_name(l, NAME_UPSTREAM, u->upstream_id));
     else
         jw_null(w);
     jw_key(w, "dialect");
@@ -175,7 +177,7 @@ struct walk {
 static bool can_be_model(const struct walk *w, uint32_t model_id) {
     if (w->q->model_id)
         return model_id == w->q->model_id;
-    struct slice name = slice_str(ledger_name(w->l, LEDGER_NAME_MODEL, model_id));
+    struct slice name = slice_str(ledger_name(w->l, NAME_MODEL, model_id));
     return name.len > 0 && name.ptr[name.len - 1] == '*'; /* a name that none has: a family's, if any */
 }
 
@@ -457,7 +459,7 @@ static void write_group(const struct ledger *l, struct json_writer *w, enum by b
         jw_str(w, slice_of(at, 10));
     } else if (by == BY_MODEL) {
         jw_key(w, "model");
-        jw_cstr(w, ledger_name(l, LEDGER_NAME_MODEL, g->model_id));
+        jw_cstr(w, ledger_name(l, NAME_MODEL, g->model_id));
     } else {
         id_write(text, ID_ACCOUNT, g->account_id);
         jw_key(w, "account");
@@ -521,7 +523,7 @@ static bool model_filter(struct call *c, struct usage_query *q) {
     if (got != ARG_OK)
         return got == ARG_ABSENT;
     const struct snap_model *m;
-    q->model_id = ledger_name_id(c->l, LEDGER_NAME_MODEL, text);
+    q->model_id = ledger_name_id(c->l, NAME_MODEL, text);
     if (!q->model_id && (m = snap_find_model(c->l->conf, text))) {
         q->model_id = m->id;
         q->family = m->flags & MODEL_FAMILY ? 1 : 0;

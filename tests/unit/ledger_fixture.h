@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "master/conf_tree.h"
-#include "master/ledger_int.h"
+#include "master/ledger_reader.h"
+#include "master/ledger_text.h"
 #include "shm/money.h"
 
 struct rig {
