@@ -190,6 +190,29 @@ static const uint8_t *scan_string(struct scan *s, const uint8_t *p, uint8_t *esc
     }
 }
 
+const char *json_string_end(const char *text, const char *text_end, size_t *decoded) {
+    const uint8_t *start = (const uint8_t *)text, *p = start, *end = (const uint8_t *)text_end;
+    size_t slashes = 0;
+    while ((p = json_plain_end(p, end)) < end) {
+        if (*p == '"') {
+            *decoded = (size_t)(p - start) - slashes;
+            return (const char *)p;
+        }
+        if (*p >= 0x80) {
+            unsigned n = json_utf8_sequence(p, end);
+            if (n == 0)
+                return NULL;
+            p += n;
+        } else if (*p == '\\' && end - p >= 2 && memchr("\"\\/bfnrt", p[1], 8) != NULL) {
+            p += 2;
+            slashes++;
+        } else {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
 static inline const uint8_t *skip_digits(const uint8_t *p, const uint8_t *end) {
     while (p < end && (unsigned)(*p - '0') <= 9)
         p++;

@@ -79,6 +79,9 @@ struct slice json_decoded(const struct json *j, int t, struct arena *arena); /* 
 static inline struct slice json_str(const struct json *j, int t, struct arena *arena) {
     return !json_is(j, t, JSON_STRING) ? SLICE_NONE : j->tok[t].escaped ? json_decoded(j, t, arena) : json_raw(j, t);
 }
+/* p behind an opening quote: the closing one, and the string's decoded bytes. NULL: no well-formed string, or one with
+ * escapes of \u, which only the parser reads. */
+const char *json_string_end(const char *p, const char *end, size_t *decoded);
 bool json_str_is(const struct json *j, int t, const char *s); /* a string equal to s, decoded */
 size_t json_str_len(const struct json *j, int t);             /* decoded bytes of a string, else 0 */
 bool json_u64(const struct json *j, int t, uint64_t *out);    /* a non-negative integer (1, 1.0 and 1e2 too) */

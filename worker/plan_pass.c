@@ -14,6 +14,7 @@ static bool pass_begin(struct exchange *ex) {
     struct pass_answer *a = &ex->answer;
     memset(a, 0, offsetof(struct pass_answer, ident));
     a->ident_len = 0;
+    a->alike.in = 0;
     a->id_prefix = snap_text(ex->snapshot->snap, ex->snapshot->snap->id_prefix);
     a->wants_usage = ex->req.wants_usage;
     a->as_array = ex->as_array;

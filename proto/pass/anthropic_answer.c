@@ -3,6 +3,7 @@
  * for: an `event:` line where one is missing (the SDK skips events without), a second message_start (the SDK fails on
  * it), pings before the first. Only message_stop ends a stream. */
 #include "proto/dialect/anthropic.h"
+#include "proto/pass/alike.h"
 #include "proto/pass/anthropic.h"
 #include "proto/pass/edits.h"
 
@@ -42,25 +43,29 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage, b
 }
 
 /* Strings that the model made, in a block or a delta. */
-static uint64_t made_bytes(const struct json *j, int v) {
+static uint64_t made_bytes(const struct json *j, int v, struct alike_holes *holes) {
     uint64_t bytes = 0;
-    if (json_is(j, v, JSON_STRING))
+    if (json_is(j, v, JSON_STRING)) {
+        alike_add(holes, v, ALIKE_TEXT);
         return json_str_len(j, v);
+    }
     if (json_is(j, v, JSON_ARRAY)) {
         for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
-            bytes += made_bytes(j, t);
+            bytes += made_bytes(j, t, holes);
     } else if (json_is(j, v, JSON_OBJECT)) {
         int type = json_get(j, v, "type");
         if (json_is(j, type, JSON_STRING) && slice_ends(json_raw(j, type), SLICE("_tool_result")))
             return 0; /* found, not written, by the model */
         for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
             struct slice name = json_raw(j, k);
-            if (slice_is(name, "input"))
+            if (slice_is(name, "input")) {
+                alike_refuse(holes);
                 bytes += json_raw(j, k + 1).len > 2 ? json_raw(j, k + 1).len : 0;
-            else if (!slice_is(name, "type") && !slice_is(name, "id") && !slice_is(name, "signature") &&
+            } else if (!slice_is(name, "type") && !slice_is(name, "id") && !slice_is(name, "signature") &&
                      !slice_is(name, "data") && !slice_is(name, "citation") && !slice_is(name, "citations") &&
-                     !slice_is(name, "caller"))
-                bytes += made_bytes(j, k + 1);
+                     !slice_is(name, "caller")) {
+                bytes += made_bytes(j, k + 1, holes);
+            }
         }
     }
     return bytes;
@@ -119,7 +124,7 @@ enum pass_result pass_anthropic_whole(struct pass_answer *a, const struct json *
     }
     if (!json_is(j, content, JSON_ARRAY))
         return PASS_BAD;
-    a->text_bytes = made_bytes(j, content);
+    a->text_bytes = made_bytes(j, content, &(struct alike_holes){ 0 });
     a->finished = true;
     take_usage(a, j, usage, true);
     edits_settle(a);
@@ -159,13 +164,30 @@ static enum pass_result message_delta(struct pass_answer *a, struct edits *e, co
     return edits_put_event(e, ev, SLICE("message_delta"), out) ? PASS_OK : PASS_BAD;
 }
 
+static enum pass_result content_delta(struct pass_answer *a, struct edits *e, const struct sse_event *ev,
+                                      struct slice type, struct pieces *out) {
+    struct alike_holes holes = { 0 };
+    uint32_t first = out->count;
+    a->text_bytes += made_bytes(e->j, json_get(e->j, 0, "delta"), &holes);
+    if (!edits_put_event(e, ev, type, out))
+        return PASS_BAD;
+    alike_keep(&a->alike, ev, e->j, &holes, out, first);
+    return PASS_OK;
+}
+
 enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
                                       struct pieces *out, struct pass_fault *fault) {
     struct json_tok tape[EDITS_TAPE];
     struct json j;
     struct edits e;
+    struct alike_found found;
     if (!ev->has_data || a->done || slice_is(slice_trim(ev->data), "[DONE]"))
         return PASS_OK; /* some servers end as OpenAI does; what counts is message_stop */
+    if (alike_take(&a->alike, ev, scratch, out, &found)) {
+        a->events++;
+        a->text_bytes += found.text_bytes;
+        return PASS_OK;
+    }
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
     int t = json_get(&j, 0, "type");
@@ -182,11 +204,11 @@ enum pass_result pass_anthropic_event(struct pass_answer *a, const struct sse_ev
         return message_start(a, &e, ev, out);
     if (slice_is(type, "message_delta"))
         return message_delta(a, &e, ev, out);
-    if (slice_is(type, "content_block_delta")) {
-        a->text_bytes += made_bytes(&j, json_get(&j, 0, "delta"));
-    } else if (slice_is(type, "content_block_start")) {
+    if (slice_is(type, "content_block_delta"))
+        return content_delta(a, &e, ev, type, out);
+    if (slice_is(type, "content_block_start")) {
         int block = json_get(&j, 0, "content_block");
-        a->text_bytes += made_bytes(&j, block);
+        a->text_bytes += made_bytes(&j, block, &(struct alike_holes){ 0 });
         edits_seal_all(&e, a, block, &anthropic_state);
     } else if (slice_is(type, "message_stop")) {
         edits_settle(a); /* where no delta said why it ended */

@@ -3,6 +3,7 @@
  * on the chunk that bears the (last) finish_reason, which alone waits for them. */
 #include "proto/dialect/openai.h"
 
+#include "proto/pass/alike.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/openai.h"
 
@@ -13,21 +14,24 @@ struct chunk {
     bool audio;      /* some choice speaks */
     bool no_choices; /* choices is there and empty */
     uint64_t text_bytes;
+    struct alike_holes holes; /* its words */
 };
 
 /* Text the model made, wherever vendors put it: every string in a delta or message but its role, ids and types. */
-static uint64_t generated_bytes(const struct json *j, int v) {
+static uint64_t generated_bytes(const struct json *j, int v, struct alike_holes *holes) {
     uint64_t bytes = 0;
-    if (json_is(j, v, JSON_STRING))
+    if (json_is(j, v, JSON_STRING)) {
+        alike_add(holes, v, ALIKE_TEXT);
         return json_str_len(j, v);
+    }
     if (json_is(j, v, JSON_ARRAY)) {
         for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
-            bytes += generated_bytes(j, t);
+            bytes += generated_bytes(j, t, holes);
     } else if (json_is(j, v, JSON_OBJECT)) {
         for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
             struct slice name = json_raw(j, k);
             if (!slice_is(name, "role") && !slice_is(name, "id") && !slice_is(name, "type"))
-                bytes += generated_bytes(j, k + 1);
+                bytes += generated_bytes(j, k + 1, holes);
         }
     }
     return bytes;
@@ -42,7 +46,7 @@ static void look_at_choices(const struct json *j, struct arena *arena, struct ch
         for (int k = json_first(j, t); k >= 0; k = json_next(j, t, k)) {
             struct slice name = json_str(j, k, arena);
             if (slice_is(name, "delta") || slice_is(name, "message") || slice_is(name, "text")) {
-                c->text_bytes += generated_bytes(j, k + 1);
+                c->text_bytes += generated_bytes(j, k + 1, &c->holes);
                 c->audio |= json_get(j, k + 1, "audio") >= 0;
             } else if (slice_is(name, "finish_reason")) {
                 c->finish |= json_is(j, k + 1, JSON_STRING) && json_raw(j, k + 1).len > 0;
@@ -73,6 +77,10 @@ static void look_at(const struct json *j, struct arena *arena, struct chunk *c) 
                 c->created = k + 1;
             else if (slice_is(name, "choices"))
                 c->choices = k + 1;
+            break;
+        case 11:
+            if (slice_is(name, "obfuscation") && json_is(j, k + 1, JSON_STRING))
+                alike_add(&c->holes, k + 1, ALIKE_STRING);
             break;
         default: break;
         }
@@ -122,7 +130,7 @@ static void remember_ident(struct pass_answer *a, const struct json *j, const st
 }
 
 /* The last figures count, wherever they stand: Moonshot's in a choice, Groq's under x_groq. */
-static void take_usage(struct pass_answer *a, const struct json *j, const struct chunk *c) {
+static bool take_usage(struct pass_answer *a, const struct json *j, const struct chunk *c) {
     struct ir_usage u = { .tools = a->tools };
     for (int t = json_first(j, c->choices); t >= 0; t = json_next(j, c->choices, t))
         openai_read_usage(j, json_get(j, t, "usage"), &u);
@@ -130,6 +138,7 @@ static void take_usage(struct pass_answer *a, const struct json *j, const struct
     openai_read_usage(j, c->usage, &u);
     if (u.seen)
         edits_take(a, &u);
+    return u.seen;
 }
 
 static void edit_figure(struct edits *e, int usage, const char *name, uint64_t figure) {
@@ -318,6 +327,12 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
         return PASS_OK; /* comments are not passed on: our own pings keep the line alive */
     if (slice_is(slice_trim(ev->data), "[DONE]"))
         return a->finished || a->events > 0 ? finish_stream(a, scratch, out) : PASS_BAD;
+    struct alike_found found;
+    if (alike_take(&a->alike, ev, scratch, out, &found)) {
+        a->events++;
+        a->text_bytes += found.text_bytes;
+        return PASS_OK;
+    }
     struct json_tok tape[EDITS_TAPE];
     struct json j;
     struct edits e;
@@ -325,7 +340,7 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
         return PASS_BAD;
     struct chunk c;
     look_at(&j, scratch, &c);
-    take_usage(a, &j, &c); /* of an error too: what failed late may have cost */
+    bool figures = take_usage(a, &j, &c); /* of an error too: what failed late may have cost */
     if (c.error >= 0 || slice_is(ev->name, "error")) {
         pass_read_error(&j, scratch, fault);
         return PASS_ERROR;
@@ -354,7 +369,12 @@ enum pass_result pass_chat_event(struct pass_answer *a, const struct sse_event *
         keep_usage(a, &j, c.usage, scratch);
         edits_set(&e, c.usage, SLICE("null")); /* the figures come in the standard last chunk */
     }
-    return edits_put_event(&e, ev, SLICE(""), out) ? PASS_OK : PASS_BAD;
+    uint32_t first = out->count;
+    if (!edits_put_event(&e, ev, SLICE(""), out))
+        return PASS_BAD;
+    if (!figures && !c.finish)
+        alike_keep(&a->alike, ev, &j, &c.holes, out, first);
+    return PASS_OK;
 }
 
 enum pass_result pass_chat_end(struct pass_answer *a, struct arena *scratch, struct pieces *out) {

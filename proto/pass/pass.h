@@ -88,6 +88,18 @@ struct pass_edit {
     uint32_t stripped;             /* out: bit i: strip[i] was there */
 };
 
+/* The last event of a stream that was like many (alike.h). */
+enum { ALIKE_HOLES = 4, ALIKE_BYTES = 704 };
+struct alike {
+    uint16_t in, out; /* bytes of the event as it came; of what was put out for it, 0: the same. in 0: nothing kept */
+    uint8_t holes;
+    struct alike_at {
+        uint16_t in, out;
+        uint8_t is;
+    } hole[ALIKE_HOLES];
+    char text[ALIKE_BYTES]; /* both, one behind the other, without what stood in the holes */
+};
+
 /* The life of one answer. Embedded in the exchange. */
 struct pass_answer {
     /* set by the relay before the first byte */
@@ -115,6 +127,7 @@ struct pass_answer {
     char ident[320];  /* members id, created, model of the last chunk, raw, for chunks of our own */
     uint16_t ident_len;
     struct ir_cost cost;
+    struct alike alike; /* the last member: its text is not cleared */
 };
 
 enum pass_result {

@@ -4,6 +4,7 @@
  * throughout. An error after the first event is told by
  * an `error` event and a response.failed, for agents retry a turn whose stream just stops. */
 #include "proto/dialect/responses.h"
+#include "proto/pass/alike.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/responses.h"
 
@@ -197,13 +198,20 @@ enum pass_result pass_responses_whole(struct pass_answer *a, const struct json *
 
 /* ---- stream ---- */
 
+static bool is_delta(struct slice type) {
+    return slice_ends(type, SLICE(".delta")) && !slice_is(type, "response.audio.delta");
+}
+
+static void count_delta(struct pass_answer *a, uint64_t bytes) {
+    a->text_bytes += bytes;
+    a->own[OWN_ITEM_BYTES] += bytes;
+}
+
 /* Deltas count as they come; what an item says beyond its deltas counts when it is done, for some servers send no
  * deltas. */
 static void count_text(struct pass_answer *a, const struct json *j, struct slice type) {
-    if (slice_ends(type, SLICE(".delta")) && !slice_is(type, "response.audio.delta")) {
-        uint64_t bytes = json_str_len(j, json_get(j, 0, "delta"));
-        a->text_bytes += bytes;
-        a->own[OWN_ITEM_BYTES] += bytes;
+    if (is_delta(type)) {
+        count_delta(a, json_str_len(j, json_get(j, 0, "delta")));
     } else if (slice_is(type, "response.output_item.done")) {
         uint64_t whole = item_bytes(j, json_get(j, 0, "item"));
         if (whole > a->own[OWN_ITEM_BYTES])
@@ -232,13 +240,35 @@ static enum pass_result terminal(struct pass_answer *a, struct edits *e, const s
     return edits_put_event(e, ev, type, out) ? PASS_OK : PASS_BAD;
 }
 
+/* Deltas of one item differ in their number, their text and some padding. */
+static void keep_delta(struct pass_answer *a, const struct sse_event *ev, const struct json *j,
+                       const struct pieces *out, uint32_t first) {
+    int delta = json_get(j, 0, "delta"), number = json_get(j, 0, "sequence_number"),
+        padding = json_get(j, 0, "obfuscation");
+    struct alike_holes holes = { 0 };
+    if (!json_is(j, delta, JSON_STRING) || !json_is(j, number, JSON_NUMBER))
+        return;
+    alike_add(&holes, delta, ALIKE_TEXT);
+    alike_add(&holes, number, ALIKE_NUMBER);
+    if (json_is(j, padding, JSON_STRING))
+        alike_add(&holes, padding, ALIKE_STRING);
+    alike_keep(&a->alike, ev, j, &holes, out, first);
+}
+
 enum pass_result pass_responses_event(struct pass_answer *a, const struct sse_event *ev, struct arena *scratch,
                                       struct pieces *out, struct pass_fault *fault) {
     struct json_tok tape[EDITS_TAPE];
     struct json j;
     struct edits e;
+    struct alike_found found;
     if (!ev->has_data || a->done || slice_is(slice_trim(ev->data), "[DONE]"))
         return PASS_OK; /* some servers end as Chat does; what counts is the terminal event */
+    if (alike_take(&a->alike, ev, scratch, out, &found)) {
+        count_delta(a, found.text_bytes);
+        a->own[OWN_SEQUENCE] = found.number + 1;
+        a->events++;
+        return PASS_OK;
+    }
     if (!edits_parse_event(&j, tape, ev, scratch))
         return PASS_BAD;
     int t = json_get(&j, 0, "type"), response = json_get(&j, 0, "response");
@@ -263,7 +293,12 @@ enum pass_result pass_responses_event(struct pass_answer *a, const struct sse_ev
     } else {
         seal_event(&e, a, type);
     }
-    return edits_put_event(&e, ev, type, out) ? PASS_OK : PASS_BAD;
+    uint32_t first = out->count;
+    if (!edits_put_event(&e, ev, type, out))
+        return PASS_BAD;
+    if (is_delta(type) && !json_is(&j, response, JSON_OBJECT))
+        keep_delta(a, ev, &j, out, first);
+    return PASS_OK;
 }
 
 enum pass_result pass_responses_end(struct pass_answer *a, struct arena *scratch, struct pieces *out) {

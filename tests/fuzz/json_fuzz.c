@@ -80,6 +80,14 @@ static void write_value(struct json_writer *w, const struct json *j, int t) {
 static void check_scalars(const struct json *j, int t) {
     struct slice s = json_str(j, t, &arena);
     CHECK((s.ptr != NULL) == json_is(j, t, JSON_STRING) && json_str_len(j, t) == s.len);
+    if (s.ptr) {
+        size_t decoded;
+        const char *end = json_string_end(json_raw(j, t).ptr, j->text + j->len, &decoded);
+        if (end == NULL)
+            CHECK(memmem(json_raw(j, t).ptr, json_raw(j, t).len, "\\u", 2) != NULL);
+        else
+            CHECK(end == j->text + j->tok[t].end && decoded == s.len);
+    }
     if (s.ptr && !memchr(s.ptr, 0, s.len))
         CHECK(json_str_is(j, t, arena_copy(&arena, s).ptr));
     uint64_t u = 0;

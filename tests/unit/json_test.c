@@ -441,6 +441,14 @@ static void strings(void **state) {
         assert_non_null(s.ptr);
         assert_true(slice_is(s, pairs[i].text));
         assert_int_equal(json_str_len(&j, 0), s.len);
+        size_t decoded = 0;
+        const char *text = pairs[i].json, *behind = json_string_end(text + 1, text + strlen(text), &decoded);
+        if (strstr(text, "\\u") != NULL) {
+            assert_null(behind); /* for the parser alone */
+        } else {
+            assert_ptr_equal(behind, text + strlen(text) - 1);
+            assert_int_equal(decoded, s.len);
+        }
         assert_true(json_str_is(&j, 0, pairs[i].text));
         assert_false(json_str_is(&j, 0, "other"));
         char longer[64];

@@ -1,6 +1,8 @@
 /* The pass path of Chat Completions: what a scan finds and refuses, what a build changes, where usage and cost go. */
 #include "pass_fixture.h"
 
+#include "proto/pass/alike.h"
+
 static int begin(void **state) {
     (void)state;
     return fx_begin(&pass_openai_chat);
@@ -265,11 +267,71 @@ static void lines_and_ends(void **state) {
     assert_non_null(strstr(fx_out(), "\ndata:{\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\r\n\r"));
 }
 
+#define CHUNK(content, more) "data: {\"id\":\"c-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" content "\"},\"finish_reason\":null}]" more "}\n\n"
+
+/* Whether the event is taken as like the last one that was kept, and what comes of it. */
+static bool alike(const char *event, uint64_t text_bytes, const char *want_out) {
+    static struct pieces out;
+    struct sse_event ev = { .raw = slice_str(event) };
+    struct alike_found found;
+    memset(&out, 0, sizeof out);
+    bool taken = alike_take(&fx.a.alike, &ev, &fx.scratch, &out, &found);
+    if (taken) {
+        assert_int_equal(found.text_bytes, text_bytes);
+        assert_string_equal(fx_flat(&out).ptr, want_out);
+    } else {
+        assert_int_equal(out.count, 0);
+    }
+    arena_reset(&fx.scratch);
+    return taken;
+}
+#define SAME(event, text_bytes) assert_true(alike(event, text_bytes, event))
+#define OTHER(event) assert_false(alike(event, 0, ""))
+
+/* (fx_stream compares with a stream of which every event is parsed.) */
+static void events_like_the_one_before(void **state) {
+    (void)state;
+    fx_stream(CHUNK("a", "") CHUNK("bcd", "") CHUNK("", "") CHUNK("\xe4\xbd\xa0", "") CHUNK("\\n\\\"", "") CHUNK("\\u00e9", "") FINISH DONE, PASS_OK, NULL);
+    assert_int_equal(fx.a.text_bytes, 1 + 3 + 3 + 2 + 2);
+    SAME(CHUNK("a", ""), 1);
+    SAME(CHUNK("", ""), 0);
+    SAME(CHUNK("\xe4\xbd\xa0\\n\\\\", ""), 5);
+    OTHER(CHUNK("\\u00e9", "")); /* only the parser reads these */
+    OTHER(CHUNK("\\x", ""));
+    OTHER(CHUNK("\t", ""));
+    OTHER(CHUNK("\xe4\xbd", ""));
+    OTHER(CHUNK("a\":\"b", ""));
+    OTHER(CHUNK("a", "") "\n");
+    OTHER(CHUNK("a", ",\"usage\":null"));
+    OTHER("data: {\"id\":\"c-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a");
+    OTHER("");
+    /* what ends it, an error, figures, another choice: each is seen behind any number of alike events */
+    fx_stream(CHUNK("a", "") CHUNK("b", "") "data: {\"error\":{\"message\":\"no\"}}\n\n", PASS_ERROR, CHUNK("a", "") CHUNK("b", ""));
+    fx_stream(CHUNK("a", "") CHUNK("b", "") CHUNK("\xff", ""), PASS_BAD, CHUNK("a", "") CHUNK("b", ""));
+    fx_stream(CHUNK("a", "") CHUNK("b", "") CHUNK("c", ",\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}") CHUNK("d", "") FINISH DONE, PASS_OK, NULL);
+    fx_meters(1, 0, 0, 0, 2, 0);
+    /* two texts and padding, whose members may stand anywhere */
+    fx_stream("data: {\"obfuscation\":\"xx\",\"choices\":[{\"delta\":{\"content\":\"a\",\"reasoning\":\"bc\"}}]}\n\n"
+              "data: {\"obfuscation\":\"\",\"choices\":[{\"delta\":{\"content\":\"dd\",\"reasoning\":\"\"}}]}\n\n" FINISH DONE, PASS_OK, NULL);
+    assert_int_equal(fx.a.text_bytes, 5);
+    SAME("data: {\"obfuscation\":\"yyy\",\"choices\":[{\"delta\":{\"content\":\"e\",\"reasoning\":\"f\"}}]}\n\n", 2);
+    /* edited alike: what is cut out of one is cut out of all */
+    fx_stream(CHUNK("a", ",\"usage\":null") CHUNK("bcd", ",\"usage\":null") CHUNK("e", ",\"usage\":null") FINISH DONE, PASS_OK, NULL);
+    assert_memory_equal(fx_out(), CHUNK("a", "") CHUNK("bcd", "") CHUNK("e", ""), strlen(CHUNK("a", "") CHUNK("bcd", "") CHUNK("e", "")));
+    assert_true(alike(CHUNK("xyz", ",\"usage\":null"), 3, CHUNK("xyz", "")));
+    /* too many texts, or too long between them: not kept */
+    fx_stream("data: {\"choices\":[{\"delta\":{\"a\":\"1\",\"b\":\"2\",\"c\":\"3\",\"d\":\"4\",\"e\":\"5\"}}]}\n\n" FINISH DONE, PASS_OK, NULL);
+    assert_int_equal(fx.a.alike.in, 0);
+    fx_stream(arena_printf(&fx.arena, "data: {\"id\":\"%0*d\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n" FINISH DONE, ALIKE_BYTES, 1).ptr, PASS_OK, NULL);
+    assert_int_equal(fx.a.alike.in, 0);
+}
+
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, fx_end)
     const struct CMUnitTest tests[] = {
         T(scan_counts), T(scan_refuses), T(hosted_tools), T(build_edits), T(build_usage_option), T(build_strips), T(build_unseals),
         T(stream_with_the_extra_chunk), T(stream_without), T(stream_usage_places), T(stream_of_two_answers), T(stream_fails), T(ids), T(whole), T(lines_and_ends),
+        T(events_like_the_one_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,6 +119,18 @@ static void stream(void **state) {
     assert_int_equal(fx.a.text_bytes, 2);
 }
 
+/* Deltas like the one before: numbered on, sealed alike, counted; fx_stream compares with a parser for each. */
+static void deltas_alike(void **state) {
+    (void)state;
+#define NUMBERED(n, id, text) "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"item_id\":\"" id "\",\"delta\":\"" text "\",\"sequence_number\":" n ",\"obfuscation\":\"x\"}\n\n"
+    fx.seal = true;
+    fx_stream(CREATED("r1") NUMBERED("9", "m1", "a") NUMBERED("10", "m1", "bc") NUMBERED("100", "m1", "") NUMBERED("101", "m2", "d") NUMBERED("102", "m2", "e"), PASS_BAD, NULL);
+    assert_int_equal(fx.a.text_bytes, 5);
+    assert_non_null(strstr(fx_out(), NUMBERED("10", "sealed.m1", "bc") NUMBERED("100", "sealed.m1", "") NUMBERED("101", "sealed.m2", "d") NUMBERED("102", "sealed.m2", "e")));
+    fx_stream(NUMBERED("1", "m1", "a") NUMBERED("02", "m1", "b"), PASS_BAD, NULL); /* no number: the parser refuses it */
+    fx.seal = false;
+}
+
 /* What must come back sealed is found wherever it stands; what only looks like an id is left alone. */
 static void states(void **state) {
     (void)state;
@@ -230,7 +242,7 @@ static void whole(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, fx_end)
     const struct CMUnitTest tests[] = {
-        T(scan_counts), T(scan_refuses), T(tools), T(build), T(stream), T(states), T(seals), T(failures), T(whole),
+        T(scan_counts), T(scan_refuses), T(tools), T(build), T(stream), T(deltas_alike), T(states), T(seals), T(failures), T(whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
