@@ -11,7 +11,8 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { cleanUp, root, startGateway, until } from '../e2e/lib/gateway.mjs'
+import { cleanUp } from '../e2e/lib/clean.mjs'
+import { root, startGateway, until } from '../e2e/lib/gateway.mjs'
 import { decimal, nano } from '../e2e/lib/money.mjs'
 import { startProvider } from '../e2e/lib/provider.mjs'
 import { AGENTS } from './drivers.mjs'
@@ -71,8 +72,7 @@ async function trial(name, kind) {
   mkdirSync(work)
   const must = (ok, text) => { if (!ok) wrong.push(text) }
   try {
-    const p = await startProvider(kind, { script: script(agent, file, seen) })
-    clean.push(() => p.close())
+    const p = await startProvider(clean, kind, { script: script(agent, file, seen) })
     const model = name === 'gemini-cli' ? 'gemini-2.5-pro' : 'some-model'
     const g = await startGateway(clean, { upstreams: [{ name: 'provider', url: p.url, dialect: kind, retries: 0 }], models: [{ name: model, route: `provider as text`, price: 'input 1 output 2', capabilities: 'tools vision reasoning', max_output: 64000, context: 200000 }] })
     const t = await g.tenant()

@@ -2,18 +2,17 @@
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import http from 'node:http'
-import { after, before, describe } from 'node:test'
-import { cleanUp, run, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { run, startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const ADMIN = 'admin-token-0123456789'
-const shared = []
+const shared = cleanUps()
 let up, g, n = 0
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }],
     models: ['gpt-4o', { name: 'vendor/model-1', call_cap: '0.5' }, { name: 'dear', call_cap: '0.0625' }, 'hidden'],
@@ -22,7 +21,6 @@ before(async () => {
     billing: { signup: 'on', signup_credit: '5', signup_tier: 'trial', signup_group: 'plain', signup_rate: '1000/h' },
   })
 })
-after(() => cleanUp(shared))
 
 const ask = (method, path, o = {}) => g.req({ method, path, ...o })
 const register = (email, password = 'correct horse', o = {}) => ask('POST', '/auth/register', { body: { email, password }, ...o })

@@ -2,16 +2,15 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway, until } from './lib/gateway.mjs'
 import { startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, base
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.on('broken', status(500))
   base = {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }],
@@ -22,7 +21,6 @@ before(async () => {
   g = await startGateway(shared, base)
   tenant = await g.tenant({ tier: 'wide' })
 })
-after(() => cleanUp(shared))
 
 const LIMIT_HEADERS = ['x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset', 'x-ratelimit-limit-requests',
   'x-ratelimit-remaining-requests', 'x-ratelimit-reset-requests', 'x-ratelimit-limit-tokens', 'x-ratelimit-remaining-tokens', 'x-ratelimit-reset-tokens']

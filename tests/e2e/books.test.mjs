@@ -3,24 +3,20 @@
  * same idempotency key gives one effect. BOOKS_KILLS (24) says how many; CHAOS_SEED repeats a run's choices. Then the same with deaths at each
  * named step of a commit and of what follows it (skipped where `make steps-build` was not run). */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { BUILD, cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { STEPS_BUILD, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { decimal, nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
-import { random } from './lib/random.mjs'
-import { test } from './lib/test.mjs'
+import { random, seeded } from './lib/random.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const KILLS = Number(process.env.BOOKS_KILLS ?? 24)
-const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
-const STEPS_BUILD = path.join(BUILD, 'steps', 'tollgate')
+const SEED = seeded(process.env.CHAOS_SEED).seed
 const ADMIN = 'admin-token-0123456789', LANES = 8, SIGNUP = '1'
 
-const shared = []
+const shared = cleanUps()
 let up
-before(async () => { up = await startUpstream(); shared.push(() => up.close()) })
-after(() => cleanUp(shared))
+before(async () => { up = await startUpstream(shared) })
 
 const options = (o) => ({ upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { admin_token: ADMIN, trusted_proxies: '127.0.0.1' },
   billing: { signup: 'on', signup_credit: SIGNUP, signup_rate: '100000/h' }, ...o })
@@ -156,7 +152,7 @@ test(`killed ${KILLS} times at any moment`, { timeout: 60000 + KILLS * 4000 }, a
   assert.ok(Object.values(b.lost).reduce((x, y) => x + y, 0) > KILLS / 4, 'kills came amid deeds')
 })
 
-describe('the ledger dies every so often at', { skip: !existsSync(STEPS_BUILD) && 'make steps-build', concurrency: true }, () => {
+describe('the ledger dies every so often at', { ...withSteps, concurrency: true }, () => {
   const STEPS = ['commit.written', 'commit.done', 'publish.begun', 'publish.ended', 'credit.named', 'credit.word', 'debit.word']
   for (const step of STEPS) test(step, { timeout: 90000 }, async (t) => {
     const g = await startGateway(t, options({ program: STEPS_BUILD, env: { TOLLGATE_STEPS: `${step}:${step.startsWith('publish') ? 60 : 25}+` }, workers: 1 }))

@@ -1,18 +1,17 @@
 /* POST /v1/chat/completions by the pass path: what goes up, what comes back, and where usage and cost_usd stand. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
-import { atOnce, chat, json, sequence, sse, startUpstream } from './upstream.mjs'
+import { atOnce, chat, json, newGate, sequence, sse, startUpstream } from './upstream.mjs'
 import { raw } from './lib/http.mjs'
 import { PRICE } from './lib/gateway.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, branded
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   const o = {
     upstreams: [{ name: 'mock', url: up.url }],
     models: ['gpt-4o', { name: 'public-name', route: 'mock as inner-name', alias: 'other-name' }, { name: 'vendor/model-1', route: 'mock as model-1' },
@@ -25,7 +24,6 @@ before(async () => {
   branded = await startGateway(shared, { ...o, brand: { id_prefix: '"hjl-"', usage_cost: 'on' } })
   branded.t = await branded.tenant()
 })
-after(() => cleanUp(shared))
 
 const expected = (fig) => decimal(cost({ input: fig.prompt_tokens, output: fig.completion_tokens }, PRICE))
 
@@ -190,8 +188,7 @@ describe('streams', () => {
     assert.equal(list.at(-1).choices[0].finish_reason, 'tool_calls')
   })
   test('an event is forwarded when it comes, not when the next one does', async () => {
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.on('gated', sse({ tokens: 3, gate, gateAt: 2 }))
     const s = g.stream(tenant.key, { model: 'family/gated' })
     const first = await s.next(), second = await s.next()

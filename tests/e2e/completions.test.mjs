@@ -1,16 +1,15 @@
 /* The legacy completions: by passing to servers that have them, as a conversation to all others. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { PRICE, cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { PRICE, startGateway } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 import { json, sse, startUpstream } from './upstream.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, t, branded
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   const o = {
     upstreams: [{ name: 'oai', url: up.url }, { name: 'ant', url: up.url, dialect: 'anthropic' }],
     models: [{ name: 'davinci', route: 'oai as inner-davinci' }, { name: 'claude', route: 'ant as inner-claude' }, { name: 'echo', route: 'local' },
@@ -22,7 +21,6 @@ before(async () => {
   branded = await startGateway(shared, { ...o, brand: { id_prefix: '"hjl-"' } })
   branded.t = await branded.tenant()
 })
-after(() => cleanUp(shared))
 
 const complete = (body, o = {}) => g.req({ path: '/v1/completions', method: 'POST', key: t.key, body: typeof body === 'string' ? body : JSON.stringify(body), ...o })
 const last = () => up.requests.at(-1)

@@ -1,14 +1,13 @@
 /* tollgate -t, -T and -V: errors with their place and the nearest known name, the normal form, the example. */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { describe } from 'node:test'
+import { folder } from './lib/clean.mjs'
 import { TOLLGATE, root, run, startGateway } from './lib/gateway.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-let dir
-before(() => { dir = mkdtempSync('/tmp/tg-conf-') })
-after(() => rmSync(dir, { recursive: true, force: true }))
+const dir = folder(cleanUps())
 
 const GOOD = `workers 2;
 listen 127.0.0.1:8080;
@@ -152,8 +151,7 @@ test('the configuration of the README is right', async () => {
   assert.equal(r.code, 0, r.stderr)
 })
 test('started as root it makes its folders, and `user` works in them', { skip: process.getuid() !== 0 }, async (t) => {
-  const open = mkdtempSync('/tmp/tg-user-')
-  t.after(() => rmSync(open, { recursive: true, force: true }))
+  const open = folder(t)
   chmodSync(open, 0o755)
   const g = await startGateway(t, { models: [{ name: 'echo', route: 'local' }], text: 'upstream local { dialect echo; }\n', top: { user: 'nobody', state_dir: path.join(open, 'var/lib/state') } })
   assert.equal((await g.chat((await g.tenant()).key, { model: 'echo' })).status, 200)

@@ -1,17 +1,16 @@
 /* What the outside promises, row by row, for every dialect in front: the error table with statuses, codes, types and headers,
  * the four places of a key, request ids, limits' headers, costs, model lists. One gateway, one table of calls, one of refusals. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { raw } from './lib/http.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 import { bytes, hangs, startUpstream, status } from './upstream.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, rich
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.on('bad', status(500)).on('mute', hangs()).on('denied', status(401)).on('unpaid', status(402)).on('closed', status(403))
     .on('limited', status(429, { headers: { 'Retry-After': '7' } })).on('unready', status(503))
     .on('long', status(400, { error: { message: 'This prompt is too long for me.', type: 'invalid_request_error', code: 'context_length_exceeded' } }))
@@ -34,7 +33,6 @@ before(async () => {
   await g.ctl('upstream', 'drain', 'drained')
   rich = await g.tenant({ tier: 'wide' })
 })
-after(() => cleanUp(shared))
 
 /* Every path that generates, by the name of its dialect: how a model is asked there, and what its shape of errors is. */
 const CALLS = {

@@ -1,15 +1,14 @@
 /* Counting tokens: forwarded where the provider speaks the client's dialect, else estimated; never billed. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
-import { test } from './lib/test.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 import { json, startUpstream, status } from './upstream.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, t
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'oai', url: up.url }, { name: 'ant', url: up.url, dialect: 'anthropic' }, { name: 'gem', url: up.url.replace('/v1', '/v1beta'), dialect: 'gemini', retries: 0 },
       { name: 'bare', url: up.url, dialect: 'anthropic', retries: 0 }],
@@ -20,7 +19,6 @@ before(async () => {
   })
   t = await g.tenant()
 })
-after(() => cleanUp(shared))
 
 const messages = [{ role: 'user', content: 'How many tokens is this sentence, about?' }]
 const claude = (body, o = {}) => g.req({ path: '/v1/messages/count_tokens', method: 'POST', key: t.key, body: JSON.stringify({ model: 'claude', messages, ...body }), ...o })

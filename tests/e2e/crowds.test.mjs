@@ -4,16 +4,15 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import net from 'node:net'
-import { after, before, describe } from 'node:test'
-import { chatBody, cleanUp, startGateway, until } from './lib/gateway.mjs'
-import { sse, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { before, describe } from 'node:test'
+import { chatBody, startGateway, until } from './lib/gateway.mjs'
+import { newGate, sse, startUpstream } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const SILENT = Number(process.env.SILENT ?? 2000)
-const shared = []
+const shared = cleanUps()
 let up
-before(async () => { up = await startUpstream(); shared.push(() => up.close()) })
-after(() => cleanUp(shared))
+before(async () => { up = await startUpstream(shared) })
 
 const start = (t, top, o = {}) => startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', 'big'], top, ...o })
 /* KB that a process has of its own. */
@@ -68,8 +67,7 @@ describe('the silent', () => {
   test('places that are all in use: who comes is turned away at once, and those at work are not touched', async (t) => {
     const g = await start(t, { max_connections: 10 }, { workers: 1 })
     const k = await g.tenant()
-    let go
-    const gate = new Promise((resolve) => { go = resolve })
+    const { gate, open: go } = newGate()
     up.on('big', sse({ gate, gateAt: 2, tokens: 4 }))
     const at_work = Array.from({ length: 10 }, () => g.stream(k.key, { model: 'big' }))
     for (const s of at_work) await s.next()

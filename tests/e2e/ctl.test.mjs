@@ -1,23 +1,22 @@
 /* tollctl: every command, its JSON, its table, its exit codes (0 done, 1 refused, 2 usage). */
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { TOLLCTL, cleanUp, run, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { folder } from './lib/clean.mjs'
+import { TOLLCTL, run, startGateway, until } from './lib/gateway.mjs'
 import { decimal, nano } from './lib/money.mjs'
 import { chat, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.otherwise = chat()
   g = await startGateway(shared, { upstreams: [{ name: 'mock', url: up.url }, { name: 'second', url: up.url }], models: ['gpt-4o', 'gpt-4o-mini', { name: 'two', route: ['mock as two', 'second as two'] }],
     tiers: { free: 'rpm 20;' }, groups: { resale: 'models *; ratio 2;' } })
 })
-after(() => cleanUp(shared))
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/
 let serial = 0
@@ -78,8 +77,7 @@ describe('keys', () => {
   })
   test('import takes any prefix and skips what is known', async () => {
     const a = await g.ctl('account', 'create', '--email', email(), '--credit', '1')
-    const dir = mkdtempSync('/tmp/tg-keys-')
-    shared.push(async () => rmSync(dir, { recursive: true }))
+    const dir = folder(shared)
     const mine = Array.from({ length: 20 }, (_, i) => `old-gateway-${i}-${Math.random().toString(36).slice(2)}${'x'.repeat(12)}`)
     writeFileSync(path.join(dir, 'keys'), mine.join('\n') + '\n')
     assert.deepEqual(await g.ctl('key', 'import', '--account', a.id, path.join(dir, 'keys')), { imported: 20, skipped: 0 })

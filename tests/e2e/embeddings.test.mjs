@@ -1,17 +1,16 @@
 /* Embeddings: OpenAI's and Gemini's paths in front, OpenAI-compatible, Gemini and echo upstreams behind. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 import { json, startUpstream, status } from './upstream.mjs'
 
 const PRICE = { input: '0.13' }
-const shared = []
+const shared = cleanUps()
 let up, g, t
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   const model = (name, upstream, o = {}) => ({ name, kind: 'embedding', route: `${upstream} as inner-${name}`, price: PRICE, context: 8192, max_output: null, ...o })
   g = await startGateway(shared, {
     upstreams: [{ name: 'oai', url: up.url }, { name: 'gem', url: up.url.replace('/v1', '/v1beta'), dialect: 'gemini' },
@@ -23,7 +22,6 @@ before(async () => {
   })
   t = await g.tenant()
 })
-after(() => cleanUp(shared))
 
 const post = (path, body, o = {}) => g.req({ path, method: 'POST', key: t.key, body: typeof body === 'string' ? body : JSON.stringify(body), ...o })
 const embed = (body, o) => post('/v1/embeddings', body, o)

@@ -2,23 +2,19 @@
  * what runs goes on to its end, and afterwards the books are right to the call: as soon as there is room again, or after a restart
  * where only that can help. CHAOS_SEED repeats the choices of the load. The failing commits need a build with steps. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
-import { random } from './lib/random.mjs'
-import { BUILD, startGateway, until } from './lib/gateway.mjs'
+import { random, seeded } from './lib/random.mjs'
+import { STEPS_BUILD, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
+import { lockableDisk, smallDisk } from './lib/disk.mjs'
 import { test } from './lib/test.mjs'
 
-const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
-const STEPS = path.join(BUILD, 'steps', 'tollgate')
+const SEED = seeded(process.env.CHAOS_SEED).seed
 const CLIENTS = 40, CREDIT = '100000'
-const needsSteps = { skip: !existsSync(STEPS) && 'make steps-build', timeout: 60000 }
 
 async function world(t, { onlyWhole, ...o } = {}) {
-  const p = await startProvider()
-  t.after(() => p.close())
+  const p = await startProvider(t)
   const g = await startGateway(t, {
     workers: 2, ...o, upstreams: [{ name: 'mock', url: p.url, retries: 1, cooldown: '1s' }], models: ['whole', 'stream', 'long'], tiers: { busy: 'concurrency 100;' },
     top: { access_log: 'off', ...o.top },
@@ -33,8 +29,6 @@ async function world(t, { onlyWhole, ...o } = {}) {
   await until(() => loop.facts.size > 100, 'load')
   return { g, p, books, loop, rnd }
 }
-const mount = (...args) => execFileSync('mount', args, { stdio: 'pipe' })
-const unmount = (dir) => { try { execFileSync('umount', ['-l', dir], { stdio: 'pipe' }) } catch { /* gone */ } }
 
 /* Waits until billable calls are shed, and only shed: what was running ends, and not one new call is served. */
 async function shed(loop, since = performance.now()) {
@@ -45,30 +39,26 @@ async function shed(loop, since = performance.now()) {
 const serves = (loop, ms = 20000) => { loop.statuses[200] = 0; return until(() => loop.statuses[200] > 20, 'service again', ms) }
 
 test('a full disk, and deaths of a worker and of the ledger while it is full', { timeout: 60000 }, async (t) => {
-  const disk = path.join('/tmp', `tg-full-${process.pid}`)
-  mkdirSync(disk, { recursive: true })
-  try { mount('-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', disk) } catch { rmSync(disk, { recursive: true }); return t.skip('mounting a small disk needs root') }
-  t.after(() => { unmount(disk); rmSync(disk, { recursive: true, force: true }) })
-  const { g, books, loop } = await world(t, { top: { state_dir: path.join(disk, 'state') } })
-  const fill = (i) => { const s = statfsSync(disk); try { writeFileSync(path.join(disk, `filler${i}`), Buffer.alloc(s.bavail * s.bsize, 1)) } catch { /* full */ } }
-  for (let i = 0; i < 4; i++) fill(i)
+  const disk = smallDisk(t)
+  if (!disk) return t.skip('mounting a small disk needs root')
+  const { g, books, loop } = await world(t, { top: { state_dir: path.join(disk.dir, 'state') } })
+  disk.fill()
   await shed(loop)
   const s = await g.ctl('status')
   process.kill(s.workers[0].pid, 'SIGKILL')
   process.kill(s.ledger.pid, 'SIGKILL')
   await until(async () => { const n = await g.ctl('status'); return n.workers.length === 2 && n.ledger.pid && n.ledger.pid !== s.ledger.pid }, 'new processes', 15000)
-  for (let i = 0; i < 4; i++) rmSync(path.join(disk, `filler${i}`), { force: true })
+  disk.empty()
   await serves(loop)
   await loop.stop()
   await books.check(loop)
 })
 
 test('a read-only state_dir: the running ledger goes on, the next one cannot start; all is booked after a restart', { timeout: 60000 }, async (t) => {
-  const state = path.join('/tmp', `tg-ro-${process.pid}`)
-  mkdirSync(state, { recursive: true, mode: 0o700 })
-  const { g, books, loop } = await world(t, { top: { state_dir: state } })
-  try { mount('--bind', state, state); mount('-o', 'remount,bind,ro', state) } catch { unmount(state); rmSync(state, { recursive: true, force: true }); return t.skip('a read-only mount needs root') }
-  t.after(() => { unmount(state); rmSync(state, { recursive: true, force: true }) })
+  const disk = lockableDisk(t)
+  if (!disk) return t.skip('a read-only mount needs root')
+  const { g, books, loop } = await world(t, { top: { state_dir: disk.dir } })
+  disk.lock()
   const { workers, ledger } = await g.ctl('status')
   process.kill(ledger.pid, 'SIGKILL')
   await shed(loop)
@@ -82,14 +72,14 @@ test('a read-only state_dir: the running ledger goes on, the next one cannot sta
   await g.ended
   assert.equal(g.exit.code, 1, 'no start on a read-only state_dir')
   assert.match(g.errorLog() + g.output, /Read-only file system/)
-  unmount(state)
+  disk.unlock()
   await g.start()
   await books.check(loop)
 })
 
 for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:10-10']]) {
-  test(`${what} that fails with an I/O error: the ledger stops for good, and all is booked after a restart`, needsSteps, async (t) => {
-    const { g, books, loop } = await world(t, { program: STEPS, env: { TOLLGATE_FAULTS: fault } })
+  test(`${what} that fails with an I/O error: the ledger stops for good, and all is booked after a restart`, { ...withSteps, timeout: 60000 }, async (t) => {
+    const { g, books, loop } = await world(t, { program: STEPS_BUILD, env: { TOLLGATE_FAULTS: fault } })
     await shed(loop)
     assert.match(g.output, new RegExp(`steps: fails at ${fault.split(':')[0]}`))
     assert.match(g.errorLog(), /ledger: the disk of state_dir failed \(.*Input\/output error/)
@@ -102,8 +92,8 @@ for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:
     await books.check(loop)
   })
 }
-test('commits that find no room for a while: 503 meanwhile, service again by itself', needsSteps, async (t) => {
-  const { g, books, loop } = await world(t, { program: STEPS, env: { TOLLGATE_FAULTS: 'commit:28:60-62' } })
+test('commits that find no room for a while: 503 meanwhile, service again by itself', { ...withSteps, timeout: 60000 }, async (t) => {
+  const { g, books, loop } = await world(t, { program: STEPS_BUILD, env: { TOLLGATE_FAULTS: 'commit:28:60-62' } })
   await until(() => loop.statuses[503] > 0, 'a call that is shed', 15000)
   assert.match(g.output, /steps: fails at commit/)
   await serves(loop)

@@ -5,21 +5,20 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
-import { after, before } from 'node:test'
-import { TOLLGATE, cleanUp, root, startGateway, until } from './lib/gateway.mjs'
+import { before } from 'node:test'
+import { TOLLGATE, root, startGateway, until } from './lib/gateway.mjs'
 import { seeded } from './lib/random.mjs'
-import { SHAPES, fill } from './lib/smuggling.mjs'
 import { chat, json, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { SHAPES, fill } from './lib/smuggling.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const FLOOD = Number(process.env.FLOOD ?? 3000)
 const sanitized = path.join(root, 'build/san-gcc/tollgate')
 const program = process.env.FLOOD_PROGRAM ?? (existsSync(sanitized) ? sanitized : TOLLGATE)
-const shared = []
+const shared = cleanUps()
 let up, g, tenant
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.otherwise = (c) => { up.requests.length = 0; return (/messages/.test(c.req.path) ? json({ body: '{"type":"message","id":"m","role":"assistant","content":[{"type":"text","text":"x"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}' }) : chat({ tokens: 2 }))(c) }
   const dialects = ['openai', 'openai-responses', 'anthropic', 'gemini']
   g = await startGateway(shared, {
@@ -32,7 +31,6 @@ before(async () => {
   })
   tenant = await g.tenant({ credit: '1000000' })
 })
-after(() => cleanUp(shared))
 
 const message = (method, p, body, headers = '') => `${method} ${p} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${tenant.key}\r\n${headers}${body === undefined ? '' : `Content-Length: ${Buffer.byteLength(body)}\r\n`}\r\n${body ?? ''}`
 function seeds() {

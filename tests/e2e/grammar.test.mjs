@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { cleanUp, root, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { root, startGateway } from './lib/gateway.mjs'
 import { grammar } from './lib/grammar.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const WORDS = { openai: 'openai', responses: 'openai-responses', anthropic: 'anthropic', gemini: 'gemini' }
 const FOLDER = path.join(root, 'tests/dialect/answers')
@@ -18,13 +18,12 @@ const ERRORS = {
   anthropic: 'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"broken"}}\n\n',
   gemini: 'data: {"error":{"code":500,"message":"broken","status":"INTERNAL"}}\n\n',
 }
-const shared = [], ups = {}
+const shared = cleanUps(), ups = {}
 let g, tenant
 before(async () => {
   for (const d of Object.keys(WORDS)) {
-    ups[d] = await startUpstream()
+    ups[d] = await startUpstream(shared)
     ups[d].otherwise = play
-    shared.push(() => ups[d].close())
   }
   g = await startGateway(shared, {
     upstreams: Object.entries(WORDS).map(([d, dialect]) => ({ name: d, url: ups[d].url, dialect, retries: 0, cooldown: '1s' })),
@@ -32,7 +31,6 @@ before(async () => {
   })
   tenant = await g.tenant({ credit: '1000' })
 })
-after(() => cleanUp(shared))
 
 /* What to play stands in the prompt, so that many calls can go at once: FIXTURE MODE EVENTS. */
 const pieces = (text) => text.match(/[^]*?(?:\r?\n\r?\n)|[^]+$/g)

@@ -18,8 +18,7 @@ test('amounts: exact, half to even', () => {
   assert.equal(digitsOf('{"a":{"cost_usd":0.0000010}}', 'cost_usd'), '0.0000010')
 })
 test('the provider: whole, streamed, in order, cut', async (t) => {
-  const up = await startUpstream()
-  t.after(() => up.close())
+  const up = await startUpstream(t)
   up.on('twice', sequence(status(429, { headers: { 'Retry-After': '1' } }), chat())).on('cut', sse({ cut: 2 })).on('bytes', sse({ split: 1, tokens: 2 }))
   const ask = (model, more) => ({ port: up.port, path: '/v1/chat/completions', body: { model, ...more } })
   assert.equal((await request(ask('twice'))).headers['retry-after'], '1')
@@ -31,8 +30,7 @@ test('the provider: whole, streamed, in order, cut', async (t) => {
   assert.deepEqual(up.requests.map((r) => r.model), ['twice', 'twice', 'bytes', 'cut', 'short'])
 })
 test('raw bytes and answers in a row', async (t) => {
-  const up = await startUpstream()
-  t.after(() => up.close())
+  const up = await startUpstream(t)
   const one = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}'
   const r = await raw({ port: up.port, answers: 2 }, one, 10, one)
   assert.deepEqual(r.answers.map((a) => a.status), [200, 200])

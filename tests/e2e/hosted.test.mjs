@@ -1,26 +1,24 @@
 /* The providers' own tools: what an answer says of their uses is priced, in pass and in translation alike. */
 import assert from 'node:assert/strict'
-import { after, before } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { before } from 'node:test'
+import { startGateway, until } from './lib/gateway.mjs'
 import { digitsOf } from './lib/money.mjs'
 import { json, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const WORDS = { openai: 'openai', responses: 'openai-responses', anthropic: 'anthropic', gemini: 'gemini' }
-const shared = [], ups = {}
+const shared = cleanUps(), ups = {}
 let g
 before(async () => {
   const upstreams = [], models = []
   for (const [d, dialect] of Object.entries(WORDS)) {
-    ups[d] = await startUpstream()
-    shared.push(() => ups[d].close())
+    ups[d] = await startUpstream(shared)
     upstreams.push({ name: d, url: ups[d].url, dialect, retries: 0 })
     const price = 'input 1 output 2 tool web_search 0.01 tool file_search 0.0025'
     models.push({ name: `over-${d}`, route: `${d} as m`, price, allow: 'web_search file_search' })
   }
   g = await startGateway(shared, { upstreams, models, groups: { default: 'ratio 1;', half: 'ratio 0.5;' } })
 })
-after(() => cleanUp(shared))
 
 /* 100 tokens in, 10 out: 120 µ$; and what was searched. */
 const ANSWERS = {

@@ -1,22 +1,22 @@
 /* HTTP/1.1 as strangers speak it: what is served, what is refused and how, and that no framing trick gets through. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import { makeCerts } from './lib/certs.mjs'
-import { chatBody, cleanUp, freePort, startGateway, until } from './lib/gateway.mjs'
+import { folder } from './lib/clean.mjs'
+import { chatBody, freePort, startGateway, until } from './lib/gateway.mjs'
 import { raw, request } from './lib/http.mjs'
-import { chat, sse, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { sse, startUpstream } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, port
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', 'big'],
     top: { client_timeout: '1s', keepalive_timeout: '2s', max_body: '256k', cors_origin: '*' },
@@ -25,7 +25,6 @@ before(async () => {
   tenant = await g.tenant()
   port = g.port
 })
-after(() => cleanUp(shared))
 
 const BODY = JSON.stringify(chatBody({}))
 const post = (headers = '', body = BODY, o = {}) => `POST ${o.path ?? '/v1/chat/completions'} HTTP/${o.version ?? '1.1'}\r\nHost: localhost\r\nAuthorization: Bearer ${tenant.key}\r\n` +
@@ -248,9 +247,7 @@ describe('what is refused', () => {
 
 describe('other listeners', () => {
   test('tls, with a certificate of ours; a plain request there is refused', async (t) => {
-    const dir = mkdtempSync('/tmp/tg-tls-')
-    t.after(() => rmSync(dir, { recursive: true, force: true }))
-    const certs = makeCerts(dir)
+    const dir = folder(t), certs = makeCerts(dir)
     const secure = await freePort()
     const s = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], listen: [`127.0.0.1:${secure} tls`],
       top: { certificate: path.join(dir, 'good.pem'), certificate_key: path.join(dir, 'good.key') } })

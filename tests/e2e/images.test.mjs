@@ -1,18 +1,17 @@
 /* Pictures: what is checked before anything is held, what is held and charged, and the three kinds of upstream. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import zlib from 'node:zlib'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { startGateway } from './lib/gateway.mjs'
 import { digitsOf } from './lib/money.mjs'
-import { test } from './lib/test.mjs'
-import { json, startUpstream, status } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
+import { json, newGate, startUpstream, status } from './upstream.mjs'
 
-const shared = []
+const shared = cleanUps()
 const TOKENS = { input: '5', cached_input: '1.25', image_input: '10', output: '40', image_output: '40' }
 let up, g, t
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   const model = (name, upstream, o = {}) => ({ name, kind: 'image', route: `${upstream} as inner-${name}`, context: null, max_output: null, ...o })
   g = await startGateway(shared, {
     upstreams: [{ name: 'oai', url: up.url }, { name: 'gem', url: up.url.replace('/v1', '/v1beta'), dialect: 'gemini' }, { name: 'ant', url: up.url, dialect: 'anthropic' }],
@@ -28,7 +27,6 @@ before(async () => {
   })
   t = await g.tenant()
 })
-after(() => cleanUp(shared))
 
 const draw = (body, o = {}) => g.req({ path: '/v1/images/generations', method: 'POST', key: t.key, body: typeof body === 'string' ? body : JSON.stringify(body), ...o })
 const made = (n, extra = {}) => json({ body: JSON.stringify({ created: 1709150000, data: Array.from({ length: n }, (_, i) => ({ url: `https://cdn.example.com/${i}.png`, revised_prompt: 'better' })), ...extra }) })
@@ -70,8 +68,7 @@ describe('pictures at a price each', () => {
     }
   })
   test('all of them are held before they are asked for', async () => {
-    let go
-    const gate = new Promise((resolve) => { go = resolve })
+    const { gate, open: go } = newGate()
     up.on('inner-dalle', async (c) => { await gate; return made(4)(c) })
     const who = await g.tenant({ credit: '1' })
     const answer = draw({ model: 'dalle', prompt: 'x', n: 4, size: '1024x1792', quality: 'hd' }, { key: who.key })

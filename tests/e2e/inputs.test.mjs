@@ -2,23 +2,21 @@
  * bounds, members that stand twice, names of ten kilobytes. Nothing is served that was not priced and held, no balance
  * moves the wrong way, and each is told what is wrong. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   const price = { input: '1000', output: '2000' } // dear, so that a hold shows
   g = await startGateway(shared, { upstreams: [{ name: 'mock', url: up.url }, { name: 'ant', url: up.url, dialect: 'anthropic' }, { name: 'resp', url: up.url, dialect: 'openai-responses' }, { name: 'gem', url: up.url, dialect: 'gemini' }],
     models: [{ name: 'gpt-4o', price, max_output: 1000, context: 4000 }, { name: 'claude', route: 'ant as claude', price, max_output: 1000, context: 4000 }, { name: 'resp', route: 'resp as resp', price, max_output: 1000, context: 4000 },
       { name: 'gem', route: 'gem as gem', price, max_output: 1000, context: 4000 }, { name: 'img', kind: 'image', route: 'mock as img', price: 'image 0.04', n_max: 4 }] })
 })
-after(() => cleanUp(shared))
 const post = (key, path, body) => g.req({ method: 'POST', path, key, body })
 const chat = (extra) => `{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]${extra}}`
 

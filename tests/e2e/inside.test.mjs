@@ -2,25 +2,25 @@
  * server and tries. docs/threat-model.md is the list. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { chmodSync, closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, readSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { BUILD, cleanUp, root, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { folder } from './lib/clean.mjs'
+import { BUILD, root, startGateway, until } from './lib/gateway.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const ACT = { look: 1, calls: 2, write: 3, forge: 4, call: 5, head: 6 }
 const PAGE = 1 << 20
 const SECRETS = { admin: 'admin-token-that-no-worker-needs', jwt: 'jwt-secret-that-no-worker-needs', env: 'a-secret-of-the-environment-that-nobody-named', provider: 'sk-the-provider-key-that-a-worker-must-have' }
-const shared = []
+const shared = cleanUps()
 const sanitized = /(^|\/)san-/.test(BUILD) // its own library must come first, and the filter is off
 const root_user = process.getuid() === 0
 let up, g, mine, victim, dir, page, state
 
 before(async () => {
   if (sanitized) return
-  dir = mkdtempSync('/tmp/tg-inside-')
-  shared.push(() => rmSync(dir, { recursive: true, force: true }))
+  dir = folder(shared)
   const so = path.join(dir, 'inside.so'), file = path.join(dir, 'page')
   execFileSync(process.env.CC ?? 'cc', ['-std=c11', '-D_GNU_SOURCE', '-I.', '-O1', '-fPIC', '-shared', '-fvisibility=hidden', '-Wall', '-Wextra', '-Werror',
     '-fno-strict-aliasing', '-o', so, 'tests/inside/inside.c', 'shm/tables.c', ...['crypto', 'check', 'cpu', 'slice'].map((f) => `proto/base/${f}.c`), '-Wl,--as-needed', '-ldl'], { cwd: root })
@@ -29,8 +29,7 @@ before(async () => {
   writeFileSync(file, Buffer.alloc(PAGE))
   page = openSync(file, 'r+')
   shared.push(() => closeSync(page))
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     workers: 1, upstreams: [{ name: 'mock', url: up.url, api_key: SECRETS.provider }], models: ['gpt-4o'],
     top: { admin_token: SECRETS.admin, state_dir: state, user: root_user ? 'nobody' : undefined }, billing: { signup: 'on', jwt_secret: SECRETS.jwt },
@@ -41,7 +40,6 @@ before(async () => {
   for (let i = 0; i < 5; i++) assert.equal((await g.chat(mine.key)).status, 200)
   await g.settled(mine.account)
 })
-after(() => cleanUp(shared))
 
 /* Has the library do something in the worker; the lines that it wrote, by their first word. */
 async function inside(what, text = '') {

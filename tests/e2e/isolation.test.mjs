@@ -4,24 +4,23 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { cleanUp, root, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { root, startGateway, until } from './lib/gateway.mjs'
 import { chat, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const ADMIN = 'admin-token-0123456789', agent = new http.Agent({ keepAlive: true, maxSockets: 32 })
-const shared = []
+const shared = cleanUps()
 let up, g
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  shared.push(() => agent.destroy())
+  up = await startUpstream(shared)
   up.otherwise = chat()
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }], models: ['gpt-4o', { name: 'emb', kind: 'embedding' }, { name: '*', route: 'mock as *' }],
     top: { admin_token: ADMIN }, billing: { signup: 'on', signup_credit: '5', signup_rate: '1000/h' },
   })
 })
-after(() => { agent.destroy(); return cleanUp(shared) })
 
 const claimsOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
 const admin = (method, p, body, key = ADMIN) => g.req({ port: g.admin, method, path: p, body, key })

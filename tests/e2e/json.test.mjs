@@ -2,10 +2,10 @@
  * provider byte for byte; of what is refused the provider sees nothing. The same rows go through the parser alone in
  * tests/unit/json_test.c's own tables. */
 import assert from 'node:assert/strict'
-import { after, before, test as plain } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, test as plain } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const deep = (n, a = '[', b = ']') => a.repeat(n) + b.repeat(n)
 /* Values, by section of RFC 8259. Latin-1 strings: a character is a byte. */
@@ -27,15 +27,13 @@ const BAD = {
   '8.2 lone surrogates': ['"\\ud800"', '"\\udfff"', '"\\ud83d"', '"\\ude00\\ud83d"', '"\\ud83d\\u0041"', '"\\ud83dx"', '"\\ud800\\ud800"', '{"\\ud800":1}'],
   '9 depth': [deep(5000), deep(100000), '['.repeat(100000), '{"a":'.repeat(50000), `${deep(3000, '[{"a":', '}]')}`],
 }
-const shared = []
+const shared = cleanUps()
 let up, g, key
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { max_body: '2m' } })
   key = (await g.tenant()).key
 })
-after(() => cleanUp(shared))
 const inside = (v) => Buffer.from(`{"model":"gpt-4o","messages":[{"role":"user","content":"x"}],"metadata_of_mine":${v}}`, 'latin1')
 const ask = (body) => g.req({ method: 'POST', path: '/v1/chat/completions', key, body })
 

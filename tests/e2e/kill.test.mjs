@@ -4,30 +4,26 @@
  * the client has and what the provider sent. CHAOS_KILLS (16) says how many, half of them on two workers and half on four;
  * `make chaos` asks for 1,000. CHAOS_SEED repeats a run's choices. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync } from 'node:fs'
-import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { BUILD, cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { readFileSync } from 'node:fs'
+import { before, describe } from 'node:test'
+import { STEPS_BUILD, TOLLGATE, run, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { Books, Client, quantiles, startLoop, startProvider } from './lib/chaos.mjs'
-import { random } from './lib/random.mjs'
+import { random, seeded } from './lib/random.mjs'
 import { nano } from './lib/money.mjs'
 import { chat, sse, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const KILLS = Number(process.env.CHAOS_KILLS ?? 16)
-const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
+const SEED = seeded(process.env.CHAOS_SEED).seed
 const CLIENTS = 200, TENANTS = 10, PLACES = 18 // of a key: two fewer than it has clients
 const CREDIT = '100000'
-const STEPS = path.join(BUILD, 'steps', 'tollgate')
 
-const shared = []
+const shared = cleanUps()
 let up
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.on('whole', chat())
 })
-after(() => cleanUp(shared))
 
 const WORKER = { worker: (g, s, rnd) => kill([s.workers[Math.floor(rnd() * s.workers.length)].pid]), workers: (g, s) => kill(s.workers.map((w) => w.pid)) }
 const KINDS = ['worker', 'worker', 'workers', 'ledger', 'worker and ledger', 'master', 'everything']
@@ -71,8 +67,7 @@ async function places(g, p, loop, { key, account }) {
 describe('kill -9', () => {
   for (const workers of [2, 4]) test(`${KILLS / 2} times under load, ${CLIENTS} clients, ${workers} workers (seed ${SEED})`, { timeout: 60000 + KILLS * 6000 }, async (t) => {
     const rnd = random(SEED + workers)
-    const p = await startProvider()
-    t.after(() => p.close())
+    const p = await startProvider(t)
     const g = await startGateway(t, {
       workers, upstreams: [{ name: 'mock', url: p.url, retries: 1, cooldown: '1s' }, { name: 'faulty', url: p.url, retries: 0, cooldown: '1s' }],
       models: ['whole', 'stream', 'long', 'gate', { name: 'fails', route: 'faulty' }], tiers: { busy: `concurrency ${PLACES}; rpm 100000000; tpm 1000000000000;` },
@@ -152,8 +147,8 @@ describe('kill -9', () => {
     assert.equal((await g.usage(k.account, 2)).length, 2)
     await g.audit()
   })
-  test('the very first record, not committed yet when all died: the next server takes calls at once', { skip: !existsSync(STEPS) && 'make steps-build' }, async (t) => {
-    const g = await startGateway(t, { program: STEPS, env: { TOLLGATE_STEPS: 'drain.built:1~300' }, workers: 1, upstreams: [{ name: 'mock', url: up.url }], models: ['whole'] })
+  test('the very first record, not committed yet when all died: the next server takes calls at once', withSteps, async (t) => {
+    const g = await startGateway(t, { program: STEPS_BUILD, env: { TOLLGATE_STEPS: 'drain.built:1~300' }, workers: 1, upstreams: [{ name: 'mock', url: up.url }], models: ['whole'] })
     const k = await g.tenant()
     assert.equal((await g.chat(k.key, { model: 'whole' })).status, 200)
     await g.killAll()
@@ -165,7 +160,6 @@ describe('kill -9', () => {
   })
   test('a second master on the same state is refused while the first runs', async (t) => {
     const g = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['whole'] })
-    const { run, TOLLGATE } = await import('./lib/gateway.mjs')
     const r = await run(TOLLGATE, ['-c', g.conf], { ms: 30000 })
     assert.notEqual(r.code, 0)
     assert.ok((r.stdout + r.stderr).length > 0)
@@ -180,10 +174,9 @@ describe('kill -9', () => {
     assert.equal((await g.chat(k.key, { model: 'whole' })).status, 200)
   })
   for (const alone of [true, false]) {
-    test(`a worker that runs in a circle is noticed${alone ? '' : ' at once where another has died'}, killed and replaced, its calls settled`, { skip: !existsSync(STEPS) && 'make steps-build', timeout: 60000 }, async (t) => {
-      const p = await startProvider()
-      t.after(() => p.close())
-      const g = await startGateway(t, { program: STEPS, env: { TOLLGATE_STEPS: 'hold.held:60!' }, workers: 3, upstreams: [{ name: 'mock', url: p.url }], models: ['whole', 'stream', 'long'], tiers: { busy: 'concurrency 100;' } })
+    test(`a worker that runs in a circle is noticed${alone ? '' : ' at once where another has died'}, killed and replaced, its calls settled`, { ...withSteps, timeout: 60000 }, async (t) => {
+      const p = await startProvider(t)
+      const g = await startGateway(t, { program: STEPS_BUILD, env: { TOLLGATE_STEPS: 'hold.held:60!' }, workers: 3, upstreams: [{ name: 'mock', url: p.url }], models: ['whole', 'stream', 'long'], tiers: { busy: 'concurrency 100;' } })
       const books = new Books(g, p), k = await g.tenant({ credit: CREDIT, tier: 'busy' }), before = await g.workers()
       books.credit(k.account, nano(CREDIT))
       const loop = startLoop({ port: g.port, keys: [k], clients: 20, rnd: random(SEED) })

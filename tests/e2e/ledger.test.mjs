@@ -1,21 +1,19 @@
 /* A ledger that cannot write: new billable work is shed with 503, nothing is lost, and it heals by itself. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import path from 'node:path'
-import { after, before } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { before } from 'node:test'
+import { startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
 import { sse, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { smallDisk } from './lib/disk.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
 })
-after(() => cleanUp(shared))
 
 /* Calls until one is shed; gives what the good ones cost together. */
 async function callUntilShed(g, t, ms) {
@@ -58,19 +56,15 @@ test('a ledger that is stuck: 503 after two seconds, readyz says so, and all is 
 })
 
 test('a full disk: 503, nothing lost, and service again once there is room', { timeout: 60000 }, async (t) => {
-  const disk = path.join('/tmp', `tg-disk-${process.pid}`)
-  mkdirSync(disk, { recursive: true })
-  try { execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', disk], { stdio: 'pipe' }) } catch { rmSync(disk, { recursive: true }); return t.skip('mounting a small disk needs root') }
-  t.after(() => { try { execFileSync('umount', ['-l', disk], { stdio: 'pipe' }) } catch { /* gone */ } rmSync(disk, { recursive: true, force: true }) })
-  const g = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { state_dir: path.join(disk, 'state') } })
+  const disk = smallDisk(t)
+  if (!disk) return t.skip('mounting a small disk needs root')
+  const g = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { state_dir: path.join(disk.dir, 'state') } })
   const k = await g.tenant()
-  const fill = path.join(disk, 'filler')
-  const { bavail, bsize } = statfsSync(disk)
-  for (let left = bavail * bsize, i = 0; left > 0 && i < 4; i++) { try { writeFileSync(`${fill}${i}`, Buffer.alloc(left, 1)) } catch { /* full */ } const s = statfsSync(disk); left = s.bavail * s.bsize }
+  disk.fill()
   const { shed, sum } = await callUntilShed(g, k, 30000)
   assert.equal(shed.status, 503)
   await until(() => /space|full|ENOSPC/i.test(g.errorLog()), 'a word to the operator')
-  for (let i = 0; i < 4; i++) rmSync(`${fill}${i}`, { force: true })
+  disk.empty()
   const again = await until(async () => { const r = await g.chat(k.key); return r.status === 200 && r }, 'service again', 20000)
   const b = await g.settled(k.account, 10000)
   assert.equal(nano('100') - nano(b.balance), sum + nano(digitsOf(again.text, 'cost_usd')))

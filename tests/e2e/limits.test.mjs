@@ -1,15 +1,14 @@
 /* RPM, TPM and concurrency: exact over all workers, announced in headers, given back when a call ends in whatever way. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
-import { chat, hangs, json, resets, sse, startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { before, describe } from 'node:test'
+import { startGateway, until } from './lib/gateway.mjs'
+import { chat, hangs, json, newGate, resets, sse, startUpstream, status } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 let up, g
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0, cooldown: '1s' }, { name: 'faulty', url: up.url, retries: 0, cooldown: '1s', first_byte_timeout: '1s' }],
     models: ['gpt-4o', { name: 'f/*', route: 'mock as *' }, { name: 'bad/*', route: 'faulty as *' }],
@@ -18,7 +17,6 @@ before(async () => {
     },
   })
 })
-after(() => cleanUp(shared))
 
 function limited(r, param) {
   assert.equal(r.status, 429, r.text)
@@ -120,8 +118,7 @@ describe('tokens a minute', () => {
 
 describe('concurrency', () => {
   test('exactly the limit at once, over two workers', async () => {
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.on('held', sse({ tokens: 2, gate, gateAt: 1 }))
     const t = await g.tenant({ tier: 'few' })
     const streams = Array.from({ length: 40 }, () => g.stream(t.key, { model: 'f/held' }))
@@ -161,8 +158,7 @@ describe('concurrency', () => {
   }
   test('a call refused for concurrency takes nothing of the others\' limits', async () => {
     const t = await g.tenant({ tier: 'both' })
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.on('held2', sse({ tokens: 1, gate, gateAt: 1 }))
     const s = g.stream(t.key, { model: 'f/held2' })
     await s.head

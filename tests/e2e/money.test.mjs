@@ -1,11 +1,11 @@
 /* Money to the last nano-dollar: what a call costs, what it holds while it runs, what a client that leaves pays, and
  * that no interleaving overdraws. After each part the ledger audits itself. */
 import assert from 'node:assert/strict'
-import { after, afterEach, before, describe } from 'node:test'
-import { PRICE, cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { afterEach, before, describe } from 'node:test'
+import { PRICE, startGateway, until } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf, nano } from './lib/money.mjs'
-import { chat, hangs, json, sse, startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { chat, hangs, json, newGate, sse, startUpstream, status } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 /* The price list of a reseller, USD per million tokens in and out. */
 const MODELS = {
@@ -14,11 +14,10 @@ const MODELS = {
   'claude-3-5-haiku-20241022': ['0.88', '4.40'], 'claude-opus-4-20250514': ['16.50', '82.50'], 'gemini-2.5-pro': ['1.38', '11.00'],
   'gemini-2.5-flash': ['0.083', '0.33'], 'deepseek-chat': ['0.15', '0.33'], 'deepseek-reasoner': ['0.60', '2.42'], 'llama-3.1-405b': ['3.30', '3.30'],
 }
-const shared = []
+const shared = cleanUps()
 let up, g
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0 }, { name: 'faulty', url: up.url, retries: 0, cooldown: '1s' }],
     models: [...Object.entries(MODELS).map(([name, [input, output]]) => ({ name, price: { input, output } })), { name: 'f/*', route: 'mock as *' },
@@ -27,7 +26,6 @@ before(async () => {
     groups: { odd: 'models *; ratio 1.37;' },
   })
 })
-after(() => cleanUp(shared))
 afterEach(async () => { await g.audit() })
 
 async function spent(t) { return nano(t.credit) - nano((await g.settled(t.account)).balance) }
@@ -110,8 +108,7 @@ describe('the cost of a call', () => {
 
 describe('the hold', () => {
   test('what runs is held, then given back; available is the rest', async () => {
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.on('held', sse({ tokens: 1, gate, gateAt: 1 }))
     const t = await g.tenant({ credit: '10' })
     const s = g.stream(t.key, { model: 'f/held', max_tokens: 1000 })

@@ -4,14 +4,14 @@ import Ajv from 'ajv/dist/2020.js'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import assert from 'node:assert/strict'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { TOLLGATE, cleanUp, root, run, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { TOLLGATE, root, run, startGateway, until } from './lib/gateway.mjs'
 import { events } from './lib/http.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const METHODS = ['get', 'post', 'put', 'delete']
 const ADMIN = 'the-token-of-the-operator'
-const shared = []
+const shared = cleanUps()
 const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: false })
 let spec, g, me, poor, narrow, valid
 before(async () => {
@@ -31,7 +31,6 @@ before(async () => {
   poor = await g.tenant({ credit: null })
   narrow = await g.tenant({ tier: 'narrow' })
 })
-after(() => cleanUp(shared))
 
 /* ---- the description ---- */
 const operations = () => Object.entries(spec.paths).flatMap(([template, item]) => METHODS.filter((m) => item[m]).map((m) => [`${m.toUpperCase()} ${template}`, item[m], item]))

@@ -3,16 +3,17 @@
  * charge or the right one, and afterwards nothing is held, open or lost. PROVIDER_CUTS=all cuts at every byte. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, renameSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import { makeCerts } from './lib/certs.mjs'
-import { BUILD, cleanUp, root, startGateway, until } from './lib/gateway.mjs'
+import { folder } from './lib/clean.mjs'
+import { BUILD, root, startGateway, until } from './lib/gateway.mjs'
 import { cost, decimal, nano } from './lib/money.mjs'
 import { PRICE } from './lib/gateway.mjs'
 import { chunks, completion, json, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const CUTS = process.env.PROVIDER_CUTS ?? '60'
 const OK = JSON.stringify(completion({}))
@@ -29,12 +30,11 @@ const DIALECTS = {
   gemini: ['/v1beta/models/any%2Fgemini:generateContent', () => ({ contents: [{ role: 'user', parts: [{ text: 'x' }] }] }), (b) => { assert.equal(typeof b.error.code, 'number'); return b.error.details[0].reason }],
 }
 
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, rest, dir
 let say = json() // what a call gets whose model does not say it
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.otherwise = async (c) => {
     const [, kind, n, how] = /^(\w+)-(\d+)-(\w+)$/.exec(c.req.model ?? '') ?? []
     if (!kind) return say(c)
@@ -56,7 +56,6 @@ before(async () => {
   for (let i = 0; i < 8; i++) await g.chat(tenant.key, { model: 'any/openai' })
   rest = await atRest()
 })
-after(() => cleanUp(shared))
 
 /* What a worker has open and holds when it has nothing to do. */
 async function atRest() {
@@ -291,10 +290,9 @@ describe('TLS', () => {
   let s, k, certs, mode = null
   const through = new Set()
   before(async () => {
-    dir = mkdtempSync('/tmp/tg-prov-')
-    shared.push(() => rmSync(dir, { recursive: true, force: true }))
+    dir = folder(shared)
     certs = makeCerts(dir)
-    for (const name of ['good', 'chained', ...WRONG]) { ups[name] = await startUpstream({ cert: certs[name], ciphers: /weak|sha1/.test(name) ? 'DEFAULT@SECLEVEL=0' : undefined }); shared.push(() => ups[name].close()) }
+    for (const name of ['good', 'chained', ...WRONG]) { ups[name] = await startUpstream(shared, { cert: certs[name], ciphers: /weak|sha1/.test(name) ? 'DEFAULT@SECLEVEL=0' : undefined }) }
     /* Between the gateway and a good provider: bytes of the provider's are changed, or the connection is cut, behind so many. */
     const middle = net.createServer((a) => {
       through.add(a)
@@ -373,8 +371,7 @@ describe('names', { skip: /(^|\/)san-/.test(BUILD) }, () => {
     execFileSync(process.env.CC ?? 'cc', ['-D_GNU_SOURCE', '-O1', '-fPIC', '-shared', '-Wall', '-Wextra', '-Werror', '-o', so, 'tests/inside/names.c', '-ldl'], { cwd: root })
     hosts = path.join(dir, 'hosts')
     point(null)
-    here = await startUpstream({ listen: '127.0.0.2' })
-    shared.push(() => here.close().catch(() => {}))
+    here = await startUpstream(shared, { listen: '127.0.0.2' })
     s = await startGateway(shared, { workers: 2, upstreams: [{ name: 'named', url: `http://provider.test:${here.port}/v1`, retries: 0, connect_timeout: '1s' }], models: [{ name: 'named', route: 'named' }],
       env: { LD_PRELOAD: so, TG_HOSTS: hosts } })
     k = await s.tenant()
@@ -386,8 +383,7 @@ describe('names', { skip: /(^|\/)san-/.test(BUILD) }, () => {
     await until(async () => (await ask()).status === 200, 'the name to be found', 15000)
   })
   test('it moves away: asked again when nobody answers at the old place', { timeout: 60000 }, async () => {
-    there = await startUpstream({ listen: '127.0.0.3', port: here.port })
-    shared.push(() => there.close())
+    there = await startUpstream(shared, { listen: '127.0.0.3', port: here.port })
     point('127.0.0.3')
     assert.equal((await ask()).status, 200, 'the old address serves while somebody is there')
     await here.close()

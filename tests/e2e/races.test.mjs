@@ -1,26 +1,24 @@
 /* Many at once, on four workers: the last cent, limits, places, a revocation, a cost cap. Every client is connected before the
  * first one asks. */
 import assert from 'node:assert/strict'
-import { after, before } from 'node:test'
-import { Books, Client, startLoop, startProvider } from './lib/chaos.mjs'
+import { before } from 'node:test'
+import { Client, startLoop, startProvider } from './lib/chaos.mjs'
 import { random } from './lib/random.mjs'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { startGateway, until } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
-const shared = []
+const shared = cleanUps()
 const CALL_CAP = '0.006' // of the operator, a call of the model "obeys"
 let p, g
 before(async () => {
-  p = await startProvider()
-  shared.push(() => p.close())
+  p = await startProvider(shared)
   g = await startGateway(shared, {
     workers: 4, upstreams: [{ name: 'mock', url: p.url, retries: 0 }],
     models: ['whole', 'stream', 'gate', 'whole-five', 'stream-five', 'gate-hundred', { name: 'obeys', call_cap: CALL_CAP }, { name: 'over', call_cap: CALL_CAP }],
     tiers: { hundred: 'rpm 100;', five: 'concurrency 5;', places: 'concurrency 100;' }, top: { access_log: 'off' },
   })
 })
-after(() => cleanUp(shared))
 
 let next = 0
 async function connected(t, n) {

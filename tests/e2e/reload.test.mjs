@@ -4,26 +4,24 @@
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
 import { random } from './lib/random.mjs'
-import { cleanUp, freePort, startGateway, until } from './lib/gateway.mjs'
+import { freePort, startGateway, until } from './lib/gateway.mjs'
 import { request } from './lib/http.mjs'
 import { cost, nano } from './lib/money.mjs'
-import { chat, hangs, sse, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { chat, hangs, newGate, sse, startUpstream } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const RELOADS = Number(process.env.RELOADS ?? 12), RELOAD_MS = Number(process.env.RELOAD_MS ?? 250)
 
-const shared = []
+const shared = cleanUps()
 let up, base
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.on('long', sse({ tokens: 100, every: 100 })) // ten seconds
   base = { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o', 'long', 'brief'] }
 })
-after(() => cleanUp(shared))
 
 /* The configuration of the i-th reload: other prices, models, tiers, upstreams and listeners than the one before. */
 const PRICES = (i) => ({ input: '2.75', output: `${11 + i}` })
@@ -51,8 +49,7 @@ async function pricedByTheirSnapshot(g, loop, written) {
 
 describe('SIGHUP', () => {
   test(`${RELOADS} under load, ${RELOAD_MS} ms apart: prices, models, tiers, upstreams and listeners change`, { timeout: 60000 + RELOADS * RELOAD_MS * 3 }, async (t) => {
-    const p = await startProvider(), extra = await freePort()
-    t.after(() => p.close())
+    const p = await startProvider(t), extra = await freePort()
     const g = await startGateway(t, { ...changed(p, 0, extra), top: { access_log: 'off' } })
     const books = new Books(g, p), keys = []
     for (let i = 0; i < 4; i++) { keys.push(await g.tenant({ credit: '1000', tier: 'busy' })); books.credit(keys[i].account, nano('1000')) }
@@ -96,8 +93,7 @@ describe('SIGHUP', () => {
   test('the next request sees the new prices and models; one that runs keeps its own', async (t) => {
     const g = await startGateway(t, base)
     const k = await g.tenant()
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.on('gated-reload', sse({ tokens: 1, gate, gateAt: 1 }))
     await g.reload({ models: [...base.models, 'gated-reload'] })
     await until(async () => (await g.req({ path: '/v1/models/gated-reload', key: k.key })).status === 200, 'the new model')

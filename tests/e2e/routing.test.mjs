@@ -1,30 +1,25 @@
 /* Several upstreams behind a model: weights, priorities, what a failing one costs the clients (nothing, where another can serve), keys that
  * cool down, circuits that open, let one request at a time look, and close. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
-import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import { makeCerts } from './lib/certs.mjs'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { folder } from './lib/clean.mjs'
+import { startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
-import { bytes, chat, hangs, json, resets, sse, startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { bytes, chat, hangs, json, newGate, resets, sse, startUpstream, status } from './upstream.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const COOLDOWN_MS = 1000, LATE_MS = 4000 /* how late a crowded machine may see it */
-const cleanups = []
+const all = cleanUps()
 let certs, good
 before(async () => {
-  const dir = mkdtempSync('/tmp/tg-certs-')
-  cleanups.push(async () => rmSync(dir, { recursive: true, force: true }))
-  certs = makeCerts(path.join(dir, 'certs'))
-  good = await startUpstream()
-  cleanups.push(() => good.close())
+  certs = makeCerts(folder(all))
+  good = await startUpstream(all)
 })
-after(() => cleanUp(cleanups))
 
 /* A provider that can be taken away and put back on its port. */
-async function mortal(o) {
-  const up = await startUpstream(o)
+async function mortal(t, o) {
+  const up = await startUpstream(t, o)
   up.gone = async () => { for (const s of up.open) s.destroy(); await new Promise((r) => up.server.close(r)) }
   up.back = () => new Promise((resolve, reject) => { up.server.on('error', reject); up.server.listen(up.port, '127.0.0.1', resolve) })
   return up
@@ -81,20 +76,19 @@ async function load(g, tenant, model, { clients = 6, calls = 10, whole = true, s
 }
 
 describe('two upstreams, and one of them', { concurrency: 4 }, () => {
-  const shared = [], ups = {}
+  const shared = cleanUps(), ups = {}
   let g
   before(async () => {
     const upstreams = [{ name: 'good', url: good.url, retries: 2, cooldown: `${COOLDOWN_MS}ms`, first_byte_timeout: '5s' }], models = []
     for (const [i, [name, way]] of Object.entries(WAYS).entries()) {
-      ups[name] = await mortal(way.tls ? { cert: certs.good } : {})
-      shared.push(() => ups[name].close().catch(() => {}))
+      ups[name] = await mortal(shared, way.tls ? { cert: certs.good } : {})
       upstreams.push({ name: `bad${i}`, url: ups[name].url, ca_file: way.tls ? certs.ca : undefined, retries: 2, cooldown: `${COOLDOWN_MS}ms`,
         connect_timeout: '3s', first_byte_timeout: name === 'says nothing' ? '800ms' : '4s' })
       models.push({ name: `m${i}`, route: [`bad${i} as m${i} weight 1`, `good as m${i} weight 1`] })
     }
     g = await startGateway(shared, { workers: 2, upstreams, models })
+    shared.push(() => g.audit())
   })
-  after(async () => { try { await g.audit() } finally { await cleanUp(shared) } })
 
   for (const [i, [name, way]] of Object.entries(WAYS).entries()) test(`${name}: no client notices, each call is charged once, and it is used again within its cool-down`, { timeout: 90000 }, async (t) => {
     const tenant = await g.tenant(), up = ups[name], bad = `bad${i}`, o = { whole: way.whole, streams: way.streams }
@@ -126,10 +120,10 @@ describe('two upstreams, and one of them', { concurrency: 4 }, () => {
 })
 
 describe('which upstream', () => {
-  const shared = [], up = {}
+  const shared = cleanUps(), up = {}
   let g, tenant
   before(async () => {
-    for (const name of ['a', 'b', 'c']) { up[name] = await startUpstream(); shared.push(() => up[name].close()) }
+    for (const name of ['a', 'b', 'c']) { up[name] = await startUpstream(shared) }
     const upstreams = ['a', 'b', 'c'].map((name) => ({ name, url: up[name].url, retries: 2, cooldown: '400ms', first_byte_timeout: '5s' }))
     g = await startGateway(shared, { workers: 2, upstreams, models: [
       { name: 'weighted', route: ['a as weighted weight 7', 'b as weighted weight 2', 'c as weighted weight 1'] },
@@ -139,7 +133,6 @@ describe('which upstream', () => {
     ] })
     tenant = await g.tenant({ credit: '1000' })
   })
-  after(() => cleanUp(shared))
   const upstreamOf = async (model) => {
     const r = await g.chat(tenant.key, { model })
     assert.equal(r.status, 200, r.text)
@@ -167,8 +160,7 @@ describe('which upstream', () => {
   test('half open: one request at a time looks, over all workers; its success lets all back', async () => {
     up.a.on('looked', status(500))
     await until(async () => { await upstreamOf('looked'); return (await g.ctl('upstream', 'list')).upstreams.find((u) => u.name === 'a').state === 'down' }, 'an open circuit')
-    let let_go
-    const gate = new Promise((resolve) => { let_go = resolve })
+    const { gate, open: let_go } = newGate()
     up.a.on('looked', async (c) => { await gate; await json()(c) })
     const before = up.a.of('looked').length
     const calls = []
@@ -191,8 +183,7 @@ describe('which upstream', () => {
     assert.ok(all.filter((u) => u === 'a').length > 10)
   })
   test('drained: nothing new goes there, what runs there finishes; enabled: it is back', async () => {
-    let open
-    const gate = new Promise((resolve) => { open = resolve })
+    const { gate, open } = newGate()
     up.a.on('kept', sse({ tokens: 4, gate, gateAt: 3 }))
     let s
     for (;;) { // one that runs on a
@@ -221,24 +212,22 @@ describe('which upstream', () => {
 })
 
 describe('of two keys of an upstream', { concurrency: true }, () => {
-  const shared = [], later = (s) => new Date(Math.ceil(Date.now() / 1000 + s) * 1000).toUTCString()
+  const shared = cleanUps(), date = (s) => new Date(Math.ceil(Date.now() / 1000 + s) * 1000).toUTCString()
   /* name, the answer's status and headers, how long it may rest (ms) */
   const CASES = [
     ['seconds', 429, () => ({ 'Retry-After': '2' }), 1800, 2900], ['ms', 429, () => ({ 'retry-after-ms': '600' }), 500, 1500],
-    ['date', 429, () => ({ 'Retry-After': later(2) }), 1800, 3900],
-    ['rfc850', 429, () => ({ 'Retry-After': later(2).replace(/^(...), (..) (...) ..(..)/, '$1day, $2-$3-$4') }), 1800, 3900],
+    ['date', 429, () => ({ 'Retry-After': date(2) }), 1800, 3900],
+    ['rfc850', 429, () => ({ 'Retry-After': date(2).replace(/^(...), (..) (...) ..(..)/, '$1day, $2-$3-$4') }), 1800, 3900],
     ['nothing', 429, () => ({}), 800, 1900], ['refused', 401, () => ({}), 800, 1900], ['unpaid', 402, () => ({}), 800, 1900], ['forbidden', 403, () => ({}), 800, 1900],
   ]
   let up, g, tenant
   before(async () => {
-    up = await startUpstream()
-    shared.push(() => up.close())
+    up = await startUpstream(shared)
     g = await startGateway(shared, { workers: 2,
       upstreams: CASES.map(([name]) => ({ name, url: up.url, retries: 3, cooldown: '1s', api_key: ['sk-one', 'sk-two'] })),
       models: CASES.map(([name]) => ({ name, route: `${name} as ${name}` })) })
     tenant = await g.tenant({ credit: '1000' })
   })
-  after(() => cleanUp(shared))
   const keyOf = (r) => r.headers.authorization.slice('Bearer '.length)
   for (const [name, code, headers, least, most] of CASES) test(`one rests when it gets ${code} (${name}), the other serves, nobody notices`, async () => {
     const call = async () => { const r = await g.chat(tenant.key, { model: name }); assert.equal(r.status, 200, r.text) }
@@ -256,8 +245,7 @@ describe('of two keys of an upstream', { concurrency: true }, () => {
 })
 
 test('a name that is gone: the other upstream serves; and when it is known again both do', async (t) => {
-  const up = await startUpstream()
-  t.after(() => up.close())
+  const up = await startUpstream(t)
   const upstreams = (host) => [{ name: 'good', url: good.url, retries: 2 }, { name: 'named', url: `http://${host}:${up.port}/v1`, retries: 2, cooldown: `${COOLDOWN_MS}ms`, connect_timeout: '1s' }]
   const g = await startGateway(t, { workers: 2, upstreams: upstreams('localhost'), models: [{ name: 'm', route: ['named as m', 'good as m'] }] })
   const tenant = await g.tenant()
@@ -269,8 +257,7 @@ test('a name that is gone: the other upstream serves; and when it is known again
 })
 
 test('without a single call: /api/status says degraded within two probes of an upstream\'s end, and ok within two of its return', async (t) => {
-  const PROBE_MS = 700, SLACK_MS = 400, gone = await mortal()
-  t.after(() => gone.close().catch(() => {}))
+  const PROBE_MS = 700, SLACK_MS = 400, gone = await mortal(t)
   const o = { workers: 2, upstreams: ['secret-one', 'secret-two'].map((name, i) => ({ name, url: i ? good.url : gone.url, probe: `${PROBE_MS}ms` })), models: [{ name: 'quiet', route: ['secret-one', 'secret-two'] }] }
   const g = await startGateway(t, o)
   const status = async (p = '/api/status') => (await g.req({ path: p })).json

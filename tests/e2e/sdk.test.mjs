@@ -1,18 +1,17 @@
 /* The official openai package for Node, unmodified: the version that still runs on Node 18, and a newer one where Node is.
  * OPENAI_SDK names others: packages or paths to their entry, separated by commas. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { chat, json, sequence, sse, startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const versions = process.env.OPENAI_SDK?.split(',') ??
   ['openai', ...(Number(process.versions.node.split('.')[0]) >= 20 ? ['openai-latest'] : [])]
-const shared = []
+const shared = cleanUps()
 let up, g, tenant
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0, cooldown: '1s' }, { name: 'faulty', url: up.url, retries: 0, cooldown: '1s' }],
     models: ['gpt-4o', { name: 'f/*', route: 'mock as *' }, { name: 'bad', route: 'faulty' }, { name: 'echo', route: 'local' }], text: 'upstream local { dialect echo; }\n',
@@ -20,7 +19,6 @@ before(async () => {
   })
   tenant = await g.tenant()
 })
-after(() => cleanUp(shared))
 
 for (const name of versions) {
   describe(name, () => {

@@ -2,20 +2,19 @@
  * trip with two calls at once, a picture, structured output, thinking that comes back, a client that leaves, errors as the SDK's own
  * classes. The provider refuses what its vendor would refuse, so that a 200 also says that what it was sent is right. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway, until } from './lib/gateway.mjs'
 import { IN, OUT, PNG, VECTOR, startProvider } from './lib/provider.mjs'
 import { SCHEMA, SDKS } from './lib/sdks.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const KINDS = ['openai', 'openai-responses', 'anthropic', 'gemini']
 const COST = 0.00018 // 100 tokens at $1 and 40 at $2 a million
-const shared = [], providers = {}
+const shared = cleanUps(), providers = {}
 let g
 before(async () => {
   for (const kind of KINDS) {
-    providers[kind] = await startProvider(kind)
-    shared.push(() => providers[kind].close())
+    providers[kind] = await startProvider(shared, kind)
   }
   g = await startGateway(shared, {
     upstreams: KINDS.map((kind) => ({ name: kind, url: providers[kind].url, dialect: kind, retries: 0, cooldown: '100ms', header: 'X-Mine "a b"' })),
@@ -26,7 +25,6 @@ before(async () => {
     tiers: { one: 'rpm 1;', none: 'models nothing;' },
   })
 })
-after(() => cleanUp(shared))
 const base = () => `http://127.0.0.1:${g.port}`
 const failed = (p) => p.then((r) => { throw new Error(`no error but ${JSON.stringify(r)}`) }, (e) => e)
 

@@ -3,13 +3,13 @@
  * upstream and key where the state lives. Another account's id, a forged one and one without a seal are a 400, and the
  * provider never sees them. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { json, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const SEALED = /_tg[A-Za-z0-9_-]{27}$/
-const shared = []
+const shared = cleanUps()
 let up, g, mine, other, otherKey
 
 /* One answer a dialect with every id that a provider hands out; whole, or as the events of a stream. */
@@ -58,8 +58,7 @@ const stream = (list) => async (c) => c.write('HTTP/1.1 200 OK\r\nContent-Type: 
 const say = (whole, events) => (c) => (c.req.json.stream ? stream(events(c.req.model)) : json({ body: JSON.stringify(whole(c.req.model)) }))(c)
 
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   for (const m of ['resp', 'resp2']) up.on(m, say(RESPONSE, responsesEvents))
   up.on('claude', (c) => (c.req.path.endsWith('/count_tokens') ? json({ body: '{"input_tokens":9}' }) : say(MESSAGE, messageEvents))(c))
   const spoken = { role: 'assistant', content: null, audio: { id: 'audio_1', data: 'AA', transcript: 'hi', expires_at: 1 } }
@@ -83,7 +82,6 @@ before(async () => {
   other = await g.tenant()
   otherKey = await g.key(mine.account)
 })
-after(() => cleanUp(shared))
 
 const post = (path, key, body) => g.req({ method: 'POST', path, key, body })
 const PATHS = { resp: '/v1/responses', claude: '/v1/messages', talk: '/v1/chat/completions', gem: '/v1beta/models/gem:generateContent' }

@@ -1,8 +1,8 @@
 /* Product document 3 (tests/seeds/3-groups-and-status.conf): models by group, a public status, embeddings, pictures. docs/seeds.md
  * says which test here holds which sentence of it. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { cleanUp, root, until } from './lib/gateway.mjs'
+import { describe } from 'node:test'
+import { root, startGateway, until } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
 import { seed } from './lib/seeds.mjs'
 import { startUpstream, status } from './upstream.mjs'
@@ -10,24 +10,15 @@ import { vendor } from './lib/vendors.mjs'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 
-const s = seed(3), test = s.test
-const shared = []
 let g, up, t
-before(async () => {
-  await s.start(shared)
-  g = s.g
-  up = s.up
-  t = await g.tenant()
+const s = seed(3, {
+  async begin() { ({ g, up } = s); t = await g.tenant() },
 })
-after(() => cleanUp(shared))
+const test = s.test
 
 const chat = (body, key = t.key) => g.req({ path: '/v1/chat/completions', key, body: { model: 'gpt-4o-mini', messages: [{ role: 'user', content: 'Hello!' }], ...body } })
 const sent = () => up.requests.at(-1)
 
-test('tollgate -t takes the configuration as it stands', async () => {
-  const r = await s.tested()
-  assert.equal(r.code, 0, r.stderr)
-})
 test('one base URL and one key for every model', async () => {
   const k = await g.tenant({ group: 'vip' })
   for (const model of ['gpt-4o-mini', 'gpt-4o', 'claude-sonnet-4-20250514'])
@@ -61,12 +52,11 @@ describe('system health', () => {
     assert.ok(r.json.error.message)
   })
   test('an upstream that dies is told by probes alone, and so is its return', async () => {
-    const other = await startUpstream()
+    const other = await startUpstream(s.shared)
     other.otherwise = vendor(other)
-    const { startGateway } = await import('./lib/gateway.mjs')
     const PROBE_MS = 300
     const product = s.conf.slice(s.conf.indexOf('# ---- the product')).replace(/base_url https:\/\/[^/]+([^;]*);/g, `base_url http://127.0.0.1:${other.port}$1; probe ${PROBE_MS}ms; cooldown ${PROBE_MS}ms;`)
-    const h = await startGateway(shared, { product, env: { OPENAI_API_KEY: 'x', ANTHROPIC_API_KEY: 'x' } })
+    const h = await startGateway(s.shared, { product, env: { OPENAI_API_KEY: 'x', ANTHROPIC_API_KEY: 'x' } })
     const says = async () => (await h.req({ path: '/api/status' })).json.status
     await until(async () => await says() === 'ok', 'ok')
     await other.close()
@@ -74,8 +64,7 @@ describe('system health', () => {
     await until(async () => await says() !== 'ok', 'another word')
     const seen = performance.now() - died
     await until(async () => await says() === 'down', 'down, for no upstream is left')
-    const again = await startUpstream({ port: other.port })
-    shared.push(() => again.close())
+    const again = await startUpstream(s.shared, { port: other.port })
     again.otherwise = vendor(again)
     const back = performance.now()
     await until(async () => await says() === 'ok', 'ok again')

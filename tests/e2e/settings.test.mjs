@@ -1,10 +1,10 @@
 /* What the configuration of a provider and of a model does to the requests, in pass and in translation; and what is too large for either. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { json, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const WORDS = { openai: 'openai', responses: 'openai-responses', anthropic: 'anthropic', gemini: 'gemini' }
 const SSE = (text) => async (c) => {
@@ -24,12 +24,11 @@ const ASK = {
   anthropic: (m, more) => ['/v1/messages', { model: m, max_tokens: 3000, messages: [{ role: 'user', content: 'Hi' }], ...more }],
   gemini: (m, more) => [`/v1beta/models/${m}:generateContent`, { contents: [{ parts: [{ text: 'Hi' }] }], ...more }],
 }
-const shared = [], ups = {}
+const shared = cleanUps(), ups = {}
 let g, tenant
 before(async () => {
   for (const d of Object.keys(WORDS)) {
-    ups[d] = await startUpstream()
-    shared.push(() => ups[d].close())
+    ups[d] = await startUpstream(shared)
   }
   const up = (name, d, more) => ({ name, url: ups[d].url, dialect: WORDS[d], retries: 0, cooldown: '1s', ...more })
   const azure = ups.openai.url.replace('/v1', '/openai/deployments/gpt')
@@ -44,7 +43,6 @@ before(async () => {
   })
   tenant = await g.tenant({ credit: '1000' })
 })
-after(() => cleanUp(shared))
 /* One whole call; gives back what the provider got. */
 async function sent(client, model, up, more, headers = {}) {
   ups[up].otherwise = json({ body: JSON.stringify(WHOLE[up]) })

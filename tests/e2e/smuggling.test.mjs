@@ -3,25 +3,23 @@
  * SMUGGLING_SEED repeats a run's choice of places. */
 import assert from 'node:assert/strict'
 import net from 'node:net'
-import { after, before, describe } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { parseAnswers } from './lib/http.mjs'
 import { seeded } from './lib/random.mjs'
 import { SHAPES, fill } from './lib/smuggling.mjs'
 import { startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const CUTS = process.env.SMUGGLING_CUTS ?? '3'
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, follow
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   g = await startGateway(shared, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], top: { client_timeout: '1s', keepalive_timeout: '1s', max_body: '64k' } })
   tenant = await g.tenant()
   follow = `GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${tenant.key}\r\nX-Request-Id: follow\r\nConnection: close\r\n\r\n`
 })
-after(() => cleanUp(shared))
 
 /* Sends head and tail as two segments; resolves to all that came back when the server has ended the connection. */
 function send(head, tail) {

@@ -6,17 +6,16 @@
  * processes die everywhere for STORM_S (3) seconds; CHAOS_SEED repeats the choices of the load.
  * Skipped where build/steps is not there. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import path from 'node:path'
 import { describe } from 'node:test'
 import { Books, Client, startLoop, startProvider } from './lib/chaos.mjs'
-import { random } from './lib/random.mjs'
-import { BUILD, root, startGateway, until } from './lib/gateway.mjs'
+import { random, seeded } from './lib/random.mjs'
+import { STEPS_BUILD, root, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
 import { test } from './lib/test.mjs'
 
-const TOLLGATE = path.join(BUILD, 'steps', 'tollgate')
-const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
+const SEED = seeded(process.env.CHAOS_SEED).seed
 const ONLY = process.env.STEPS_ONLY?.split(','), STORM_S = Number(process.env.STORM_S ?? 3)
 
 /* step: the passage at which to die, counted over all processes from the start of the server on. `with`: further orders. */
@@ -80,12 +79,11 @@ async function busy(g, books, world, i, rnd, kills) {
 
 /* ms: for so long; else until every step of the group was died at. */
 async function trial(t, group, ms) {
-  const rnd = random(SEED), p = await startProvider()
-  t.after(() => p.close())
+  const rnd = random(SEED), p = await startProvider(t)
   const wanted = Object.keys(group.steps).filter((s) => !ONLY || ONLY.includes(s))
   const orders = (left) => [...left.map((s) => `${s}:${group.steps[s]}`), ...(group.with ? [group.with] : [])].join(',')
   const g = await startGateway(t, {
-    program: TOLLGATE, env: { TOLLGATE_STEPS: orders(wanted) }, workers: 2, upstreams: [{ name: 'mock', url: p.url, retries: 1, cooldown: '1s' }],
+    program: STEPS_BUILD, env: { TOLLGATE_STEPS: orders(wanted) }, workers: 2, upstreams: [{ name: 'mock', url: p.url, retries: 1, cooldown: '1s' }],
     models: ['whole', 'stream', 'long', 'over', 'gate'], tiers: { busy: 'concurrency 12;' },
   })
   const left = () => wanted.filter((s) => !g.output.includes(`steps: killed at ${s}\n`))
@@ -132,7 +130,7 @@ async function trial(t, group, ms) {
   for (const c of clients) c.close()
 }
 
-describe('death within', { skip: !existsSync(TOLLGATE) && 'make steps-build' }, () => {
+describe('death within', withSteps, () => {
   for (const group of GROUPS) {
     const steps = Object.keys(group.steps)
     if (ONLY && !steps.some((s) => ONLY.includes(s))) continue

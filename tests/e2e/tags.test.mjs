@@ -4,21 +4,20 @@
 import assert from 'node:assert/strict'
 import http from 'node:http'
 import net from 'node:net'
-import { after, before } from 'node:test'
-import { cleanUp, startGateway } from './lib/gateway.mjs'
+import { before } from 'node:test'
+import { startGateway } from './lib/gateway.mjs'
 import { parseAnswers } from './lib/http.mjs'
 import { seeded } from './lib/random.mjs'
 import { completion, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const REQUESTS = Number(process.env.TAG_REQUESTS ?? 1500)
 const TAG = /<[a-z0-9]+-[0-9]+>/g
-const shared = []
+const shared = cleanUps()
 let up, g, keys
 const mixed = []
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
+  up = await startUpstream(shared)
   up.otherwise = async (c) => {
     const text = c.req.body.toString(), tags = [...new Set(text.match(TAG) ?? [])]
     if (tags.length !== 1) mixed.push(`${c.req.path}: ${tags}`)
@@ -41,7 +40,6 @@ before(async () => {
   g = await startGateway(shared, { upstreams: [{ name: 'mock', url: up.url, keepalive: 8 }], models: ['gpt-4o'] })
   keys = await Promise.all([1, 2, 3].map(() => g.tenant()))
 })
-after(() => cleanUp(shared))
 
 function make(tag, random) {
   const filled = tag.repeat(1 + random.below(random.chance(0.1) ? 4000 : 60)), stream = random.chance(0.5)

@@ -3,21 +3,20 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
-import { cleanUp, root, startGateway, until } from './lib/gateway.mjs'
+import { before, describe } from 'node:test'
+import { root, startGateway, until } from './lib/gateway.mjs'
 import { bytes, startUpstream } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const DIALECTS = ['openai', 'responses', 'anthropic', 'gemini']
 const WORDS = { openai: 'openai', responses: 'openai-responses', anthropic: 'anthropic', gemini: 'gemini' }
 const fixture = (name) => readFileSync(path.join(root, 'tests/dialect/answers', name))
-const shared = [], ups = {}
+const shared = cleanUps(), ups = {}
 let g, tenant
 before(async () => {
   const upstreams = [], models = []
   for (const d of DIALECTS) {
-    ups[d] = await startUpstream()
-    shared.push(() => ups[d].close())
+    ups[d] = await startUpstream(shared)
     upstreams.push({ name: d, url: ups[d].url, dialect: WORDS[d], retries: 0 })
     models.push({ name: `over-${d}`, route: `${d} as m`, price: { input: '1', output: '2', cached_input: '0.5', cache_write: '3', cache_write_1h: '4' },
       capabilities: 'tools reasoning' })
@@ -25,7 +24,6 @@ before(async () => {
   g = await startGateway(shared, { upstreams, models })
   tenant = await g.tenant()
 })
-after(() => cleanUp(shared))
 
 /* An SSE answer: its bytes in pieces of `size`; cut: so many bytes of it, then the connection breaks. */
 function sse(text, { size = text.length, cut } = {}) {

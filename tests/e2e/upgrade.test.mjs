@@ -1,29 +1,25 @@
 /* SIGUSR2: the binary at the same path takes over in place. No failed request, streams end whole, the same process id; and
  * where the new binary cannot, the old one goes on. UPGRADES (3) says how many; `make chaos` takes fifty. */
 import assert from 'node:assert/strict'
-import { chmodSync, closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
-import os from 'node:os'
+import { chmodSync, closeSync, copyFileSync, openSync, readSync, renameSync, writeFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import { Books, quantiles, startLoop, startProvider } from './lib/chaos.mjs'
-import { random } from './lib/random.mjs'
-import { BUILD, TOLLGATE, cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { random, seeded } from './lib/random.mjs'
+import { folder } from './lib/clean.mjs'
+import { STEPS_BUILD, TOLLGATE, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const UPGRADES = Number(process.env.UPGRADES ?? 3)
-const SEED = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
-const STEPS = path.join(BUILD, 'steps', 'tollgate')
-const shared = []
+const SEED = seeded(process.env.CHAOS_SEED).seed
+const shared = cleanUps()
 let p, bin
 before(async () => {
-  p = await startProvider()
+  p = await startProvider(shared)
   p.slow = 10 // streams of a second
-  shared.push(() => p.close())
-  bin = mkdtempSync(path.join(os.tmpdir(), 'tg-bin-'))
-  shared.push(() => rmSync(bin, { recursive: true, force: true }))
+  bin = folder(shared)
 })
-after(() => cleanUp(shared))
 
 /* A server from a copy of the binary, so that the file can be replaced. */
 async function startCopy(t, name, o = {}) {
@@ -60,7 +56,7 @@ const upgraded = (g, ledger) => until(async () => { const s = await g.ctl('statu
 describe('SIGUSR2', () => {
   test(`${UPGRADES} under load to a rebuilt binary and back, with streams running`, { timeout: 60000 + UPGRADES * 10000 }, async (t) => {
     const g = await startCopy(t, 'many', { top: { drain_timeout: '30s', access_log: 'off' } }), first = g.pid
-    const other = existsSync(STEPS) ? STEPS : TOLLGATE // a build with steps and no orders: the same program, other code
+    const other = withSteps.skip ? TOLLGATE : STEPS_BUILD // a build with steps and no orders: the same program, other code
     const running = await load(t, g), took = []
     let half
     for (let i = 0; i < UPGRADES; i++) {
@@ -137,10 +133,10 @@ describe('SIGUSR2', () => {
     replace(g, (to) => writeFileSync(to, badly(TOLLGATE, `mv ${g.conf} ${g.conf}.away; (sleep 1; mv ${g.conf}.away ${g.conf}) &`)))
     await after('the configuration back')
     assert.match(g.output, /the old binary cannot use the configuration/)
-    if (existsSync(STEPS)) {
-      replace(g, (to) => writeFileSync(to, badly(STEPS, 'export TOLLGATE_STEPS=recover.raised:1+'))) // its ledger dies as it starts, each time
+    if (!withSteps.skip) {
+      replace(g, (to) => writeFileSync(to, badly(STEPS_BUILD, 'export TOLLGATE_STEPS=recover.raised:1+'))) // its ledger dies as it starts, each time
       await after('a ledger that cannot start')
-      replace(g, (to) => writeFileSync(to, badly(STEPS, 'export TOLLGATE_STEPS=pause.idle:1+'))) // its workers do
+      replace(g, (to) => writeFileSync(to, badly(STEPS_BUILD, 'export TOLLGATE_STEPS=pause.idle:1+'))) // its workers do
       await after('workers that cannot start')
     }
     replace(g, (to) => copyFileSync(TOLLGATE, to))

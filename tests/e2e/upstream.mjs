@@ -1,15 +1,16 @@
 /* A scripted provider: OpenAI's chat completions over plain TCP or TLS, written at the level of bytes so that it can
  * misbehave exactly. It records every request (head, raw headers, body bytes) and counts the tokens it delivered.
  *
- *   const up = await startUpstream()              up.port, up.requests, up.url
+ *   const up = await startUpstream(t)             up.port, up.requests, up.url; closed with the test (lib/clean.mjs: later)
  *   up.on('gpt-4o', chat({content: 'hi'}))        what a model's calls get; `up.otherwise` for the rest
  *   up.on('m', sequence(status(429), chat()))     one after the other, the last for ever
  *
  * A behaviour is an async function of one call: {req, n, socket, write, end, reset, hang, sleep, closed, up}. */
 import net from 'node:net'
 import tls from 'node:tls'
+import { later } from './lib/clean.mjs'
 
-export async function startUpstream({ cert, minVersion, maxVersion, listen = '127.0.0.1', port = 0, ciphers } = {}) {
+export async function startUpstream(t, { cert, minVersion, maxVersion, listen = '127.0.0.1', port = 0, ciphers } = {}) {
   const up = {
     requests: [], connections: 0, open: new Set(), delivered: 0, routes: new Map(), handshakes: 0, resumed: 0,
     otherwise: chat(),
@@ -38,8 +39,16 @@ export async function startUpstream({ cert, minVersion, maxVersion, listen = '12
   await new Promise((resolve, reject) => { server.on('error', reject); server.listen(port, listen, resolve) })
   up.port = server.address().port
   up.server = server
+  later(t, up.close)
   up.url = cert ? `https://localhost:${up.port}/v1` : `http://127.0.0.1:${up.port}/v1`
   return up
+}
+
+/* What a behaviour waits for until the test opens it: const { gate, open } = newGate(); sse({ gate, gateAt: 3 }) */
+export function newGate() {
+  let open
+  const gate = new Promise((resolve) => { open = resolve })
+  return { gate, open }
 }
 
 /* Reads requests off one connection and runs the behaviour of each, one after the other. */

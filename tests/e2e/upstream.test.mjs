@@ -1,14 +1,14 @@
 /* Providers that misbehave, in plain and over TLS: the client gets a correct error in its own shape (or a stream that
  * does not end as if it had succeeded), nothing is charged that was not delivered, and the gateway serves on. */
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
+import { before, describe } from 'node:test'
 import zlib from 'node:zlib'
-import path from 'node:path'
-import { cleanUp, startGateway, until } from './lib/gateway.mjs'
+import { folder } from './lib/clean.mjs'
+import { startGateway, until } from './lib/gateway.mjs'
 import { makeCerts } from './lib/certs.mjs'
 import { nano } from './lib/money.mjs'
 import { bytes, chat, closes, completion, endlessHead, hangs, json, resets, sequence, sse, startUpstream, status } from './upstream.mjs'
-import { test } from './lib/test.mjs'
+import { cleanUps, test } from './lib/test.mjs'
 
 const OK = JSON.stringify(completion({}))
 const head = (headers = '', code = '200 OK') => `HTTP/1.1 ${code}\r\nContent-Type: application/json\r\n${headers}\r\n`
@@ -45,18 +45,15 @@ const BROKEN = [
 ]
 const TLS_BAD = ['wrong', 'expired', 'notyet', 'selfsigned']
 
-const shared = []
+const shared = cleanUps()
 let up, g, tenant, certs
 const tlsUps = {}
 before(async () => {
-  up = await startUpstream()
-  shared.push(() => up.close())
-  certs = makeCerts(path.join((await import('node:fs')).mkdtempSync('/tmp/tg-certs-')))
-  shared.push(async () => (await import('node:fs')).rmSync(path.dirname(certs.ca), { recursive: true, force: true }))
-  for (const name of ['good', 'rsa', ...TLS_BAD]) { tlsUps[name] = await startUpstream({ cert: certs[name] }); shared.push(() => tlsUps[name].close()) }
+  up = await startUpstream(shared)
+  certs = makeCerts(folder(shared))
+  for (const name of ['good', 'rsa', ...TLS_BAD]) { tlsUps[name] = await startUpstream(shared, { cert: certs[name] }) }
   for (const [name, o] of Object.entries({ tls12: { maxVersion: 'TLSv1.2' }, plain443: null })) {
-    tlsUps[name] = await startUpstream(o ? { cert: certs.rsa, ...o } : {})
-    shared.push(() => tlsUps[name].close())
+    tlsUps[name] = await startUpstream(shared, o ? { cert: certs.rsa, ...o } : {})
   }
   const upstreams = [], models = []
   const one = (name, behaviour, more = {}) => { // an upstream of its own, so that what one does cools none of the others down
@@ -101,7 +98,6 @@ before(async () => {
   g = await startGateway(shared, { upstreams, models })
   tenant = await g.tenant({ credit: '10' })
 })
-after(() => cleanUp(shared))
 
 const spent = async (t) => nano('10') - nano((await g.settled(t.account)).balance)
 function shaped(r, want) {

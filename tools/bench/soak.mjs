@@ -7,6 +7,7 @@
  * nothing is held and the audit is clean. */
 import { readFileSync, readdirSync } from 'node:fs'
 import { raw } from '../../tests/e2e/lib/http.mjs'
+import { random } from '../../tests/e2e/lib/random.mjs'
 import { load, median, newBench, number, request, startMock, startTollgate, table, until } from './kit.mjs'
 
 /* What may differ between the first third and the last. Memory: what a process has for itself (Pss_Anon); pages of the
@@ -60,16 +61,6 @@ const BAD = [
   'POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{}',
 ]
 
-function random(seed) {
-  // mulberry32
-  let a = seed >>> 0
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), 1 | a)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
 const sleep = (ms) => new Promise((r) => setTimeout(r, ms))
 
 /* ---- what goes on beside the load ---- */

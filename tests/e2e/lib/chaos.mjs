@@ -4,10 +4,11 @@
  * A call is known by its id: the client sends it as X-Request-Id and in the prompt, where the provider finds it. Both ends
  * are written on bare sockets, because a few hundred clients of node:http keep a core busy by themselves.
  *
- *   const p = await startProvider()                            p.url, p.facts: id → what the provider sent
+ *   const p = await startProvider(t)                           p.url, p.facts: id → what the provider sent
  *   const l = startLoop({ port, keys, clients, rnd, mix })     l.facts: id → what the client saw; await l.stop() */
 import assert from 'node:assert/strict'
 import net from 'node:net'
+import { later } from './clean.mjs'
 import { until } from './gateway.mjs'
 import { digitsOf, nano } from './money.mjs'
 
@@ -29,7 +30,7 @@ const token = (seed, i) => 'abcdefg'.slice(0, 1 + ((seed + Math.imul(i, 26544357
 /* Models: whole, stream (a token every 3 ms), long (every 8 ms), slow (100 tokens, every p.slow ms), fails (500), over (says that it used far more than it was
  * allowed), obeys (as many tokens as it was allowed), gate (answers when p.open() is called). A name may go on behind a '-'.
  * p.connections counts accepted connections; p.active, p.most: calls of a model under way, now and at most. */
-export async function startProvider() {
+export async function startProvider(t) {
   const p = { facts: new Map(), connections: 0, sockets: new Set(), waiting: new Set(), active: new Map(), most: new Map(), arrived: 0, slow: 60 }
   p.open = () => { for (const go of p.waiting) go(); p.waiting.clear() }
   const server = net.createServer((socket) => {
@@ -53,7 +54,7 @@ export async function startProvider() {
   })
   await new Promise((resolve, reject) => { server.on('error', reject); server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, resolve) })
   p.url = `http://127.0.0.1:${server.address().port}/v1`
-  p.close = () => { for (const s of p.sockets) s.destroy(); return new Promise((resolve) => server.close(resolve)) }
+  later(t, () => { for (const s of p.sockets) s.destroy(); return new Promise((resolve) => server.close(resolve)) })
   return p
 }
 const COUNT = { whole: 40, stream: 12, long: 60, slow: 100, gate: 3 }

@@ -4,24 +4,27 @@
  *   const g = await startGateway(t, { upstreams: [...], models: [...], ... })   t: a test's context, or a list of clean-ups
  *   g.port g.admin g.ctl('balance', id) g.tenant({credit: '5'}) g.chat(key, body) g.reload(text) g.kill('SIGKILL') g.start() */
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { folder, later } from './clean.mjs'
 import { request, stream } from './http.mjs'
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..')
 export const BUILD = path.resolve(ROOT, process.env.B ?? 'build')
 export const TOLLGATE = path.join(BUILD, 'tollgate'), TOLLCTL = path.join(BUILD, 'tollctl')
 export const root = ROOT
+/* A build whose steps have names at which TOLLGATE_STEPS and TOLLGATE_FAULTS let a process die, wait or fail; `withSteps`: a test's
+ * options where it needs that build. */
+export const STEPS_BUILD = path.join(BUILD, 'steps', 'tollgate')
+export const withSteps = { skip: !existsSync(STEPS_BUILD) && 'make steps-build' }
 
 /* Whatever is still alive when the test process ends goes with it. */
 const alive = new Set()
-process.on('exit', () => { for (const g of alive) { killGroup(g.pid, 'SIGKILL'); removeFiles(g) } })
+process.on('exit', () => { for (const g of alive) { killGroup(g.pid, 'SIGKILL'); rmSync(g.shm, { force: true }) } })
 for (const s of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(s, () => process.exit(1))
 function killGroup(pid, signal) { if (pid) try { process.kill(-pid, signal) } catch { /* gone */ } }
-function removeFiles(g) { rmSync(g.dir, { recursive: true, force: true }); rmSync(g.shm, { force: true }) }
 
 /* A port below the range that connections take their own from, so that none of those can be in its way. */
 const taken = new Set()
@@ -103,20 +106,18 @@ function configText(g, o) {
 
 /* ---- The process ---- */
 export async function startGateway(t, o = {}) {
-  const dir = mkdtempSync(path.join(os.tmpdir(), 'tg-')) // short: a control socket's path has 107 bytes
+  const dir = folder(t)
   const g = {
     dir, o, shm: `/dev/shm/tg-test-${path.basename(dir)}.mem`, control: path.join(dir, 'c.sock'), pid: 0, output: '',
     port: await freePort(), admin: await freePort(), conf: path.join(dir, 'gateway.conf'), env: o.env ?? {},
   }
   Object.assign(g, methods(g))
   alive.add(g)
-  const clean = async () => {
+  later(t, async () => {
     await g.stop('SIGTERM', 3000)
     alive.delete(g)
-    removeFiles(g)
-  }
-  if (Array.isArray(t)) t.push(clean)
-  else t.after(clean)
+    rmSync(g.shm, { force: true })
+  })
   g.config = configText(g, o)
   writeFileSync(g.conf, g.config, { mode: 0o600 })
   await g.start()
@@ -258,6 +259,3 @@ export function chatBody(body) {
   if (typeof body === 'string' || Buffer.isBuffer(body)) return body
   return { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }], ...body }
 }
-
-/* Clean-ups for a file that shares one gateway between its tests: const shared = []; after(() => cleanUp(shared)) */
-export async function cleanUp(list) { for (const f of list.reverse()) await f() }

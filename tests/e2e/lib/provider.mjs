@@ -1,13 +1,14 @@
 /* A provider of each dialect that is as strict as the real ones: it reads what it is sent, refuses what its vendor would refuse
  * (a call without its result, a signature that is not the one it gave, a picture that is no picture), and answers in its own grammar.
  *
- *   const p = await startProvider('anthropic')     p.url, p.requests, p.complaints (each was also answered with a 400)
+ *   const p = await startProvider(t, 'anthropic')  p.url, p.requests, p.complaints (each was also answered with a 400)
  *
  * What it does is named by the model: text, tools, image, schema, think, slow (streams until the client leaves), pause (is silent in
  * mid-stream until its request's `resume` is called), break (an error in mid-stream), error-NNN. Every answer counts 100 tokens in and 40 out, 15 of them reasoning where it thinks. `script` replaces all
  * of it: a function from what was read to an answer {text, thinking, calls: [{name, args}]}. */
 import { createHash, randomBytes } from 'node:crypto'
 import http from 'node:http'
+import { later } from './clean.mjs'
 
 export const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
 export const IN = 100, OUT = 40, REASONING = 15
@@ -20,7 +21,7 @@ const list = (x) => { must(Array.isArray(x), `no list: ${JSON.stringify(x)}`); r
 const parsed = (text) => { try { return JSON.parse(text) } catch { throw new Complaint(`no JSON in ${text}`) } }
 function schemaOk(s) { must(s?.type?.toLowerCase?.() === 'object', `no schema of an object: ${JSON.stringify(s)}`); return s }
 
-export async function startProvider(dialect, { script } = {}) {
+export async function startProvider(t, dialect, { script } = {}) {
   const d = DIALECTS[dialect]
   const p = { dialect, requests: [], complaints: [], signatures: new Map(), calls: new Map(), serial: 0, open: new Set(), script }
   const server = http.createServer((req, res) => {
@@ -31,7 +32,7 @@ export async function startProvider(dialect, { script } = {}) {
   server.on('connection', (s) => { p.open.add(s); s.on('close', () => p.open.delete(s)) })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   p.url = `http://127.0.0.1:${server.address().port}${d.base}`
-  p.close = () => { for (const s of p.open) s.destroy(); return new Promise((resolve) => server.close(resolve)) }
+  later(t, () => { for (const s of p.open) s.destroy(); return new Promise((resolve) => server.close(resolve)) })
   return p
 }
 async function serve(p, d, req, text, res) {

@@ -1,16 +1,18 @@
 /* The five product documents: each has a configuration and its examples in tests/seeds/, a suite seedN.test.mjs, and a
  * section in docs/seeds.md that says which of the suite's tests holds each of its sentences.
  *
- *   const s = seed(1)                      s.test as test(); it notes the names for s.documented()
- *   await s.start(shared)                  s.g, s.up: a server with the product's configuration, a scripted provider behind it
+ *   const s = seed(1, {crammed, begin})    s.test as test(); it notes the names for s.documented(). In the file's tests: s.g, s.up, a
+ *                                          server with the product's configuration and a scripted provider behind it; s.shared, its clean-ups
  *   await s.curl('cURL', {key})            an example, word for word but for host and credentials: {status, headers, text, json}
  *   await s.program('JavaScript', {key})   the same for a JavaScript or Python example: what it printed
- *   s.documented()                         a test: the section and the suite name the same tests, all examples were run */
+ *   s.documented()                         last, two tests: the configuration is good as it stands; the section and the suite name the
+ *                                          same tests, and all examples were run */
 import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import path from 'node:path'
+import { before } from 'node:test'
 import { TOLLGATE, root, run, startGateway } from './gateway.mjs'
-import { test as bounded } from './test.mjs'
+import { cleanUps, test as bounded } from './test.mjs'
 import { startUpstream } from '../upstream.mjs'
 import { vendor } from './vendors.mjs'
 
@@ -19,27 +21,23 @@ const MARK = '# ---- the product ----\n'
 /* Every provider's key that the configurations take from the environment. */
 const SECRETS = Object.fromEntries(['OPENAI', 'ANTHROPIC', 'GEMINI', 'DEEPSEEK', 'FIREWORKS', 'DEEPINFRA', 'DASHSCOPE', 'ZHIPU'].map((n) => [`${n}_API_KEY`, `provider-${n.toLowerCase()}`]))
 
-export function seed(n) {
+/* Nothing but an operator's own mistake makes the server fail inside: a provider whose headers fill more than a head. */
+const CRAMMED = `upstream crammed { dialect openai; base_url http://127.0.0.1:9/v1; probe 0; ${Array.from({ length: 40 }, (_, i) => `header X-${i} "${'v'.repeat(1000)}";`).join(' ')} }
+model crammed { route crammed; price input 1 output 1; max_output 1000; context 1000; }\n`
+
+/* more: text added to the product, for what no product has; crammed: a model of that name at which the server fails inside;
+ * begin: called when the server is there, before any test */
+export function seed(n, { more = '', crammed = false, begin = () => {} } = {}) {
   const stem = readdirSync(folder).find((f) => f.startsWith(`${n}-`) && f.endsWith('.conf')).slice(0, -5)
   const conf = readFileSync(path.join(folder, `${stem}.conf`), 'utf8')
   const examples = examplesOf(readFileSync(path.join(folder, `${stem}.examples`), 'utf8'))
   const names = new Set(), ran = new Set()
   const s = {
-    n, conf, examples,
+    n, conf, examples, shared: cleanUps(),
     test(name, ...rest) {
       assert.ok(!names.has(name), `two tests are called ${name}`)
       names.add(name)
       return bounded(name, ...rest)
-    },
-    /* more: text added to the product, for what no product has (a provider that breaks) */
-    async start(shared, { more = '' } = {}) {
-      s.up = await startUpstream()
-      shared.push(() => s.up.close())
-      s.up.otherwise = vendor(s.up)
-      s.g = await startGateway(shared, { product: ours(conf, s.up) + more, env: SECRETS, top: { admin_token: '"admin-token-of-the-test"' } })
-    },
-    async tested() { // as it stands, with -t
-      return run(TOLLGATE, ['-t', '-c', path.join(folder, `${stem}.conf`)], { env: SECRETS })
     },
     async curl(name, o = {}) {
       const text = given(s, take(examples, ran, name), o)
@@ -62,6 +60,10 @@ export function seed(n) {
     json(name) { return JSON.parse(take(examples, ran, name)) }, // an example that is a body
     url: () => `http://127.0.0.1:${s.g.port}`,
     documented() {
+      s.test('tollgate -t takes the configuration as it stands', async () => {
+        const r = await run(TOLLGATE, ['-t', '-c', path.join(folder, `${stem}.conf`)], { env: SECRETS })
+        assert.equal(r.code, 0, r.stderr)
+      })
       bounded('the document and these tests name each other, and every example was run', () => {
         const named = testsOf(sectionOf(readFileSync(path.join(root, 'docs/seeds.md'), 'utf8'), n))
         assert.deepEqual([...named].filter((x) => !names.has(x)), [], 'docs/seeds.md names tests that are not there')
@@ -70,6 +72,12 @@ export function seed(n) {
       })
     },
   }
+  before(async () => {
+    s.up = await startUpstream(s.shared)
+    s.up.otherwise = vendor(s.up)
+    s.g = await startGateway(s.shared, { product: ours(conf, s.up) + (crammed ? CRAMMED : '') + more, env: SECRETS, top: { admin_token: '"admin-token-of-the-test"' } })
+    await begin()
+  })
   return s
 }
 
