@@ -32,6 +32,7 @@ enum dialect_result gemini_whole(void *reader, const struct json *j, struct aren
                                  struct ir_fault *f);
 enum dialect_result gemini_end(void *reader, struct arena *scratch, struct ir_sink *sink, struct ir_fault *f);
 bool gemini_read_usage(const struct json *j, int t, struct ir_usage *u);
+void gemini_write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost); /* an object */
 /* logprobsResult as the neutral list, in the arena (empty: none), and back as a member of a candidate. */
 struct slice gemini_read_logprobs(const struct json *j, int result, struct arena *arena);
 void gemini_write_logprobs(struct json_writer *w, struct slice list, struct arena *arena);

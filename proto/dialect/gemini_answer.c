@@ -48,10 +48,9 @@ static const char *finish_word(enum ir_stop stop, bool bad_call) {
     }
 }
 
-static void write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost) {
+void gemini_write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost) {
     uint64_t in = meters_input(&u->meters), out = meters_output(&u->meters), thoughts = u->meters.n[METER_REASONING];
     uint64_t tool = u->tool_prompt < in ? u->tool_prompt : 0;
-    jw_key(j, "usageMetadata");
     jw_object(j);
     common_count_member(j, "promptTokenCount", in - tool);
     common_count_member(j, "candidatesTokenCount", out - thoughts);
@@ -291,7 +290,8 @@ bool gemini_finish(void *writer, const struct ir_usage *u, const struct ir_cost 
         jw_end_object(&j);
     }
     jw_end_array(&j);
-    write_usage(&j, u, cost);
+    jw_key(&j, "usageMetadata");
+    gemini_write_usage(&j, u, cost);
     write_tail(&j, &w->s);
     jw_end_object(&j);
     return frame_end(w, &j, out) && (!w->array || buf_append(out, "]", 1));
@@ -408,7 +408,8 @@ bool gemini_write_answer(const struct ir_answer *a, const struct dialect_writer_
     for (uint32_t i = 0; i < a->count; i++)
         write_candidate(&j, a, i);
     jw_end_array(&j);
-    write_usage(&j, u, cost);
+    jw_key(&j, "usageMetadata");
+    gemini_write_usage(&j, u, cost);
     write_tail(&j, s);
     jw_end_object(&j);
     return !j.failed && !a->arena->overflow;

@@ -39,6 +39,7 @@ struct responses_object {
     const struct ir_cost *cost;
     const struct ir_fault *fault;
 };
+void responses_write_usage(struct json_writer *w, const struct meters *m, const struct ir_cost *cost); /* an object */
 void responses_write_object(struct json_writer *w, const struct responses_object *o, struct arena *arena);
 void responses_write_item(struct json_writer *w, const struct dialect_writer_settings *s, const struct ir_block *b,
                           uint32_t index, bool done, struct arena *arena);

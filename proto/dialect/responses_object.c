@@ -99,19 +99,19 @@ void responses_write_item(struct json_writer *w, const struct dialect_writer_set
     jw_end_object(w);
 }
 
-static void write_usage(struct json_writer *w, const struct ir_usage *u, const struct ir_cost *cost) {
-    uint64_t in = meters_input(&u->meters), out = meters_output(&u->meters);
+void responses_write_usage(struct json_writer *w, const struct meters *m, const struct ir_cost *cost) {
+    uint64_t in = meters_input(m), out = meters_output(m);
     jw_object(w);
     common_count_member(w, "input_tokens", in);
     jw_key(w, "input_tokens_details");
     jw_object(w);
-    common_count_member(w, "cached_tokens", u->meters.n[METER_CACHED_INPUT]);
-    common_count_member(w, "cache_write_tokens", ir_writes(u));
+    common_count_member(w, "cached_tokens", m->n[METER_CACHED_INPUT]);
+    common_count_member(w, "cache_write_tokens", m->n[METER_CACHE_WRITE] + m->n[METER_CACHE_WRITE_1H]);
     jw_end_object(w);
     common_count_member(w, "output_tokens", out);
     jw_key(w, "output_tokens_details");
     jw_object(w);
-    common_count_member(w, "reasoning_tokens", u->meters.n[METER_REASONING]);
+    common_count_member(w, "reasoning_tokens", m->n[METER_REASONING]);
     jw_end_object(w);
     common_count_member(w, "total_tokens", in + out);
     ir_write_cost(w, cost, false);
@@ -210,7 +210,7 @@ void responses_write_object(struct json_writer *w, const struct responses_object
     common_word(w, "service_tier", "default");
     jw_key(w, "usage");
     if (o->usage)
-        write_usage(w, o->usage, o->cost);
+        responses_write_usage(w, &o->usage->meters, o->cost);
     else
         jw_null(w);
     jw_end_object(w);

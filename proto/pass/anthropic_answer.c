@@ -87,10 +87,7 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int object, int u
                      (unsigned long long)(meters_input(&a->meters) - read - written), (unsigned long long)written,
                      (unsigned long long)read, (unsigned long long)meters_output(&a->meters), cost.len > 0 ? "," : "",
                      SLICE_ARG(cost));
-    if (usage >= 0)
-        edits_set(e, usage, made);
-    else
-        edits_append(e, object, arena_printf(e->arena, "\"usage\":%.*s", SLICE_ARG(made)));
+    edits_member(e, object, "usage", usage, made);
     a->usage_sent = true;
 }
 

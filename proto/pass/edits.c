@@ -257,6 +257,26 @@ bool edits_put_event(struct edits *e, const struct sse_event *ev, struct slice n
     return ok && !out->full && !e->arena->overflow;
 }
 
+struct slice edits_made_usage(const struct pass_answer *a, edits_usage_writer *write, struct arena *arena) {
+    struct buf b;
+    struct json_writer w;
+    buf_init(&b, arena->pages, 1024);
+    jw_init(&w, &b);
+    write(&w, &a->meters, &a->cost);
+    struct slice made = w.failed ? SLICE_NONE : arena_copy(arena, buf_slice(&b));
+    buf_release(&b);
+    return made;
+}
+
+void edits_member(struct edits *e, int object, const char *name, int value, struct slice with) {
+    if (with.ptr == NULL)
+        e->full = true;
+    else if (value >= 0)
+        edits_set(e, value, with);
+    else
+        edits_append(e, object, arena_printf(e->arena, "\"%s\":%.*s", name, SLICE_ARG(with)));
+}
+
 bool edits_parse_event(struct json *j, struct json_tok *tape, const struct sse_event *ev, struct arena *scratch) {
     return (json_parse_into(j, tape, EDITS_TAPE, ev->data.ptr, ev->data.len) ||
             (j->err == JSON_TOO_MANY && json_parse(j, scratch, ev->data.ptr, ev->data.len))) &&

@@ -60,6 +60,11 @@ struct slice edits_line(struct edits *e);
 struct slice edits_cost_members(const struct ir_cost *c, bool camel, struct arena *arena);
 /* The data of an event: the tape where it fits, else the scratch arena. */
 bool edits_parse_event(struct json *j, struct json_tok *tape, const struct sse_event *ev, struct arena *scratch);
+/* A usage object of our own, from the meters, as a dialect writes it; ptr NULL: no memory. */
+typedef void edits_usage_writer(struct json_writer *w, const struct meters *m, const struct ir_cost *cost);
+struct slice edits_made_usage(const struct pass_answer *a, edits_usage_writer *write, struct arena *arena);
+/* A member of an object: in the place of its value (-1: there is none), or as the last. ptr NULL: the edits fail. */
+void edits_member(struct edits *e, int object, const char *name, int value, struct slice with);
 /* Figures that a dialect read from an answer. */
 void edits_take(struct pass_answer *a, const struct ir_usage *u);
 /* Prices and settles, once. */

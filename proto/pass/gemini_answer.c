@@ -19,29 +19,18 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
         edits_take(a, &u);
 }
 
+static void write_usage(struct json_writer *w, const struct meters *m, const struct ir_cost *cost) {
+    gemini_write_usage(w, &(struct ir_usage){ .meters = *m }, cost);
+}
+
 /* Cost into the usageMetadata there, or one of our own. */
 static void edit_usage(struct edits *e, struct pass_answer *a, int usage) {
-    const uint64_t *m = a->meters.n;
     if (json_is(e->j, usage, JSON_OBJECT) && a->usage_seen && json_first(e->j, usage) >= 0) {
         edits_cost(e, &a->cost, usage, true);
         a->usage_sent = true;
         return;
     }
-    struct slice cost = edits_cost_members(&a->cost, true, e->arena);
-    unsigned long long in = meters_input(&a->meters), out = meters_output(&a->meters), thoughts = m[METER_REASONING];
-    struct slice made =
-        arena_printf(e->arena, "{\"promptTokenCount\":%llu,\"candidatesTokenCount\":%llu,", in, out - thoughts);
-    if (m[METER_CACHED_INPUT] > 0)
-        made = arena_printf(e->arena, "%.*s\"cachedContentTokenCount\":%llu,", SLICE_ARG(made),
-                            (unsigned long long)m[METER_CACHED_INPUT]);
-    if (thoughts > 0)
-        made = arena_printf(e->arena, "%.*s\"thoughtsTokenCount\":%llu,", SLICE_ARG(made), thoughts);
-    made = arena_printf(e->arena, "%.*s\"totalTokenCount\":%llu%s%.*s}", SLICE_ARG(made), in + out,
-                        cost.len > 0 ? "," : "", SLICE_ARG(cost));
-    if (usage >= 0)
-        edits_set(e, usage, made);
-    else
-        edits_append(e, 0, arena_printf(e->arena, "\"usageMetadata\":%.*s", SLICE_ARG(made)));
+    edits_member(e, 0, "usageMetadata", usage, edits_made_usage(a, write_usage, e->arena));
     a->usage_sent = true;
 }
 

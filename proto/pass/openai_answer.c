@@ -192,24 +192,7 @@ static struct slice usage_object(struct pass_answer *a, const struct json *j, in
         edits_cost(&e, &a->cost, 0, false);
         return edits_line(&e);
     }
-    struct buf b;
-    struct json_writer w;
-    buf_init(&b, arena->pages, 1024);
-    jw_init(&w, &b);
-    openai_write_usage(&w, &a->meters, &a->cost);
-    struct slice made = w.failed ? SLICE_NONE : arena_copy(arena, buf_slice(&b));
-    buf_release(&b);
-    return made;
-}
-
-/* The usage member of a chunk or answer: put in, or in the place of what is there. */
-static void edit_usage(struct edits *e, int there, struct slice object) {
-    if (object.ptr == NULL)
-        e->full = true;
-    else if (there >= 0)
-        edits_set(e, there, object);
-    else
-        edits_append(e, 0, arena_printf(e->arena, "\"usage\":%.*s", SLICE_ARG(object)));
+    return edits_made_usage(a, openai_write_usage, arena);
 }
 
 enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, struct arena *arena, struct pieces *out,
@@ -236,7 +219,7 @@ enum pass_result pass_chat_whole(struct pass_answer *a, const struct json *j, st
         edit_figures(&e, a, c.usage);
         edits_cost(&e, &a->cost, c.usage, false);
     } else {
-        edit_usage(&e, c.usage, usage_object(a, j, -1, arena));
+        edits_member(&e, 0, "usage", c.usage, usage_object(a, j, -1, arena));
     }
     a->usage_sent = true;
     return edits_put(&e, out) ? PASS_OK : PASS_BAD;
@@ -262,8 +245,8 @@ static void flush_held(struct pass_answer *a, const struct json *usage_from, int
     if (last) {
         bool later = usage_from != NULL && json_is(usage_from, usage, JSON_OBJECT);
         edits_settle(a);
-        edit_usage(&e, c.usage,
-                   later ? usage_object(a, usage_from, usage, scratch) : usage_object(a, &j, c.usage, scratch));
+        edits_member(&e, 0, "usage", c.usage,
+                     later ? usage_object(a, usage_from, usage, scratch) : usage_object(a, &j, c.usage, scratch));
         a->usage_sent = true;
     } else if (c.usage >= 0) {
         edits_cut(&e, 0, &c.usage, 1);

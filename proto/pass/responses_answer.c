@@ -22,20 +22,6 @@ static void take_usage(struct pass_answer *a, const struct json *j, int usage) {
         edits_take(a, &u);
 }
 
-static struct slice made_usage(const struct pass_answer *a, struct arena *arena) {
-    struct slice cost = edits_cost_members(&a->cost, false, arena);
-    const uint64_t *m = a->meters.n;
-    uint64_t in = meters_input(&a->meters), out = meters_output(&a->meters);
-    return arena_printf(arena,
-                        "{\"input_tokens\":%llu,\"input_tokens_details\":{\"cached_tokens\":%llu,\"cache_write_"
-                        "tokens\":%llu},\"output_tokens\":%llu,"
-                        "\"output_tokens_details\":{\"reasoning_tokens\":%llu},\"total_tokens\":%llu%s%.*s}",
-                        (unsigned long long)in, (unsigned long long)m[METER_CACHED_INPUT],
-                        (unsigned long long)(m[METER_CACHE_WRITE] + m[METER_CACHE_WRITE_1H]), (unsigned long long)out,
-                        (unsigned long long)m[METER_REASONING], (unsigned long long)(in + out), cost.len > 0 ? "," : "",
-                        SLICE_ARG(cost));
-}
-
 /* Cost into the response's usage, or a usage of our own. */
 static void edit_usage(struct edits *e, struct pass_answer *a, int response) {
     int usage = json_get(e->j, response, "usage");
@@ -43,11 +29,7 @@ static void edit_usage(struct edits *e, struct pass_answer *a, int response) {
         edits_cost(e, &a->cost, usage, false);
         return;
     }
-    struct slice made = made_usage(a, e->arena);
-    if (usage >= 0)
-        edits_set(e, usage, made);
-    else
-        edits_append(e, response, arena_printf(e->arena, "\"usage\":%.*s", SLICE_ARG(made)));
+    edits_member(e, response, "usage", usage, edits_made_usage(a, responses_write_usage, e->arena));
     a->usage_sent = true;
 }
 
