@@ -143,12 +143,14 @@ void conn_continue(struct conn *c) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-/* Reads once into b. > 0, or an IO_ result; clears `readable` when the socket is drained. */
-static ssize_t conn_read(struct conn *c, struct buf *b, size_t want) {
+/* Reads once into b, which gets room for `want` bytes, and at most `most`. > 0, or an IO_ result; clears `readable`
+ * when the socket is drained. */
+static ssize_t conn_read(struct conn *c, struct buf *b, size_t want, size_t most) {
     size_t room;
-    char *p = buf_reserve(b, want < 1 ? 1 : want, &room);
+    char *p = buf_reserve(b, want, &room);
     if (p == NULL)
         return IO_ERROR;
+    room = room < most ? room : most;
     ssize_t n = io_read(&c->io, p, room);
     if (n > 0) {
         buf_commit(b, (size_t)n);
@@ -166,6 +168,12 @@ static int body_fault(enum http_fault f, const char **text) {
     return f == HTTP_FAULT_TRAILER_LONG ? 431 : 400;
 }
 
+static int body_too_large(int *status, const char **text) {
+    *status = 413;
+    *text = "The request body is too large.";
+    return -1;
+}
+
 /* Chunked: what came is decoded out of `in`. 1 done, 0 more, -1 fault. */
 static int decode_body(struct conn *c, struct exchange *ex, int *status, const char **text) {
     while (c->in.len > 0 && !ex->body_reader.done) {
@@ -176,11 +184,8 @@ static int decode_body(struct conn *c, struct exchange *ex, int *status, const c
             *status = body_fault(ex->body_reader.fault, text);
             return -1;
         }
-        if (data.len > 0 && !buf_append_slice(&ex->body_buf, data)) {
-            *status = 413;
-            *text = "The request body is too large.";
-            return -1;
-        }
+        if (data.len > 0 && !buf_append_slice(&ex->body_buf, data))
+            return body_too_large(status, text);
         buf_consume(&c->in, used);
         if (r == HTTP_OK)
             break;
@@ -191,28 +196,31 @@ static int decode_body(struct conn *c, struct exchange *ex, int *status, const c
     return ex->body_reader.done ? 1 : 0;
 }
 
+/* A body of known length goes to memory of its own, with a byte to spare: a read that ends before it has drained the
+ * socket. If the spare byte comes it is the next request's. */
 static int sized_body(struct conn *c, struct exchange *ex, int *status, const char **text) {
-    uint64_t need = ex->content_length;
+    size_t need = (size_t)ex->content_length;
     if (ex->body_buf.len == 0 && c->in.len >= need) { /* all of it came with the head: leave it there */
-        ex->body = slice_of(need > 0 ? buf_ptr(&c->in) : "", (size_t)need);
-        ex->body_in_place = (size_t)need;
+        ex->body = slice_of(need > 0 ? buf_ptr(&c->in) : "", need);
+        ex->body_in_place = need;
         ex->body_reader.done = true;
         return 1;
     }
     if (c->in.len > 0) {
-        size_t room;
-        size_t ahead = need < 1 << 20 ? (size_t)need : 1 << 20; /* grows with what really comes beyond a megabyte */
-        if (buf_reserve(&ex->body_buf, ahead, &room) == NULL ||
-            !buf_append(&ex->body_buf, buf_ptr(&c->in), c->in.len)) {
-            *status = 413;
-            *text = "The request body is too large.";
-            return -1;
-        }
-        buf_consume(&c->in, c->in.len);
+        size_t ahead = need < 1 << 20 ? need + 1 : 1 << 20; /* grows with what really comes beyond a megabyte */
+        buf_init(&ex->body_buf, &c->worker->pages, need + 1);
+        if (buf_reserve(&ex->body_buf, ahead, NULL) == NULL ||
+            !buf_append(&ex->body_buf, buf_ptr(&c->in), c->in.len))
+            return body_too_large(status, text);
         buf_release(&c->in);
     }
     if (ex->body_buf.len < need)
         return 0;
+    if (ex->body_buf.len > need) {
+        if (!buf_append(&c->in, buf_ptr(&ex->body_buf) + need, 1))
+            return body_too_large(status, text);
+        ex->body_buf.len = need;
+    }
     ex->body = buf_slice(&ex->body_buf);
     ex->body_reader.done = true;
     return 1;
@@ -232,30 +240,12 @@ int conn_read_body(struct conn *c, int *status, const char **text) {
             return r;
         if (!c->readable)
             return 0;
-        size_t left = chunked ? PAGE_BYTES : (size_t)(ex->content_length - ex->body_buf.len);
-        struct buf *into = chunked || ex->body_buf.len == 0 ? &c->in : &ex->body_buf;
-        ssize_t n;
-        if (into == &ex->body_buf) { /* straight to its place, never past its end */
-            size_t room;
-            char *p = buf_reserve(into, left < 65536 ? left : 65536, &room);
-            if (p == NULL) {
-                *status = 413;
-                *text = "The request body is too large.";
-                return -1;
-            }
-            room = room < left ? room : left;
-            n = io_read(&c->io, p, room);
-            if (n > 0) {
-                buf_commit(into, (size_t)n);
-                COUNT(c->worker->counters, bytes_in, n);
-                if ((size_t)n < room && c->io.tls == NULL && !c->hangup)
-                    c->readable = false;
-            } else if (n == IO_AGAIN) {
-                c->readable = false;
-            }
-        } else {
-            n = conn_read(c, into, chunked ? 4096 : 1);
-        }
+        size_t left = chunked ? PAGE_BYTES : (size_t)ex->content_length - ex->body_buf.len;
+        bool straight = !chunked && ex->body_buf.len > 0;
+        if (straight && buf_reserve(&ex->body_buf, left < 65536 ? left : 65536, NULL) == NULL)
+            return body_too_large(status, text);
+        ssize_t n = straight ? conn_read(c, &ex->body_buf, 1, left + 1)
+                             : conn_read(c, &c->in, chunked ? 4096 : 1, SIZE_MAX);
         if (n == IO_AGAIN)
             return 0;
         if (n < 0) {
@@ -361,7 +351,7 @@ static void conn_process(struct conn *c) {
         }
         if (c->in.len == 0) /* the first byte of a request starts its clock */
             loop_timer(&w->loop, &c->timer, snap_of(c)->client_timeout_ms);
-        ssize_t n = conn_read(c, &c->in, 1);
+        ssize_t n = conn_read(c, &c->in, 1, SIZE_MAX);
         if (n == IO_AGAIN) {
             if (c->in.len == 0)
                 conn_wait_request(c);

@@ -5,6 +5,7 @@
 #include "worker/entry.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,8 @@
 
 enum {
     KEEP_PAGES = 1024,
+    KEEP_FREED = 16 << 20, /* as much as the pages that are kept */
+    MAP_ALONE = 4 << 20,
     CHANNEL_QUEUE = 4 << 20,
     TICK_MS = 250,
     RESOLVE_EVERY_NS = 1000000000,
@@ -268,11 +271,19 @@ static void await_config(struct worker *w) {
     }
 }
 
+/* Memory of large bodies comes and goes with each call: it is asked of the kernel, and given back, only in large steps,
+ * for a page that comes back must be cleared and faulted in. */
+static void keep_freed_memory(void) {
+    mallopt(M_MMAP_THRESHOLD, MAP_ALONE);
+    mallopt(M_TRIM_THRESHOLD, KEEP_FREED);
+}
+
 _Noreturn void worker_main(const struct worker_heritage *h) {
     struct worker *w = calloc(1, sizeof *w);
     if (w == NULL)
         fail("no memory", ENOMEM);
     the_worker = w;
+    keep_freed_memory();
     w->heritage = *h;
     open_shared(w);
     check_last_words = last_words;

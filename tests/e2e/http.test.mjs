@@ -59,6 +59,19 @@ describe('what is served', () => {
     assert.deepEqual(r.answers.map((a) => a.status), [200, 200])
     assert.match(r.answers[0].text, /\[DONE\]/)
   })
+  test('pipelined behind bodies of many sizes, up to the largest', async () => {
+    for (const size of [16000, 16384, 16385, 40000, 65536, 131072, 262144]) {
+      const empty = JSON.stringify(chatBody({ user: '' }))
+      const body = JSON.stringify(chatBody({ user: 'u'.repeat(size - empty.length) }))
+      assert.equal(body.length, size)
+      const both = post('', body) + post('X-Request-Id: two\r\n') + get()
+      for (const cut of [both.length, post('', body).length, post('', body).length + 1]) {
+        const r = await raw({ port, answers: 3 }, both.slice(0, cut), both.slice(cut))
+        assert.deepEqual(r.answers.map((a) => a.status), [200, 200, 200], `${size} bytes, cut at ${cut}`)
+        assert.equal(r.answers[1].headers['x-request-id'], 'two')
+      }
+    }
+  })
   test('one byte at a time', async () => {
     const r = await raw({ port, answers: 1 }, ...post().split(''))
     assert.equal(r.answers[0].status, 200)
