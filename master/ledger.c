@@ -149,10 +149,13 @@ int ledger_take_conf(struct ledger *l, int fd, size_t bytes) {
 
 static void become_ready(struct ledger *l) {
     char err[400];
-    if (!ledger_meta_unit(l)) {
+    enum store_err unit = ledger_meta_unit(l);
+    if (unit == STORE_NONE)
         fail(l, 2,
              "billing { unit } differs from the unit that the database was made with: it cannot be changed. Put it "
              "back");
+    if (unit != STORE_OK) {
+        ledger_store_failed(l, unit);
         return;
     }
     if (!ledger_load(l, err, sizeof err)) {

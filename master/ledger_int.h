@@ -132,9 +132,9 @@ int ledger_take_conf(struct ledger *l, int fd, size_t bytes);
 /* ---- ledger_meta.c ---- */
 /* Makes it in a new database; else takes where the numbers stand, and the names. err: a sentence. */
 enum store_err ledger_meta_load(struct ledger *l, char *err, size_t err_len);
-/* The unit is the deployment's for ever: an amount stored in one means nothing in the other. false: l->conf has
- * another. */
-bool ledger_meta_unit(struct ledger *l);
+/* The unit is the deployment's for ever: an amount stored in one means nothing in the other. STORE_NONE: l->conf has
+ * another; else why it cannot be read. */
+enum store_err ledger_meta_unit(struct ledger *l);
 
 /* ---- ledger_names.c ---- */
 enum store_err ledger_names_load(struct ledger *l); /* within a read */

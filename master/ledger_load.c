@@ -32,21 +32,31 @@ static bool damaged(struct loading *o, const char *what) {
     return wrong(o, "the database is damaged (%s): restore a backup", what);
 }
 
+static bool unreadable(struct loading *o) {
+    return wrong(o, "the database cannot be read (%s): restore a backup", o->l->store.message);
+}
+
 /* Calls each for the rows of two tables that have the same keys: ids. */
 static bool each_pair(struct loading *o, enum store_db first, enum store_db second, const char *unequal,
                       bool (*each)(struct loading *o, uint32_t id, struct slice row, struct slice other)) {
     struct store_cursor a, b;
     enum store_err err = store_cursor_open(&o->l->store, first, &a);
     enum store_err other = store_cursor_open(&o->l->store, second, &b);
-    bool ok = err == STORE_OK && other == STORE_OK;
-    if (!ok)
-        wrong(o, "%s", o->l->store.message);
-    for (err = ok ? store_first(&a) : err, other = ok ? store_first(&b) : other; ok && err == STORE_OK;
-         err = store_next(&a), other = store_next(&b))
+    bool ok = true;
+    if (err == STORE_OK && other == STORE_OK) {
+        err = store_first(&a);
+        other = store_first(&b);
+    }
+    while (ok && err == STORE_OK && (other == STORE_OK || other == STORE_NONE)) {
         ok = other == STORE_OK && slice_eq(a.key, b.key) ? each(o, be32_get(a.key.ptr), a.value, b.value)
                                                          : damaged(o, unequal);
+        err = store_next(&a);
+        other = store_next(&b);
+    }
     store_cursor_close(&a);
     store_cursor_close(&b);
+    if (ok && err != STORE_NONE) /* not the end: what was not seen is not to be taken for what is not there */
+        return unreadable(o);
     return ok;
 }
 
@@ -202,18 +212,25 @@ static enum store_err load_cap(void *arg, struct slice key, struct slice value) 
 /* Published, and counted for their accounts. */
 static bool load_caps(struct loading *o) {
     remove_stale_caps(o->l);
-    return store_each(&o->l->store, DB_CAP, load_cap, o) == STORE_OK;
+    enum store_err err = store_each(&o->l->store, DB_CAP, load_cap, o);
+    if (err != STORE_OK && !o->err[0])
+        unreadable(o);
+    return err == STORE_OK;
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
-static void load_watermark(struct ledger *l) {
+/* Without it the rings' records would be booked once more. */
+static bool load_watermark(struct loading *o) {
+    struct ledger *l = o->l;
     struct id_key segment = key64(l->shm->header->segment_id);
     struct slice v;
     size_t n = l->shm->header->max_ranges * sizeof *l->watermark;
+    enum store_err err = store_get(&l->store, DB_WATERMARK, ID_SLICE(segment), &v);
     memset(l->watermark, 0, n);
-    if (store_get(&l->store, DB_WATERMARK, ID_SLICE(segment), &v) == STORE_OK)
+    if (err == STORE_OK)
         memcpy(l->watermark, v.ptr, v.len < n ? v.len : n);
+    return err == STORE_OK || err == STORE_NONE || unreadable(o);
 }
 
 /* Whose segment is it? A segment without an owner is ours from now on. */
@@ -245,7 +262,8 @@ static bool load_all(struct loading *o) {
     struct ledger *l = o->l;
     if (!ledger_places_keep(l))
         return wrong(o, "out of memory");
-    load_watermark(l);
+    if (!load_watermark(o))
+        return false;
     for (uint32_t i = l->shm->header->max_keys; i-- > 0;)
         if (!l->keys[i].id)
             l->free_keys[l->free_key_count++] = i;
@@ -287,6 +305,7 @@ static bool load_tables(struct loading *o) {
 
 bool ledger_load(struct ledger *l, char *err, size_t err_len) {
     struct loading o = { .l = l, .err = err, .err_len = err_len };
+    err[0] = '\0';
     if (!claim_segment(&o))
         return false;
     if (!allocate(l))

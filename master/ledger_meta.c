@@ -19,13 +19,12 @@ static enum store_err write_first_meta(struct store *s, void *arg) {
     return err;
 }
 
-static void take_numbers(struct ledger *l) {
+/* false: what must be there is not. */
+static bool take_numbers(struct ledger *l) {
     struct store *s = &l->store;
     struct usage_reader r;
-    l->applied = l->next_usage = 1;
-    (void)store_meta(s, "ledger_id", &l->ledger_id, sizeof l->ledger_id);
-    (void)store_meta(s, "applied", &l->applied, sizeof l->applied);
-    (void)store_meta(s, "late_ms", &l->late_ms, sizeof l->late_ms);
+    l->next_usage = 1;
+    (void)store_meta(s, "late_ms", &l->late_ms, sizeof l->late_ms); /* from the first checkpoint on */
     l->next_account_id = (uint32_t)store_last_id(s, DB_ACCOUNT) + 1;
     l->next_key_id = (uint32_t)store_last_id(s, DB_KEY) + 1;
     l->next_entry = store_last_id(s, DB_ENTRY) + 1;
@@ -36,6 +35,8 @@ static void take_numbers(struct ledger *l) {
         l->last_committed_ms = r.open ? r.block.committed_ms : 0;
     }
     usage_close(&r);
+    return store_meta(s, "ledger_id", &l->ledger_id, sizeof l->ledger_id) == STORE_OK &&
+           store_meta(s, "applied", &l->applied, sizeof l->applied) == STORE_OK && l->applied <= l->next_usage;
 }
 
 static bool take_meta(struct ledger *l, char *err, size_t err_len) {
@@ -55,13 +56,12 @@ static bool take_meta(struct ledger *l, char *err, size_t err_len) {
                  "made again from the database");
         return false;
     }
-    take_numbers(l);
-    if (l->applied > l->next_usage || ledger_names_load(l) != STORE_OK) {
-        snprintf(err, err_len, "the database is damaged (%s): restore a backup",
-                 l->applied > l->next_usage ? "usage records are missing" : "names");
-        return false;
-    }
-    return true;
+    bool whole = take_numbers(l);
+    if (whole && ledger_names_load(l) == STORE_OK)
+        return true;
+    snprintf(err, err_len, "the database is damaged (%s): restore a backup",
+             whole ? "names" : "usage records are missing");
+    return false;
 }
 
 enum store_err ledger_meta_load(struct ledger *l, char *err, size_t err_len) {
@@ -89,14 +89,17 @@ static enum store_err write_unit(struct store *s, void *arg) {
     return store_put(s, DB_META, SLICE("unit"), slice_of(arg, sizeof(uint32_t)));
 }
 
-bool ledger_meta_unit(struct ledger *l) {
+enum store_err ledger_meta_unit(struct ledger *l) {
     uint32_t unit = l->conf->unit_tokens;
-    if (store_read_begin(&l->store) != STORE_OK)
-        return false;
-    enum store_err err = store_meta(&l->store, "unit", &unit, sizeof unit);
+    enum store_err err = store_read_begin(&l->store);
+    if (err != STORE_OK)
+        return err;
+    err = store_meta(&l->store, "unit", &unit, sizeof unit);
     store_read_end(&l->store);
+    if (err != STORE_OK && err != STORE_NONE)
+        return err;
     if (err == STORE_NONE && (err = store_write(&l->store, write_unit, &unit)) != STORE_OK)
         ledger_store_failed(l, err);
     l->unit_tokens = unit;
-    return unit == l->conf->unit_tokens;
+    return unit == l->conf->unit_tokens ? STORE_OK : STORE_NONE;
 }

@@ -238,10 +238,17 @@ static struct slice slice_val(MDB_val v) {
     return slice_of(v.mv_data, v.mv_size);
 }
 
+/* The fault that a test has ordered for this read; else 0. */
+static int read_fault(struct store *s) {
+    return s->fail_read > 0 && --s->fail_read == 0 ? s->fail_with : 0;
+}
+
 enum store_err store_get(struct store *s, enum store_db db, struct slice key, struct slice *value) {
     assert_mine(s);
     MDB_val k = val(key), v;
-    int rc = key.len ? mdb_get(s->txn, s->dbi[db], &k, &v) : MDB_NOTFOUND;
+    int rc = read_fault(s);
+    if (rc == 0)
+        rc = key.len ? mdb_get(s->txn, s->dbi[db], &k, &v) : MDB_NOTFOUND;
     if (rc == 0 && value)
         *value = slice_val(v);
     return error_of(s, rc, db_names[db]);
@@ -283,7 +290,9 @@ enum store_err store_cursor_open(struct store *s, enum store_db db, struct store
 
 static enum store_err move(struct store_cursor *c, MDB_cursor_op op, struct slice key) {
     MDB_val k = val(key), v = { 0, NULL };
-    int rc = mdb_cursor_get(c->cursor, &k, &v, op);
+    int rc = read_fault(c->store);
+    if (rc == 0)
+        rc = mdb_cursor_get(c->cursor, &k, &v, op);
     if (rc == 0) {
         c->key = slice_val(k);
         c->value = slice_val(v);

@@ -90,6 +90,7 @@ struct store {
     char message[200];        /* of the last error */
     int fail_commits;         /* tests: so many commits end in fail_with (an errno) */
     int fail_with;
+    int fail_read;            /* tests: that many reads on, one ends in fail_with; 0: none */
 };
 
 /* Opens DIR/ledger.mdb, or the file itself when `path` names one. create makes it and its tables; read_only opens as

@@ -25,6 +25,7 @@ struct rig {
     char dir[64], segment[64], state[80];
     const char *conf_text;
     size_t map_bytes;
+    int fail_read;          /* of a start: that many reads on, the loading meets one that fails */
     int rw_fd, ro_fd, wake_fd;
     struct pages pages;
     struct ipc master;
@@ -190,8 +191,11 @@ static inline bool rig_start(struct rig *r) {
     CHECK(rc == 0);
     struct store_options o = { .create = true, .map_bytes = r->map_bytes };
     r->ready = r->attached = false;
-    if (ledger_setup(&r->l, &r->h, &o))
+    if (ledger_setup(&r->l, &r->h, &o)) {
         rig_send_conf(r);
+        r->l.store.fail_with = EIO;
+        r->l.store.fail_read = r->fail_read;
+    }
     rig_wait(r, 0);
     for (uint32_t i = 0; r->ready && i < 2; i++) {
         atomic_store(&r->shm.ranges[i].state, RANGE_LIVE);

@@ -1126,6 +1126,42 @@ static void starts_that_are_refused(void **state) {
     assert_true(rig_start(r));
 }
 
+/* Whichever read of a start fails, nothing is taken for the end of a table: it is refused, or it is whole. */
+static void starts_that_cannot_read(void **state) {
+    struct rig *r = *state;
+    struct tenant t[3];
+    for (int i = 0; i < 3; i++) {
+        char email[16];
+        snprintf(email, sizeof email, "n%d@x.y", i);
+        t[i] = rig_tenant(r, email, "1", NULL);
+        assert_true(rig_charge(r, 0, &t[i], "mini", 10));
+        rig_commit(r);
+    }
+    rig_call(r, "{'cmd':'key.revoke','key':'%s'}", t[1].key_id);
+    rig_call(r, "{'cmd':'cap.set','who':'%s','model':'mini','amount':'1'}", t[2].key_id);
+    int refused = 0;
+    for (r->fail_read = 1;; r->fail_read++) {
+        rig_stop(r, false);
+        unlink(r->segment);
+        bool ready = rig_start(r), met = r->l.store.fail_read == 0;
+        r->l.store.fail_read = 0;
+        if (ready) {
+            int64_t cap;
+            assert_int_equal(r->l.account_count, 3);
+            assert_int_equal(r->l.key_count, 3);
+            assert_int_equal(rig_audit(r), 0);
+            assert_true(shm_cap_find(&r->shm, ledger_key_index(&r->l, 3) | SHM_CAP_KEY, rig_name_id(r, NAME_MODEL, "mini"),
+                                     &cap));
+        } else {
+            assert_int_equal(r->l.exit_status, 2);
+            refused++;
+        }
+        if (!met) break;
+    }
+    r->fail_read = 0;
+    assert_in_range(refused, 10, 100);
+}
+
 static void tokens_unit(void **state) {
     struct rig *r = *state;
     rig_stop(r, true);
@@ -1347,6 +1383,7 @@ int main(void) {
         TEST(audit_finds_it),
         TEST(backup_and_restore),
         TEST(starts_that_are_refused),
+        TEST(starts_that_cannot_read),
         TEST(tokens_unit),
         TEST(many_reports),
         TEST(origins),
