@@ -18,25 +18,27 @@ bool usage_matches(const struct usage_query *q, const struct usage_item *u) {
 
 /* ---- where it begins --------------------------------------------------------------------------------------------- */
 
-/* The newest record of an account that can have ended before `until`, by the roll-ups of that day and two before (a
- * record is committed at most a day late); 0: they do not say. */
+/* The newest record of an account that can have ended before `until`, by the roll-ups of that day and those before it;
+ * 0: they do not say. A record is committed at most a day late, so the last day that has any and the day before it
+ * tell: no earlier day can have a newer one. */
 static uint64_t account_start(struct store *s, const struct usage_query *q) {
     if (q->until_ms > ledger_wall_ms() - 2 * DAY_MS)
         return 0;
     struct store_cursor c;
     uint64_t newest = 0;
-    uint32_t day = day_of(q->until_ms), first = day > 2 ? day - 2 : 0;
+    uint32_t day = day_of(q->until_ms), first = day > 3 ? day - 3 : 0, last = first;
     struct id_key from = daily_key(q->account_id, first, 0);
     enum store_err err = store_cursor_open(s, DB_DAILY, &c);
     for (err = err == STORE_OK ? store_seek(&c, ID_SLICE(from)) : err; err == STORE_OK; err = store_next(&c)) {
         struct row_daily row;
         if (be32_get(c.key.ptr) != q->account_id || be32_get(c.key.ptr + 4) > day)
             break;
+        last = be32_get(c.key.ptr + 4);
         if (row_read(c.value, &row, sizeof row, NULL) && row.last_usage > newest)
             newest = row.last_usage;
     }
     store_cursor_close(&c);
-    return newest;
+    return last > first ? newest : 0;
 }
 
 static uint64_t before(const struct usage_query *q, const struct usage_item *u) {

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include "master/ledger_span.h"
+#include "master/ledger_usage.h"
 #include "tests/unit/ledger_fixture.h"
 
 #define IS(j, path, want_)                                                                                             \
@@ -362,6 +362,47 @@ static void searches(void **state) {
     store_read_end(&r->l.store);
     assert_int_equal(rig_audit(r), 0);
     free(all);
+}
+
+static enum store_err append_block(struct store *s, void *arg) {
+    struct packer *p = arg;
+    static uint8_t out[PACK_BLOCK + 2048];
+    struct id_key key = key64(p->first_id);
+    size_t len = pack_end(p, out);
+    return store_append(s, DB_USAGE, ID_SLICE(key), slice_of((char *)out, len));
+}
+/* Books a call of the first account and key that ended then, as if it had been committed then. */
+static void book_in_the_past(struct rig *r, int64_t time_ms, int64_t committed_ms) {
+    static struct packer p;
+    struct usage_item u = { .id = r->l.next_usage, .prev_account = r->l.next_usage - 1, .prev_key = r->l.next_usage - 1,
+                            .account_id = 1, .key_id = 1, .model_id = 1, .upstream_id = 1, .charge = 1,
+                            .cost_usd_nano = 1, .time_ms = time_ms, .status = 200, .model = SLICE("mini") };
+    pack_begin(&p, u.id, committed_ms);
+    assert_true(pack_add(&p, &u));
+    assert_int_equal(store_write(&r->l.store, append_block, &p), STORE_OK);
+    r->l.next_usage++;
+    assert_int_equal(checkpoint_replay(&r->l, true), STORE_OK);
+    assert_int_equal(checkpoint_commit(&r->l), STORE_OK);
+}
+
+/* A record that was committed after midnight and ended before it is found, wherever the roll-ups say that the search
+ * begins: here the next record by time is an older one by number. */
+static void late_records(void **state) {
+    enum { MINUTE = 60000 };
+    struct rig *r = *state;
+    int64_t midnight = (int64_t)day_of(ledger_wall_ms() - 10 * DAY_MS) * DAY_MS;
+    (void)rig_tenant(r, "a@a.a", "1", NULL);
+    book_in_the_past(r, midnight + 5 * MINUTE, midnight + 5 * MINUTE);
+    book_in_the_past(r, midnight - 10 * MINUTE, midnight + 10 * MINUTE);
+    for (int days = 0; days < 5; days++) {
+        char until[40];
+        time_format(until, midnight + days * DAY_MS, false);
+        struct json j = rig_call(r, "{'cmd':'usage','account':'a@a.a','until':'%s'}", until);
+        IS(j, "result.usage.0.id", "use_0000000002");
+        IS(j, "result.usage.1.id", days ? "use_0000000001" : "");
+    }
+    restart(r, false, true); /* the words know of it too */
+    assert_int_equal(rig_audit(r), 0);
 }
 
 /* Lists of models that come and go fill the pool and make room again; those of other keys stay what they are. */
@@ -1368,6 +1409,7 @@ int main(void) {
         TEST(key_table_full),
         TEST(model_lists),
         TEST(searches),
+        TEST(late_records),
         TEST(key_limits),
         TEST(caps),
         TEST(charges_and_usage),
