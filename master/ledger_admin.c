@@ -69,25 +69,6 @@ static void keys_post(struct call *c) {
         call_key_create(c);
 }
 
-/* A list of models becomes one text with commas; anything else stays what it is. */
-static void put_value(struct call *c, struct http_doc *d, const char *name, int t) {
-    jw_key(&d->w, name);
-    if (!json_is(&c->json, t, JSON_ARRAY) || strcmp(name, "models") != 0) {
-        jw_raw(&d->w, json_span(&c->json, t));
-        return;
-    }
-    bool first = true;
-    jw_str_begin(&d->w);
-    for (int m = json_first(&c->json, t); m >= 0; m = json_next(&c->json, t, m), first = false) {
-        struct slice text = json_str(&c->json, m, c->arena);
-        if (!first)
-            jw_str_part(&d->w, SLICE(","));
-        if (text.ptr)
-            jw_str_part(&d->w, text);
-    }
-    jw_str_end(&d->w);
-}
-
 static void run(struct call *c, const struct admin *a) {
     struct http_doc d;
     struct slice text;
@@ -99,7 +80,7 @@ static void run(struct call *c, const struct admin *a) {
     for (size_t i = 0; i < ARRAY_LEN(a->arguments) && a->arguments[i]; i++) {
         int t = a->from_query ? -1 : http_body(c, a->arguments[i]);
         if (t >= 0) {
-            put_value(c, &d, a->arguments[i], t);
+            http_put(c, &d, a->arguments[i], t);
         } else if (a->from_query && http_query(c, a->arguments[i], &text) && text.len > 0) {
             jw_key(&d.w, a->arguments[i]);
             jw_str(&d.w, text);

@@ -257,25 +257,14 @@ static void check_left(struct books *b) {
         audit_difference(b->a, "usage numbers", "", (int64_t)b->applied, (int64_t)b->next_usage);
 }
 
-static uint32_t ids_below(struct store *s, enum store_db db) {
-    struct store_cursor c;
-    uint32_t n = 1;
-    if (store_cursor_open(s, db, &c) == STORE_OK && store_last(&c) == STORE_OK)
-        n = be32_get(c.key.ptr) + 1;
-    store_cursor_close(&c);
-    return n;
-}
-
 bool audit_run(struct audit *a, struct store *s) {
     struct books b = { .a = a, .s = s, .applied = 1, .next_usage = 1, .next_entry = 1 };
-    struct slice v;
     snprintf(a->message, sizeof a->message, "out of memory");
-    b.account_count = ids_below(s, DB_ACCOUNT);
-    b.key_count = ids_below(s, DB_KEY);
+    b.account_count = (uint32_t)store_last_id(s, DB_ACCOUNT) + 1;
+    b.key_count = (uint32_t)store_last_id(s, DB_KEY) + 1;
     b.accounts = calloc(b.account_count, sizeof *b.accounts);
     b.keys = calloc(b.key_count, sizeof *b.keys);
-    if (store_get(s, DB_META, SLICE("applied"), &v) == STORE_OK)
-        (void)row_read(v, &b.applied, sizeof b.applied, NULL);
+    (void)store_meta(s, "applied", &b.applied, sizeof b.applied);
     b.spans_written = span_written(s);
     a->quarantined = store_count(s, DB_QUARANTINE);
     bool ok = b.accounts && b.keys && each_row(&b, DB_ACCOUNT, take_account) && each_row(&b, DB_KEY, take_key) &&
@@ -333,18 +322,12 @@ static void audit_job(struct reader_job *job) {
         remove_lock(job->text);
     }
     jw_end_array(&w);
-    jw_key(&w, "difference_count");
-    jw_u64(&w, a.differences);
-    jw_key(&w, "accounts");
-    jw_u64(&w, a.accounts);
-    jw_key(&w, "keys");
-    jw_u64(&w, a.keys);
-    jw_key(&w, "entries");
-    jw_u64(&w, a.entries);
-    jw_key(&w, "usage_records");
-    jw_u64(&w, a.usage_records);
-    jw_key(&w, "quarantined");
-    jw_u64(&w, a.quarantined);
+    jw_count(&w, "difference_count", a.differences);
+    jw_count(&w, "accounts", a.accounts);
+    jw_count(&w, "keys", a.keys);
+    jw_count(&w, "entries", a.entries);
+    jw_count(&w, "usage_records", a.usage_records);
+    jw_count(&w, "quarantined", a.quarantined);
     jw_end_object(&w);
     if (!ok)
         job_refuse(job, "internal", "the database cannot be audited: %s", a.message);

@@ -43,15 +43,10 @@ static enum store_err write_secret(struct store *s, void *arg) {
 }
 
 static enum store_err read_secret(struct ledger *l, struct auth *a) {
-    struct slice v;
     enum store_err err = store_read_begin(&l->store);
     if (err != STORE_OK)
         return err;
-    err = store_get(&l->store, DB_META, SLICE("jwt_secret"), &v);
-    if (err == STORE_OK && v.len == SECRET)
-        memcpy(a->secret, v.ptr, SECRET);
-    else if (err == STORE_OK)
-        err = STORE_NONE;
+    err = store_meta(&l->store, "jwt_secret", a->secret, SECRET);
     store_read_end(&l->store);
     return err;
 }
@@ -127,20 +122,6 @@ static enum found by_token(struct call *c, struct slice text, uint32_t *account)
     return *account != NO_INDEX ? FOUND : FOUND_NOTHING;
 }
 
-/* By its HMAC alone: an id is no credential. */
-static bool by_key(struct call *c, struct slice text, uint32_t *id) {
-    uint8_t hash[32];
-    struct slice v;
-    struct ledger *l = c->l;
-    if (text.len == 0 || store_read_begin(&l->store) != STORE_OK)
-        return false;
-    hmac_sign(&l->pepper, text.ptr, text.len, hash);
-    bool ok = store_get(&l->store, DB_KEYHASH, slice_of((char *)hash, sizeof hash), &v) == STORE_OK &&
-              row_read(v, id, sizeof *id, NULL);
-    store_read_end(&l->store);
-    return ok;
-}
-
 /* A key's own state; false: answered. */
 static bool key_serves(struct call *c, uint32_t id, struct http_who *who) {
     struct key_draft d;
@@ -178,7 +159,7 @@ bool auth_who(struct call *c, bool keys_too, struct http_who *who) {
         if (found == FOUND)
             return !suspended(c, who->account);
         expired |= found == FOUND_EXPIRED;
-        if (found == FOUND_NOTHING && text.ptr && by_key(c, text, &id)) {
+        if (found == FOUND_NOTHING && text.ptr && find_secret(c->l, text, &id)) { /* an id is no credential */
             if (keys_too)
                 return key_serves(c, id, who);
             key_seen = true;

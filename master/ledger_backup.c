@@ -1,4 +1,4 @@
-/* backup FILE, and the ledger's part of status.
+/* backup FILE.
  *
  * A backup is one file: accounts, keys' hashes, the pepper, every entry and usage record. It is made by a forked
  * reader as FILE.tmp, compacted (a long read: what is committed meanwhile makes the file grow), given an id of its
@@ -83,14 +83,10 @@ static void backup_job(struct reader_job *job) {
     jw_object(&w);
     jw_key(&w, "file");
     jw_cstr(&w, job->text);
-    jw_key(&w, "bytes");
-    jw_u64(&w, (uint64_t)st.st_size);
-    jw_key(&w, "accounts");
-    jw_u64(&w, a.accounts);
-    jw_key(&w, "keys");
-    jw_u64(&w, a.keys);
-    jw_key(&w, "usage_records");
-    jw_u64(&w, a.usage_records);
+    jw_count(&w, "bytes", (uint64_t)st.st_size);
+    jw_count(&w, "accounts", a.accounts);
+    jw_count(&w, "keys", a.keys);
+    jw_count(&w, "usage_records", a.usage_records);
     jw_end_object(&w);
 }
 
@@ -105,41 +101,4 @@ void call_backup(struct call *c) {
     }
     memcpy(job.text, file.ptr, file.len);
     reader_start(c, &job);
-}
-
-static void number(struct call *c, const char *name, uint64_t v) {
-    jw_key(c->w, name);
-    jw_u64(c->w, v);
-}
-
-void call_ledger_status(struct call *c) {
-    static const char *const shed_names[] = { "no", "ledger stuck", "disk full", "ledger failed", "starting" };
-    const struct ledger *l = c->l;
-    const struct shm_header *h = l->shm->header;
-    uint32_t shed = atomic_load(&h->shed);
-    jw_object(c->w);
-    number(c, "pid", (uint64_t)getpid());
-    number(c, "accounts", l->account_count);
-    number(c, "keys", l->key_count);
-    number(c, "usage_records", l->next_usage - 1);
-    number(c, "entries", l->next_entry - 1);
-    number(c, "pending", drain_waiting(l));
-    number(c, "commits", atomic_load(&h->commits));
-    number(c, "commit_us_last", atomic_load(&h->commit_ns_last) / 1000);
-    number(c, "commit_us_max", atomic_load(&h->commit_ns_max) / 1000);
-    number(c, "checkpoints", l->count.checkpoints);
-    number(c, "commit_failures", l->count.commit_failures);
-    number(c, "quarantined", l->count.quarantined);
-    number(c, "readers", l->reader_count);
-    number(c, "pauses", l->recover.pauses);
-    number(c, "pause_us_max", l->recover.max_ns / 1000);
-    number(c, "settled", l->recover.settled);
-    number(c, "repaired_words", l->recover.repaired_words);
-    number(c, "hung_workers", l->recover.hung);
-    number(c, "file_bytes", store_file_bytes(&c->l->store));
-    jw_key(c->w, "shed");
-    jw_cstr(c->w, shed < ARRAY_LEN(shed_names) ? shed_names[shed] : "");
-    jw_key(c->w, "unit");
-    jw_cstr(c->w, l->unit_tokens ? "tokens" : "usd");
-    jw_end_object(c->w);
 }

@@ -45,7 +45,6 @@ static bool write_all(int fd, const void *p, size_t n) {
 /* In the child: exit 0 with answer bytes on out; 1: there is nothing; 2: a sentence on out. */
 static _Noreturn void look_into(const char *state_dir, int out, bool pepper) {
     struct store s;
-    struct slice v;
     struct store_options o = { .read_only = true };
     int rc = 2;
     if (store_open(&s, state_dir, &o) != STORE_OK || store_read_begin(&s) != STORE_OK) {
@@ -53,14 +52,12 @@ static _Noreturn void look_into(const char *state_dir, int out, bool pepper) {
         _exit(2);
     }
     if (pepper) {
-        rc = store_get(&s, DB_META, SLICE("pepper"), &v) == STORE_OK && v.len == PEPPER && write_all(out, v.ptr, v.len)
-                 ? 0
-                 : 1;
+        uint8_t stored[PEPPER];
+        rc = store_meta(&s, "pepper", stored, PEPPER) == STORE_OK && write_all(out, stored, PEPPER) ? 0 : 1;
     } else {
         uint32_t format = 0;
-        if (store_get(&s, DB_META, SLICE("format"), &v) == STORE_OK)
-            (void)row_read(v, &format, sizeof format, NULL);
         char text[100];
+        (void)store_meta(&s, "format", &format, sizeof format);
         int n = snprintf(text, sizeof text, "the database has format %u, this program knows %u", format,
                          (unsigned)STORE_FORMAT);
         rc = format == STORE_FORMAT ? 0 : 2;

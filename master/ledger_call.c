@@ -233,21 +233,24 @@ bool find_account(struct ledger *l, struct slice text, uint32_t *index) {
     return *index != NO_INDEX;
 }
 
-bool find_key(struct ledger *l, struct slice text, uint32_t *id) {
-    uint64_t number;
-    if (id_read(text, ID_KEY, &number) && number > 0 && number < l->next_key_id) {
-        *id = (uint32_t)number;
-        return true;
-    }
+bool find_secret(struct ledger *l, struct slice text, uint32_t *id) {
     uint8_t hash[32];
     struct slice v;
-    hmac_sign(&l->pepper, text.ptr, text.len, hash);
     if (text.len == 0 || store_read_begin(&l->store) != STORE_OK)
         return false;
-    bool ok = store_get(&l->store, DB_KEYHASH, slice_of((char *)hash, 32), &v) == STORE_OK &&
+    hmac_sign(&l->pepper, text.ptr, text.len, hash);
+    bool ok = store_get(&l->store, DB_KEYHASH, slice_of((char *)hash, sizeof hash), &v) == STORE_OK &&
               row_read(v, id, sizeof *id, NULL);
     store_read_end(&l->store);
     return ok;
+}
+
+bool find_key(struct ledger *l, struct slice text, uint32_t *id) {
+    uint64_t number;
+    if (!id_read(text, ID_KEY, &number) || number == 0 || number >= l->next_key_id)
+        return find_secret(l, text, id);
+    *id = (uint32_t)number;
+    return true;
 }
 
 uint32_t call_account(struct call *c, const char *name) {
@@ -283,6 +286,11 @@ bool call_read(struct call *c) {
 
 void jw_amount(struct call *c, int64_t amount) {
     jw_fixed(c->w, amount, ledger_places(c->l), true);
+}
+
+void jw_count(struct json_writer *w, const char *name, uint64_t v) {
+    jw_key(w, name);
+    jw_u64(w, v);
 }
 
 void jw_id(struct json_writer *w, enum id_kind kind, uint64_t id) {

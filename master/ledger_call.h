@@ -40,13 +40,15 @@ uint32_t call_account(struct call *c, const char *name);
 /* A key may have lost its place in the table: its id then, and index NO_INDEX. false: refused. */
 bool call_key(struct call *c, const char *name, uint32_t *id, uint32_t *index);
 bool find_account(struct ledger *l, struct slice text, uint32_t *index);
-bool find_key(struct ledger *l, struct slice text, uint32_t *id);
+bool find_key(struct ledger *l, struct slice text, uint32_t *id);    /* by its id or the whole key */
+bool find_secret(struct ledger *l, struct slice text, uint32_t *id); /* by the whole key alone */
 
 /* ---- answers ---- */
 /* A read of the database, which store_read_end ends; false: refused. */
 bool call_read(struct call *c);
 static inline int ledger_places(const struct ledger *l) { return l->unit_tokens ? 0 : 9; }
 void jw_amount(struct call *c, int64_t amount);
+void jw_count(struct json_writer *w, const char *name, uint64_t v); /* with its name */
 void jw_id(struct json_writer *w, enum id_kind kind, uint64_t id);
 void jw_time(struct json_writer *w, int64_t time_ms, bool with_ms);
 /* A page of what is numbered, {"NAME":[…],"next_cursor"}: at most "limit" (PAGE_MAX) of those with ids above "cursor"

@@ -80,6 +80,10 @@ void http_write(struct json_writer *w, uint8_t shape, struct slice result, struc
     write_answer(w, shape, 500, 0, SLICE_NONE, SLICE("internal"), SLICE("An internal error occurred."));
 }
 
+void http_refused(struct call *c, const struct call *inner) {
+    http_write(c->w, c->http, SLICE_NONE, slice_str(inner->code), slice_str(inner->message));
+}
+
 void http_ok(struct call *c, struct slice body) {
     if (body.ptr)
         write_answer(c->w, c->http, 200, 0, body, SLICE_NONE, SLICE_NONE);
@@ -113,6 +117,24 @@ void http_doc_free(struct http_doc *d) {
     buf_release(&d->buf);
 }
 
+void http_put(struct call *c, struct http_doc *d, const char *name, int token) {
+    jw_key(&d->w, name);
+    if (!json_is(&c->json, token, JSON_ARRAY) || strcmp(name, "models") != 0) {
+        jw_raw(&d->w, json_span(&c->json, token));
+        return;
+    }
+    bool first = true;
+    jw_str_begin(&d->w);
+    for (int m = json_first(&c->json, token); m >= 0; m = json_next(&c->json, token, m), first = false) {
+        struct slice text = json_str(&c->json, m, c->arena);
+        if (!first)
+            jw_str_part(&d->w, SLICE(","));
+        if (text.ptr)
+            jw_str_part(&d->w, text);
+    }
+    jw_str_end(&d->w);
+}
+
 void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arguments) {
     struct buf out;
     struct json_writer w;
@@ -125,9 +147,11 @@ void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arg
         call_refuse(&inner, "too_large", "the request is too large");
     else
         fn(&inner);
-    if (inner.refused || w.failed)
-        http_write(c->w, c->http, SLICE_NONE, inner.refused ? slice_str(inner.code) : SLICE("too_large"),
-                   inner.refused ? slice_str(inner.message) : SLICE("the answer is too large; ask for less at a time"));
+    if (inner.refused)
+        http_refused(c, &inner);
+    else if (w.failed)
+        http_write(c->w, c->http, SLICE_NONE, SLICE("too_large"),
+                   SLICE("the answer is too large; ask for less at a time"));
     else if (inner.later)
         c->later = true;
     else

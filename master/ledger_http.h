@@ -14,6 +14,7 @@ enum http_shape { HTTP_NO, HTTP_DETAIL /* {"detail"} */, HTTP_OPENAI /* {"error"
 void http_ok(struct call *c, struct slice body);
 void http_fail(struct call *c, int status, const char *code, uint64_t retry_after_s, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
+void http_refused(struct call *c, const struct call *inner); /* as inner was, which asked for the same caller */
 /* The result of a command, or (result.ptr NULL) its refusal, as HTTP's. */
 void http_write(struct json_writer *w, uint8_t shape, struct slice result, struct slice code, struct slice message);
 /* A document being written, for an answer or for another command's arguments. */
@@ -21,6 +22,8 @@ struct http_doc { struct buf buf; struct json_writer w; };
 void http_doc_init(struct call *c, struct http_doc *d); /* opens an object */
 struct slice http_doc_end(struct http_doc *d);          /* closes it; ptr NULL: too large */
 void http_doc_free(struct http_doc *d);                 /* and wipes it */
+/* A member of the request taken over: a list of models becomes one text with commas, anything else stays what it is. */
+void http_put(struct call *c, struct http_doc *d, const char *name, int token);
 /* Runs another command with the document as its arguments (which it closes) and answers with what that answers. */
 void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arguments);
 /* A parameter of the query, decoded; false: it is not there. */

@@ -22,6 +22,7 @@
  *     ledger_usage.[ch], _search.c, _sum.c         reports: the call; lists; sums
  *     ledger_audit.[ch], _backup.c                 two that take long, as reports may:
  *     ledger_reader.[ch]           processes for those
+ *     ledger_status.c              what the ledger says of itself
  *     ledger_http.[ch], _auth.c, _signup.c, _password.c, _self.c, _admin.c    what comes over HTTP
  *     ledger_text.[ch]             times, emails
  *

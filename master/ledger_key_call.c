@@ -209,10 +209,8 @@ void call_key_import(struct call *c) {
     store_read_end(&l->store);
     if (n == 0 || key_create(c, account, drafts, n)) {
         jw_object(c->w);
-        jw_key(c->w, "imported");
-        jw_u64(c->w, n);
-        jw_key(c->w, "skipped");
-        jw_u64(c->w, given - n);
+        jw_count(c->w, "imported", n);
+        jw_count(c->w, "skipped", given - n);
         jw_end_object(c->w);
     }
     free(drafts);

@@ -9,10 +9,8 @@ enum { KEYS_MAX = 1000, NEW_KEYS_PER_DAY = 3000, DAY_WINDOW_MS = 86400000, KEYS_
        USAGE_DEFAULT = 50 };
 
 static void account_argument(struct call *c, struct http_doc *d, uint32_t account) {
-    char id[ID_TEXT];
-    id_write(id, ID_ACCOUNT, c->l->accounts[account].id);
     jw_key(&d->w, "account");
-    jw_cstr(&d->w, id);
+    jw_id(&d->w, ID_ACCOUNT, c->l->accounts[account].id);
 }
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
@@ -40,40 +38,15 @@ void call_http_keys(struct call *c) {
     buf_release(&out);
 }
 
-/* A list of models: an array of texts, or one text with commas. */
-static void models_argument(struct call *c, struct http_doc *d, int t) {
-    jw_key(&d->w, "models");
-    if (!json_is(&c->json, t, JSON_ARRAY)) {
-        jw_raw(&d->w, json_span(&c->json, t));
-        return;
-    }
-    bool first = true;
-    jw_str_begin(&d->w);
-    for (int m = json_first(&c->json, t); m >= 0; m = json_next(&c->json, t, m)) {
-        struct slice text = json_str(&c->json, m, c->arena);
-        if (!first)
-            jw_str_part(&d->w, SLICE(","));
-        if (text.ptr)
-            jw_str_part(&d->w, text);
-        first = false;
-    }
-    jw_str_end(&d->w);
-}
-
 /* Only what an owner may choose: a key's own rates would lift it above the plan. */
 static void key_arguments(struct call *c, struct http_doc *d) {
-    static const char *const names[] = { "name", "limit", "expires", "expires_at" };
+    static const char *const names[] = { "name", "limit", "expires", "expires_at", "models" };
     struct slice name;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         int t = http_body(c, names[i]);
-        if (t >= 0) {
-            jw_key(&d->w, names[i]);
-            jw_raw(&d->w, json_span(&c->json, t));
-        }
+        if (t >= 0)
+            http_put(c, d, names[i], t);
     }
-    int models = http_body(c, "models");
-    if (models >= 0)
-        models_argument(c, d, models);
     if (http_body(c, "name") < 0 && http_query(c, "name", &name) && name.len > 0) {
         jw_key(&d->w, "name");
         jw_str(&d->w, name);
@@ -133,20 +106,18 @@ void call_http_key_revoke(struct call *c) {
     struct http_who who;
     struct http_doc d;
     struct key_draft key;
-    char id[ID_TEXT];
     c->http = HTTP_DETAIL;
     if (!auth_who(c, false, &who) || !own_key(c, &who, http_rest(c), &key))
         return;
-    id_write(id, ID_KEY, key.id);
     struct call inner = *c;
     key_revoke(&inner, &key);
     if (inner.refused) {
-        http_write(c->w, c->http, SLICE_NONE, slice_str(inner.code), slice_str(inner.message));
+        http_refused(c, &inner);
         return;
     }
     http_doc_init(c, &d);
     jw_key(&d.w, "id");
-    jw_cstr(&d.w, id);
+    jw_id(&d.w, ID_KEY, key.id);
     jw_key(&d.w, "status");
     jw_cstr(&d.w, "revoked");
     jw_key(&d.w, "message");
@@ -202,7 +173,6 @@ void call_http_usage(struct call *c) {
     struct http_doc d;
     struct key_draft key;
     struct slice text;
-    char id[ID_TEXT];
     c->http = HTTP_DETAIL;
     if (!auth_who(c, true, &who))
         return;
@@ -218,9 +188,8 @@ void call_http_usage(struct call *c) {
     if (right && http_query(c, "key", &text) && slice_starts(text, SLICE("key_"))) {
         right = own_key(c, &who, text, &key);
         if (right) {
-            id_write(id, ID_KEY, key.id);
             jw_key(&d.w, "key");
-            jw_cstr(&d.w, id);
+            jw_id(&d.w, ID_KEY, key.id);
         }
     }
     if (!right) {
@@ -306,7 +275,7 @@ void call_http_cap_set(struct call *c) {
     struct call inner = *c;
     cap_put_account(&inner, who.account, m->id, amount);
     if (inner.refused)
-        http_write(c->w, c->http, SLICE_NONE, slice_str(inner.code), slice_str(inner.message));
+        http_refused(c, &inner);
     else
         answer_cap(c, &who, m);
 }

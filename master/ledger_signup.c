@@ -119,7 +119,7 @@ static void registered(struct call *c, const struct password_job *job, const cha
         wipe((char *)(uintptr_t)o.secret.ptr, o.secret.len);
     } else {
         c->refused = false;
-        http_write(c->w, c->http, SLICE_NONE, slice_str(c->code), slice_str(c->message));
+        http_refused(c, c);
     }
 }
 

@@ -111,10 +111,8 @@ static enum store_err put_row(void *arg, struct id_key key, struct slice row) {
 }
 
 uint64_t span_written(struct store *s) {
-    struct slice v;
     uint64_t n = 0;
-    if (store_get(s, DB_META, SLICE("spans"), &v) == STORE_OK)
-        (void)row_read(v, &n, sizeof n, NULL);
+    (void)store_meta(s, "spans", &n, sizeof n);
     return n;
 }
 

@@ -155,8 +155,7 @@ static void write_group(const struct ledger *l, struct json_writer *w, enum by b
         jw_key(w, "account");
         jw_id(w, ID_ACCOUNT, g->account_id);
     }
-    jw_key(w, "requests");
-    jw_u64(w, g->add.requests);
+    jw_count(w, "requests", g->add.requests);
     usage_write_sums(l, w, &g->add, true);
     jw_end_object(w);
 }

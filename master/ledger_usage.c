@@ -19,18 +19,12 @@ static struct slice model_text(const struct ledger *l, const struct usage_item *
 /* cost: what was charged; uncollected: what it cost beyond that. So the costs of an account add up to what left its
  * balance. */
 void usage_write_sums(const struct ledger *l, struct json_writer *w, const struct row_daily *d, bool quoted) {
-    jw_key(w, "input_tokens");
-    jw_u64(w, d->input);
-    jw_key(w, "cached_tokens");
-    jw_u64(w, d->cached);
-    jw_key(w, "cache_write_tokens");
-    jw_u64(w, d->cache_write);
-    jw_key(w, "output_tokens");
-    jw_u64(w, d->output);
-    jw_key(w, "reasoning_tokens");
-    jw_u64(w, d->reasoning);
-    jw_key(w, "images");
-    jw_u64(w, d->images);
+    jw_count(w, "input_tokens", d->input);
+    jw_count(w, "cached_tokens", d->cached);
+    jw_count(w, "cache_write_tokens", d->cache_write);
+    jw_count(w, "output_tokens", d->output);
+    jw_count(w, "reasoning_tokens", d->reasoning);
+    jw_count(w, "images", d->images);
     jw_key(w, "cost");
     jw_fixed(w, d->cost, ledger_places(l), quoted);
     jw_key(w, "uncollected");
@@ -60,17 +54,14 @@ void usage_write_item(const struct ledger *l, struct json_writer *w, const struc
         jw_null(w);
     jw_key(w, "dialect");
     jw_cstr(w, u->dialect < DIALECT_COUNT ? dialect_names[u->dialect] : "");
-    jw_key(w, "status");
-    jw_u64(w, u->status);
+    jw_count(w, "status", u->status);
     jw_key(w, "stream");
     jw_bool(w, u->stream);
     usage_write_sums(l, w, &sums, quoted);
     jw_key(w, "estimated");
     jw_bool(w, (u->flags & RECORD_ESTIMATED) != 0);
-    jw_key(w, "ttfb_ms");
-    jw_u64(w, u->ttfb_ms);
-    jw_key(w, "duration_ms");
-    jw_u64(w, u->duration_ms);
+    jw_count(w, "ttfb_ms", u->ttfb_ms);
+    jw_count(w, "duration_ms", u->duration_ms);
     jw_end_object(w);
 }
 
