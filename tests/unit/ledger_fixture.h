@@ -318,14 +318,19 @@ static inline struct shm_record rig_record(int64_t charge) {
     rec.meters.n[METER_OUTPUT] = 20;
     return rec;
 }
+/* Ends the call of a slot with that charge. */
+static inline void rig_settle(struct rig *r, uint32_t worker, struct shm_slot *slot, int64_t charge) {
+    struct shm_record rec = rig_record(charge);
+    money_settle(&r->worker[worker], slot, &rec);
+}
+/* A whole call; false: refused, for want of money. */
 static inline bool rig_charge(struct rig *r, uint32_t worker, const struct tenant *t, const char *model,
                               int64_t charge) {
     struct shm_usage u = rig_usage(r, t, model);
     struct shm_slot *slot = rig_admit(r, worker, &u, charge);
     if (!slot)
         return false;
-    struct shm_record rec = rig_record(charge);
-    money_settle(&r->worker[worker], slot, &rec);
+    rig_settle(r, worker, slot, charge);
     return true;
 }
 static inline int64_t rig_available(struct rig *r, const struct tenant *t) {

@@ -39,25 +39,27 @@ static void make_tenants(struct rig *r, uint32_t n) {
     }
 }
 
-static void push(struct rig *r, uint32_t tenant, int64_t charge) {
-    struct tenant t = { .account = ledger_account_index(&r->l, tenant), .key = ledger_key_index(&r->l, tenant) };
-    static const char *const models[] = { "gpt-4o", "mini" };
-    struct shm_usage u = rig_usage(r, &t, models[tenant % 2]);
-    u.request_id_len = 28;
-    memcpy(u.request_id, "req_hf13s8eumddgireachanrb73", 28);
-    struct shm_slot *slot = rig_admit(r, tenant % 2, &u, charge);
+/* A call of that account's key, with a request id as long as the gateway's own. */
+static void push(struct rig *r, uint32_t account_id, uint32_t key_id, const char *model, uint32_t n, int64_t charge) {
+    struct tenant t = { .account = ledger_account_index(&r->l, account_id), .key = ledger_key_index(&r->l, key_id) };
+    struct shm_usage u = rig_usage(r, &t, model);
+    char id[32];
+    u.request_id_len = (uint16_t)snprintf(id, sizeof id, "req_hf13s8eumddgirea%08x", n);
+    memcpy(u.request_id, id, u.request_id_len);
+    struct shm_slot *slot = rig_admit(r, n % 2, &u, charge);
     CHECK(slot);
-    struct shm_record rec = rig_record(charge);
-    money_settle(&r->worker[tenant % 2], slot, &rec);
+    rig_settle(r, n % 2, slot, charge);
 }
+
+static uint32_t random_of(uint32_t *seed) { return *seed = *seed * 1664525 + 1013904223; }
 
 static void commits(struct rig *r, uint32_t batch, uint32_t tenants, uint32_t records) {
     double cpu = 0, wall = 0, checkpoint = 0;
     uint32_t seed = 1, checkpoints = 0;
     for (uint32_t n = 0; n < records; n += batch) {
         for (uint32_t i = 0; i < batch; i++) {
-            seed = seed * 1664525 + 1013904223;
-            push(r, 1 + (seed >> 8) % tenants, 1000 + (seed & 1023));
+            uint32_t tenant = 1 + (random_of(&seed) >> 8) % tenants;
+            push(r, tenant, tenant, tenant % 2 ? "mini" : "gpt-4o", tenant, 1000 + (seed & 1023));
         }
         double c = cpu_us(), w = wall_s();
         CHECK(drain_commit(&r->l) == STORE_OK);
@@ -136,18 +138,6 @@ static uint32_t heavy_key(struct rig *r, const char *name) {
     return (uint32_t)id;
 }
 
-static void push_as(struct rig *r, uint32_t account_id, uint32_t key_id, const char *model, uint32_t n) {
-    struct tenant t = { .account = ledger_account_index(&r->l, account_id), .key = ledger_key_index(&r->l, key_id) };
-    struct shm_usage u = rig_usage(r, &t, model);
-    char id[32];
-    u.request_id_len = (uint16_t)snprintf(id, sizeof id, "req_hf13s8eumddgirea%08x", n);
-    memcpy(u.request_id, id, u.request_id_len);
-    struct shm_slot *slot = rig_admit(r, n % 2, &u, 1000 + n % 1000);
-    CHECK(slot);
-    struct shm_record rec = rig_record(1000 + n % 1000);
-    money_settle(&r->worker[n % 2], slot, &rec);
-}
-
 static void leave(struct rig *r, const char *dir, uint32_t records) {
     uint32_t seed = 1;
     behind_s = PERIOD_S;
@@ -157,12 +147,11 @@ static void leave(struct rig *r, const char *dir, uint32_t records) {
     make_tenants(r, TENANTS);
     uint32_t main_key = heavy_key(r, "main"), rare = heavy_key(r, "rare"), old = heavy_key(r, "old");
     for (uint32_t n = 0; n < records; n++) {
-        seed = seed * 1664525 + 1013904223;
-        uint32_t other = 2 + (seed >> 8) % (TENANTS - 1);
+        uint32_t other = 2 + (random_of(&seed) >> 8) % (TENANTS - 1);
         bool heavy = seed >> 31;
         uint32_t key = n % RARE_KEY < 2 ? rare : n < records / 20 ? old : main_key;
         const char *model = n % RARE_MODEL < 2 ? "fam/rare" : (seed >> 12) % 200 == 0 ? "mini" : "gpt-4o";
-        push_as(r, heavy ? 1 : other, heavy ? key : other, model, n);
+        push(r, heavy ? 1 : other, heavy ? key : other, model, n, 1000 + n % 1000);
         if (n % BATCH == BATCH - 1 || n + 1 == records) {
             CHECK(drain_commit(&r->l) == STORE_OK);
             behind_s = PERIOD_S - (int64_t)PERIOD_S * n / records;
