@@ -93,6 +93,16 @@ struct slice ir_member(const struct ir_request *r, const char *name) {
         { "service_tier", { "service_tier", "service_tier", "service_tier", "serviceTier" } },
         { "tools", { "tools", "tools", "tools", "tools" } },
         { "choice", { "tool_choice", "tool_choice", "tool_choice", "toolConfig" } },
+        { "top_logprobs", { "top_logprobs", "top_logprobs", "top_logprobs", "generationConfig.logprobs" } },
+        { "thoughts", { "reasoning", "reasoning.summary", "thinking.display",
+                        "generationConfig.thinkingConfig.includeThoughts" } },
+        { "strict", { "tools.strict", "tools.strict", "tools.strict", "toolConfig.functionCallingConfig.mode" } },
+        { "grammar", { "tools.custom.format", "tools.format", "tools.format", "tools.format" } },
+        { "verbosity", { "verbosity", "text.verbosity", "verbosity", "verbosity" } },
+        { "format_description", { "response_format.json_schema.description", "text.format.description",
+                                  "output_config.format.description", "generationConfig.responseSchema.description" } },
+        { "detail", { "messages.content.image_url.detail", "input.content.detail", "messages.content.detail",
+                      "contents.parts.mediaResolution" } },
         { "parallel",
           { "parallel_tool_calls", "parallel_tool_calls", "tool_choice.disable_parallel_tool_use", "toolConfig" } },
         { "cache_key", { "prompt_cache_key", "prompt_cache_key", "prompt_cache_key", "prompt_cache_key" } },
@@ -240,6 +250,10 @@ void ir_add_echo(struct ir_request *r, const struct json *j, int key) {
 }
 
 void ir_note(struct ir_request *r, struct slice name) {
+    uint32_t n = 0;
+    for (const struct ir_extra *x = r->extras; x; x = x->next)
+        if (++n == IR_DROPPED_MAX || (x->raw.len == 0 && slice_eq(x->name, name)))
+            return; /* known, or more than are reported */
     struct ir_extra *x = arena_zalloc(r->arena, sizeof *x);
     if (!x)
         return;
@@ -313,7 +327,28 @@ bool ir_has_functions(const struct ir_request *r) {
     return false;
 }
 
-bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f) {
+/* Takes the names of hosted tools that do not go out of a choice among several. */
+static bool choose_among(struct ir_request *r, const char *taken, struct ir_fault *f) {
+    struct ir_text **at = &r->choice_names, *left = NULL;
+    while (r->choice == IR_CHOICE_SUBSET && *at) {
+        const struct ir_tool *t = ir_tool_named(r, (*at)->text);
+        if (t && t->kind == IR_HOSTED && !(taken && slice_is(t->name, taken))) {
+            *at = (*at)->next;
+            continue;
+        }
+        left = *at;
+        at = &left->next;
+    }
+    if (r->choice != IR_CHOICE_SUBSET || left)
+        return true;
+    if (r->choice_required)
+        return ir_refuse(f, "unsupported_parameter", ir_member(r, "choice"),
+                         SLICE("None of the tools that may be chosen is available with this model."));
+    r->choice = IR_CHOICE_NONE;
+    return true;
+}
+
+bool ir_check_hosted(struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f) {
     bool functions = ir_has_functions(r);
     for (const struct ir_tool *t = r->tools; t; t = t->next) {
         if (t->kind != IR_HOSTED || (taken && slice_is(t->name, taken)))
@@ -326,7 +361,7 @@ bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dr
                 arena_printf(r->arena, "The tool %.*s is not available with this model.", SLICE_ARG(t->name)));
         ir_drop(d, arena_printf(r->arena, "tools.%.*s", SLICE_ARG(t->name)));
     }
-    return true;
+    return choose_among(r, taken, f);
 }
 
 bool ir_append(struct arena *arena, struct slice *text, size_t *cap, struct slice more) {

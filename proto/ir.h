@@ -64,6 +64,8 @@ struct ir_part {
     struct slice text;
     struct slice id, name;
     struct slice media_type, data, url, detail, title;
+    struct slice context;       /* of a file: what the client says about it */
+    struct slice phase;         /* of an assistant's text: Responses' word for what it is to the turn */
     struct slice cache;         /* a cache mark behind this part: its time to live ("5m", "1h"); ptr NULL: none */
     struct ir_blob blob;
     struct ir_part *parts;      /* of a result */
@@ -81,6 +83,13 @@ struct ir_turn {
 
 enum ir_tool_kind { IR_FUNCTION, IR_CUSTOM, IR_HOSTED };
 
+/* What a web search is told, raw JSON where not empty. Domains bind, the rest tunes. */
+struct ir_search {
+    struct slice allowed, blocked; /* lists of domains */
+    struct slice place;            /* an object of city, country, region, timezone */
+    struct slice depth;            /* OpenAI's search_context_size */
+};
+
 struct ir_tool {
     struct ir_tool *next, *tail;
     enum ir_tool_kind kind;
@@ -89,6 +98,9 @@ struct ir_tool {
     struct slice schema;      /* raw JSON; empty: no parameters */
     struct slice grammar;     /* of a custom tool: its format object, raw */
     bool strict;
+    bool found;               /* by a search among tools: may be offered already */
+    struct slice raw;         /* of a hosted tool: itself, for a target of the client's own dialect */
+    struct ir_search search;  /* of web_search */
     struct slice cache;
     uint32_t index;           /* in the client's list, for messages */
     struct slice sent;        /* the name as the target got it, where it had to differ; empty: name */
@@ -129,6 +141,9 @@ struct ir_request {
     struct slice top_logprobs;
     bool audio_out;
     bool image_out;
+    bool no_text;              /* pictures alone */
+    bool must_moderate;        /* a moderation policy of the request blocks */
+    bool validated;            /* Gemini: a call must fit its schema */
     enum ir_format format;
     struct slice schema, schema_name, schema_description; /* of IR_FORMAT_SCHEMA */
     bool schema_strict;
@@ -140,6 +155,7 @@ struct ir_request {
     struct slice user;         /* an id of the end user */
     struct slice service_tier;
     struct slice cache_key;    /* prompt_cache_key */
+    struct slice verbosity;
     struct ir_extra *extras;
     struct ir_extra *echo;     /* Responses: members that its answers repeat, raw */
     /* filled while a target's request is written, read while its answer is */
@@ -242,8 +258,9 @@ bool ir_chosen(const struct ir_request *r, struct slice name);
 /* Functions and custom tools offered, after a subset is applied by the writer. */
 bool ir_has_functions(const struct ir_request *r);
 /* Hosted tools: dropped and reported where functions stand beside them and none is forced; else refused. `taken`
- * names one kind that the writer carries itself, or NULL. */
-bool ir_check_hosted(const struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f);
+ * names one kind that the writer carries itself, or NULL. A choice among tools of which none is left is refused where
+ * it must be one of them, and none else. */
+bool ir_check_hosted(struct ir_request *r, const char *taken, struct ir_dropped *d, struct ir_fault *f);
 /* The arguments of a call in the history as a JSON object: empty → {}; what is no object is refused. */
 bool ir_call_object(struct ir_request *r, const struct ir_part *call, struct slice *object, struct ir_fault *f);
 /* Appends to text that grows in place, *cap bytes of it ours (0: borrowed); by doubling, so that many pieces cost

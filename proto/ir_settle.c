@@ -156,6 +156,27 @@ static bool anything_said(struct ir_request *r) {
     return true;
 }
 
+/* Instructions are words: no API but Responses takes pictures or files there. */
+static bool system_is_text(const struct ir_request *r, struct ir_fault *f) {
+    for (const struct ir_turn *t = r->turns; t; t = t->next)
+        for (const struct ir_part *p = t->role == IR_SYSTEM ? t->parts : NULL; p; p = p->next)
+            if (p->kind != IR_TEXT && p->kind != IR_REFUSAL)
+                return ir_refuse(f, "unsupported_parameter", ir_member(r, "turns"),
+                                 SLICE("System messages of this model can hold text alone."));
+    return true;
+}
+
+/* Tools that a search found and that are offered anyway. */
+static void join_tools(struct ir_request *r) {
+    struct ir_tool **at = &r->tools;
+    while (*at) {
+        if ((*at)->found && ir_tool_named(r, (*at)->name) != *at)
+            *at = (*at)->next;
+        else
+            at = &(*at)->next;
+    }
+}
+
 /* System turns in the middle would part a call from its result: joined neighbours see through them, so nothing moves.
  * But two user turns around a system turn stay two. */
 bool ir_settle(struct ir_request *r, struct ir_fault *f) {
@@ -169,8 +190,11 @@ bool ir_settle(struct ir_request *r, struct ir_fault *f) {
         return ir_refuse(f, "invalid_value", ir_member(r, "tools"), SLICE("Too many tools."));
     if (r->n == 0)
         r->n = 1;
+    join_tools(r);
     join_turns(r);
     r->newest = NULL;
+    if (!system_is_text(r, f))
+        return false;
     if (!anything_said(r))
         return ir_refuse(f, "missing_field", slice_str(empty_names[r->from]), SLICE("The conversation is empty."));
     return match_calls(r, f);

@@ -13,7 +13,7 @@ void anthropic_write_mark(struct json_writer *w, struct slice cache, uint32_t *m
     jw_key(w, "cache_control");
     jw_object(w);
     common_word(w, "type", "ephemeral");
-    if (slice_is(cache, "1h"))
+    if (slice_is(cache, "1h") || slice_is(cache, "12h")) /* 12h is OpenAI's */
         common_word(w, "ttl", "1h");
     jw_end_object(w);
 }
@@ -99,6 +99,8 @@ static bool write_file(struct json_writer *w, struct ir_request *r, const struct
     write_source(w, &p, p.text.len > 0 ? "text" : p.url.len > 0 ? "url" : "base64");
     if (p.name.len + p.title.len > 0)
         common_member(w, "title", p.title.len > 0 ? p.title : p.name);
+    if (p.context.len > 0)
+        common_member(w, "context", p.context);
     anthropic_write_mark(w, p.cache, marks);
     jw_end_object(w);
     return true;
@@ -199,6 +201,8 @@ bool anthropic_write_messages(struct json_writer *w, struct ir_request *r, const
                 ok = write_call(w, r, p, marks, f);
             else if (p->kind == IR_REASONING)
                 write_thinking(w, p, t);
+            else if (turn->role == IR_ASSISTANT && p->kind != IR_TEXT && p->kind != IR_REFUSAL)
+                ok = refuse_media(r, f, "What a model made that is no text");
             else
                 ok = write_part(w, r, p, marks, f);
             if (!ok)

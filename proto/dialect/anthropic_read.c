@@ -20,6 +20,8 @@ enum {
     CONTAINER,
     MCP,
     CACHE,
+    THREAD,
+    COMPACTION,
     KNOWN_COUNT
 };
 static const struct field fields[] = {
@@ -29,6 +31,7 @@ static const struct field fields[] = {
     [OUTPUT_CONFIG] = { "output_config", FIELD_KNOWN, 0 }, [OUTPUT_FORMAT] = { "output_format", FIELD_KNOWN, 0 },
     [METADATA] = { "metadata", FIELD_KNOWN, 0 }, [CONTAINER] = { "container", FIELD_KNOWN, 0 },
     [MCP] = { "mcp_servers", FIELD_KNOWN, 0 }, [CACHE] = { "cache_control", FIELD_KNOWN, 0 },
+    [THREAD] = { "thread", FIELD_KNOWN, 0 }, [COMPACTION] = { "compaction", FIELD_KNOWN, 0 },
     { "model", FIELD_STRING, AT(model) }, { "stream", FIELD_BOOL, AT(stream) }, { "max_tokens", FIELD_LIMIT, 0 },
     { "temperature", FIELD_NUMBER, AT(temperature) }, { "top_p", FIELD_NUMBER, AT(top_p) },
     { "top_k", FIELD_NUMBER, AT(top_k) }, { "service_tier", FIELD_STRING, AT(service_tier) },
@@ -45,6 +48,10 @@ static struct slice where(struct ir_request *r, struct place at) {
 
 static struct slice str(const struct json *j, int obj, const char *name, struct ir_request *r) {
     return json_str(j, json_get(j, obj, name), r->arena);
+}
+
+static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
+    common_others(r, j, obj, where, known, json_str_is);
 }
 
 static bool read_blocks(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
@@ -123,10 +130,45 @@ static bool read_call(const struct json *j, int t, struct ir_request *r, struct 
     return true;
 }
 
+/* Whether a document's content holds more than text. */
+static bool has_pictures(const struct json *j, int content) {
+    for (int i = json_is(j, content, JSON_ARRAY) ? json_first(j, content) : -1; i >= 0; i = json_next(j, content, i))
+        if (!json_str_is(j, json_get(j, i, "type"), "text"))
+            return true;
+    return false;
+}
+
+/* Such a document goes as what it holds, behind its title and context. */
+static bool read_illustrated(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
+                             struct ir_fault *f) {
+    const struct ir_part about = { .title = str(j, t, "title", r), .context = str(j, t, "context", r) };
+    struct slice head = common_file_head(&about, true, r->arena);
+    struct ir_part *p = head.len > 0 ? ir_add_part(r, list, IR_TEXT) : NULL;
+    if (p)
+        p->text = head;
+    return read_blocks(j, json_get(j, json_get(j, t, "source"), "content"), r, list, at, f);
+}
+
+static bool read_document(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
+                          struct ir_fault *f) {
+    if (has_pictures(j, json_get(j, json_get(j, t, "source"), "content")))
+        return read_illustrated(j, t, r, list, at, f);
+    struct ir_part *p = ir_add_part(r, list, IR_FILE);
+    if (!p)
+        return true;
+    p->title = p->name = str(j, t, "title", r);
+    p->context = str(j, t, "context", r);
+    p->cache = common_mark_of(j, t, r->arena);
+    p->media_type = SLICE("application/pdf");
+    return read_source(j, t, r, p, at, f);
+}
+
 /* A search result that the client's own tool found: its source, title and text. */
 static bool read_search_result(const struct json *j, int t, struct ir_request *r, struct ir_part **list,
                                struct place at, struct ir_fault *f) {
     struct ir_part *inner = NULL, *p = ir_add_part(r, list, IR_TEXT);
+    if (p)
+        p->cache = common_mark_of(j, t, r->arena);
     if (!read_blocks(j, json_get(j, t, "content"), r, &inner, at, f))
         return false;
     struct slice title = str(j, t, "title", r), source = str(j, t, "source", r),
@@ -136,30 +178,43 @@ static bool read_search_result(const struct json *j, int t, struct ir_request *r
     return true;
 }
 
+/* Blocks about what the provider's own tools did. */
+static bool provider_made(struct slice type) {
+    return slice_is(type, "server_tool_use") || slice_starts(type, SLICE("mcp_tool_")) ||
+           slice_ends(type, SLICE("_tool_result")) || slice_is(type, "fallback") || slice_is(type, "tool_reference");
+}
+
 static bool read_block(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
                        struct ir_fault *f) {
+    static const char *const known[] = { "type",        "text",    "content", "source",   "title",
+                                         "context",     "id",      "name",    "input",    "tool_use_id",
+                                         "is_error",    "thinking", "signature", "data",  "cache_control",
+                                         NULL };
     struct slice type = str(j, t, "type", r), text;
     struct ir_part *p;
+    if (!provider_made(type))
+        others(r, j, t, "messages.content", known);
     if (slice_is(type, "text") || slice_is(type, "compaction")) {
         text = str(j, t, slice_is(type, "text") ? "text" : "content", r);
         if (!text.ptr && slice_is(type, "text"))
             return common_wrong(r, f, where(r, at), "a block with text");
+        if (!text.ptr)
+            return ir_refuse(f, "unsupported_parameter", where(r, at),
+                             SLICE("This model's provider cannot read what only its maker can."));
         if ((p = ir_add_part(r, list, IR_TEXT))) {
             p->text = text;
             p->cache = common_cache_mark(j, json_get(j, t, "cache_control"), r->arena);
         }
         return true;
     }
-    if (slice_is(type, "image") || slice_is(type, "document")) {
-        p = ir_add_part(r, list, slice_is(type, "image") ? IR_IMAGE : IR_FILE);
-        if (!p)
+    if (slice_is(type, "image")) {
+        if (!(p = ir_add_part(r, list, IR_IMAGE)))
             return true;
-        p->title = p->name = str(j, t, "title", r);
-        p->cache = common_cache_mark(j, json_get(j, t, "cache_control"), r->arena);
-        if (p->kind == IR_FILE)
-            p->media_type = SLICE("application/pdf");
+        p->cache = common_mark_of(j, t, r->arena);
         return read_source(j, t, r, p, at, f);
     }
+    if (slice_is(type, "document"))
+        return read_document(j, t, r, list, at, f);
     if (slice_is(type, "tool_use"))
         return read_call(j, t, r, list, at, f);
     if (slice_is(type, "tool_result"))
@@ -170,8 +225,7 @@ static bool read_block(const struct json *j, int t, struct ir_request *r, struct
     }
     if (slice_is(type, "search_result"))
         return read_search_result(j, t, r, list, at, f);
-    if (slice_ends(type, SLICE("_tool_result")) || slice_is(type, "server_tool_use") ||
-        slice_is(type, "mcp_tool_use") || slice_is(type, "fallback") || slice_is(type, "tool_reference")) {
+    if (provider_made(type)) {
         ir_note(r, arena_printf(r->arena, "messages.%.*s", SLICE_ARG(type)));
         return true;
     }
@@ -203,6 +257,7 @@ static bool read_blocks(const struct json *j, int t, struct ir_request *r, struc
 static bool read_messages(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     if (!json_is(j, t, JSON_ARRAY) || json_size(j, t) == 0)
         return common_wrong(r, f, SLICE("messages"), "a list of at least one message");
+    static const char *const known[] = { "role", "content", NULL };
     uint32_t i = 0;
     for (int m = json_first(j, t); m >= 0; m = json_next(j, t, m), i++) {
         int role = json_get(j, m, "role");
@@ -211,6 +266,7 @@ static bool read_messages(const struct json *j, int t, struct ir_request *r, str
             return common_wrong(r, f, arena_printf(r->arena, "messages[%u].role", i), "user, assistant or system");
         struct ir_turn *turn = ir_add_turn(r, user ? IR_USER : assistant ? IR_ASSISTANT : IR_SYSTEM);
         struct place at = { i, -1 };
+        others(r, j, m, "messages", known);
         if (turn && !read_blocks(j, json_get(j, m, "content"), r, &turn->parts, at, f))
             return false;
     }
@@ -238,9 +294,25 @@ static bool read_system(const struct json *j, int t, struct ir_request *r, struc
     return true;
 }
 
+static void read_hosted(const struct json *j, int t, struct ir_request *r, struct ir_tool *x) {
+    static const char *const known[] = { "type", "name", "allowed_domains", "blocked_domains", "user_location",
+                                         "cache_control", NULL };
+    int allowed = json_get(j, t, "allowed_domains"), blocked = json_get(j, t, "blocked_domains"),
+        place = json_get(j, t, "user_location");
+    x->raw = json_raw(j, t);
+    if (!slice_is(x->name, "web_search"))
+        return;
+    x->search.allowed = json_is(j, allowed, JSON_ARRAY) ? json_raw(j, allowed) : SLICE_NONE;
+    x->search.blocked = json_is(j, blocked, JSON_ARRAY) ? json_raw(j, blocked) : SLICE_NONE;
+    x->search.place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
+    others(r, j, t, "tools.web_search", known);
+}
+
 static bool read_tools(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     if (!json_is(j, t, JSON_ARRAY))
         return common_wrong(r, f, SLICE("tools"), "a list");
+    static const char *const known[] = { "type", "name", "description", "input_schema", "strict", "cache_control",
+                                         NULL };
     uint32_t index = 0;
     for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++) {
         struct slice type = str(j, i, "type", r), name = str(j, i, "name", r);
@@ -252,7 +324,11 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
             return true;
         int schema = json_get(j, i, "input_schema");
         x->index = index;
-        x->name = name.ptr ? name : type;
+        x->name = slice_starts(type, SLICE("web_search_")) ? SLICE("web_search") : name.ptr ? name : type;
+        if (hosted)
+            read_hosted(j, i, r, x);
+        else
+            others(r, j, i, "tools", known);
         x->description = str(j, i, "description", r);
         x->schema = json_is(j, schema, JSON_OBJECT) ? json_raw(j, schema) : SLICE_NONE;
         json_bool(j, json_get(j, i, "strict"), &x->strict);
@@ -262,8 +338,10 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
 }
 
 static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    static const char *const known[] = { "type", "name", "disable_parallel_tool_use", NULL };
     int type = json_get(j, t, "type");
     bool off;
+    others(r, j, t, "tool_choice", known);
     if (json_bool(j, json_get(j, t, "disable_parallel_tool_use"), &off) && off)
         r->parallel = IR_NO;
     if (json_str_is(j, type, "auto"))
@@ -281,6 +359,7 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r, struc
 }
 
 static bool read_thinking(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
+    static const char *const known[] = { "type", "budget_tokens", "display", NULL };
     int type = json_get(j, t, "type"), display = json_get(j, t, "display");
     if (json_str_is(j, type, "enabled")) {
         if (!json_i64(j, json_get(j, t, "budget_tokens"), &r->budget) || r->budget < 0)
@@ -288,8 +367,13 @@ static bool read_thinking(const struct json *j, int t, struct ir_request *r, str
         r->has_budget = true;
     } else if (json_str_is(j, type, "disabled"))
         r->effort = IR_EFFORT_NONE;
-    else
+    else if (json_str_is(j, type, "adaptive"))
         r->adaptive = true;
+    else if (t >= 0 && !json_is(j, t, JSON_NULL)) { /* between_tools, and what is new: how, not whether, it thinks */
+        r->adaptive = true;
+        ir_note(r, SLICE("thinking.type"));
+    }
+    others(r, j, t, "thinking", known);
     r->thoughts = json_str_is(j, display, "omitted")      ? IR_NO
                   : json_str_is(j, display, "summarized") ? IR_YES
                                                           : IR_UNSET;
@@ -300,6 +384,8 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     int schema = json_get(j, t, "schema");
     if (t < 0 || json_is(j, t, JSON_NULL))
         return true;
+    static const char *const known[] = { "type", "schema", NULL };
+    others(r, j, t, "output_config.format", known);
     if (!json_is(j, schema, JSON_OBJECT))
         return common_wrong(r, f, SLICE("output_config.format"), "of type json_schema with a schema");
     r->format = IR_FORMAT_SCHEMA;
@@ -308,6 +394,7 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
 }
 
 static bool read_known(const struct json *j, int key, uint32_t which, struct ir_request *r, struct ir_fault *f) {
+    static const char *const config[] = { "effort", "format", NULL }, *const metadata[] = { "user_id", NULL };
     int t = key + 1;
     switch (which) {
     case MESSAGES: return read_messages(j, t, r, f);
@@ -319,15 +406,22 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
     case THINKING: return read_thinking(j, t, r, f);
     case OUTPUT_CONFIG:
         if (r->effort != IR_EFFORT_NONE)
-            r->effort = ir_effort_named(str(j, t, "effort", r));
+            common_effort(r, str(j, t, "effort", r));
+        others(r, j, t, "output_config", config);
         return read_format(j, json_get(j, t, "format"), r, f);
     case OUTPUT_FORMAT: return read_format(j, t, r, f);
-    case METADATA: r->user = str(j, t, "user_id", r); return true;
-    case CONTAINER: case MCP:
+    case METADATA:
+        r->user = str(j, t, "user_id", r);
+        others(r, j, t, "metadata", metadata);
+        return true;
+    case CACHE:
+        ir_add_extra(r, j, key);
+        return true;
+    case CONTAINER: case MCP: case THREAD: case COMPACTION: /* the last asks for no answer but a summary */
         if (json_is(j, t, JSON_ARRAY) && json_size(j, t) == 0)
             return true;
         return ir_refuse(f, "unsupported_parameter", slice_str(fields[which].name),
-                         SLICE("This model's provider has no such state or servers."));
+                         SLICE("This model's provider has no such state, servers or service."));
     default: return true;
     }
 }

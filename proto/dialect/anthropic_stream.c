@@ -128,8 +128,8 @@ static bool read_delta(struct reader *r, const struct json *j, int d) {
 static enum ir_stop stop_of(struct slice word) {
     static const struct { const char *word; enum ir_stop stop; } words[] = {
         { "end_turn", IR_STOP_END }, { "max_tokens", IR_STOP_LIMIT }, { "stop_sequence", IR_STOP_STRING },
-        { "tool_use", IR_STOP_TOOLS }, { "pause_turn", IR_STOP_PAUSE }, { "refusal", IR_STOP_REFUSAL },
-        { "model_context_window_exceeded", IR_STOP_CONTEXT },
+        { "tool_use", IR_STOP_TOOLS }, { "pause_turn", IR_STOP_PAUSE }, { "compaction", IR_STOP_PAUSE },
+        { "refusal", IR_STOP_REFUSAL }, { "model_context_window_exceeded", IR_STOP_CONTEXT },
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (slice_is(word, words[i].word))

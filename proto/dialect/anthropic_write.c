@@ -61,6 +61,7 @@ static bool loop_without_thinking(const struct ir_request *r, const struct ir_ta
 static void plan_thinking(const struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct plan *p) {
     bool wished = r->adaptive || r->has_budget || r->effort != IR_EFFORT_UNSET;
     bool adaptive = is_adaptive(t);
+    ir_drop_if(d, r, r->thoughts == IR_YES && !wished, "thoughts"); /* there are none to show */
     p->effort = r->effort != IR_EFFORT_UNSET ? r->effort : r->has_budget ? ir_effort_of(r->budget) : IR_EFFORT_UNSET;
     if (!wished)
         return;
@@ -77,7 +78,9 @@ static void plan_thinking(const struct ir_request *r, const struct ir_target *t,
         p->effort = IR_EFFORT_UNSET;
         return;
     }
-    if (adaptive) {
+    if (r->from == IR_ANTHROPIC && !r->adaptive && !r->has_budget)
+        return; /* an effort of its own does not ask for thinking */
+    if (adaptive && !(r->from == IR_ANTHROPIC && r->has_budget)) {
         p->thinking = THINK_ADAPTIVE;
         return;
     }
@@ -108,7 +111,7 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
                                                 : "enabled");
     if (p->thinking == THINK_BUDGET)
         common_count_member(w, "budget_tokens", p->budget);
-    if (p->thinking == THINK_ADAPTIVE)
+    if (p->thinking == THINK_ADAPTIVE && (r->from != IR_ANTHROPIC || r->thoughts != IR_UNSET))
         common_word(w, "display", r->thoughts == IR_NO ? "omitted" : "summarized");
     jw_end_object(w);
 }
@@ -273,6 +276,28 @@ static void write_choice(struct json_writer *w, struct ir_request *r, bool funct
     jw_end_object(w);
 }
 
+/* The one search tool, as far as it can be said here. */
+static bool write_search(struct json_writer *w, const struct ir_request *r, struct ir_fault *f) {
+    const struct ir_tool *tool = common_search_tool(r);
+    const struct ir_search *s = &tool->search;
+    if (r->from == IR_ANTHROPIC) {
+        jw_raw(w, tool->raw);
+        return true;
+    }
+    if (s->allowed.len > 0 && s->blocked.len > 0)
+        return common_unsearchable(r, tool, f); /* one of them alone */
+    jw_object(w);
+    common_word(w, "type", "web_search_20250305");
+    common_word(w, "name", "web_search");
+    if (s->allowed.len + s->blocked.len > 0) {
+        jw_key(w, s->allowed.len > 0 ? "allowed_domains" : "blocked_domains");
+        jw_raw(w, s->allowed.len > 0 ? s->allowed : s->blocked);
+    }
+    common_place(w, s->place, r->arena);
+    jw_end_object(w);
+    return true;
+}
+
 static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
                         uint32_t *marks, struct ir_fault *f) {
     bool functions = ir_has_functions(r), search = common_web_search(r, t),
@@ -284,10 +309,12 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, const struc
     jw_key(w, "tools");
     jw_array(w);
     for (const struct ir_tool *tool = r->tools; tool; tool = tool->next)
-        if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name)))
+        if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name))) {
             write_tool(w, r, ir_sent_name(r, tool->name, 64, NULL), tool, marks);
-    if (search)
-        jw_raw(w, SLICE("{\"type\":\"web_search_20250305\",\"name\":\"web_search\"}"));
+            ir_drop_if(d, r, common_grammar_of(tool, r->arena).definition.len > 0, "grammar");
+        }
+    if (search && !write_search(w, r, f))
+        return false;
     if (history)
         declare_history(w, r, marks);
     if (r->json_tool) {
@@ -319,7 +346,6 @@ static bool refuse(const struct ir_request *r, struct ir_fault *f) {
 
 bool anthropic_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                              struct ir_fault *f) {
-    static const char *const carried[] = { "context_management", NULL };
     struct json_writer w;
     struct plan plan = { 0 };
     uint32_t marks = 0;
@@ -335,7 +361,8 @@ bool anthropic_write_request(struct ir_request *r, const struct ir_target *t, st
     jw_object(&w);
     common_member(&w, "model", t->model);
     common_count_member(&w, "max_tokens", plan.max_tokens);
-    common_rest(&w, r, IR_ANTHROPIC, carried, d);
+    if (!common_rest(&w, r, IR_ANTHROPIC, NULL, d, f))
+        return false;
     if (!write_tools(&w, r, t, d, &marks, f)) /* the order in which the provider caches: tools, system, messages */
         return false;
     write_system(&w, r, &marks);

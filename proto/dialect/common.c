@@ -74,11 +74,53 @@ bool common_strings(const struct json *j, int t, struct ir_request *r, struct ir
     return true;
 }
 
+void common_effort(struct ir_request *r, struct slice word) {
+    r->effort = ir_effort_named(word);
+    if (word.len > 0 && r->effort == IR_EFFORT_UNSET)
+        ir_note(r, ir_member(r, "effort"));
+}
+
+/* Whether a moderation member of OpenAI's dialects has a policy that blocks: it decides whether there is an answer,
+ * while scores only come beside one. */
+static bool blocks(const struct json *j, int t) {
+    int policy = json_get(j, t, "policy");
+    return json_str_is(j, json_get(j, json_get(j, policy, "input"), "mode"), "block") ||
+           json_str_is(j, json_get(j, json_get(j, policy, "output"), "mode"), "block");
+}
+
+void common_extra(struct ir_request *r, const struct json *j, int key) {
+    ir_add_extra(r, j, key);
+    if (json_str_is(j, key, "moderation"))
+        r->must_moderate = r->must_moderate || blocks(j, key + 1);
+}
+
 struct slice common_cache_mark(const struct json *j, int t, struct arena *arena) {
     if (!json_is(j, t, JSON_OBJECT))
         return SLICE_NONE;
     struct slice ttl = json_str(j, json_get(j, t, "ttl"), arena);
     return ttl.ptr ? ttl : SLICE("5m");
+}
+
+struct slice common_mark_of(const struct json *j, int obj, struct arena *arena) {
+    struct slice mark = common_cache_mark(j, json_get(j, obj, "cache_control"), arena);
+    return mark.ptr ? mark : common_cache_mark(j, json_get(j, obj, "prompt_cache_breakpoint"), arena);
+}
+
+static bool asks_nothing(const struct json *j, int t) {
+    return json_is(j, t, JSON_NULL) || json_is(j, t, JSON_FALSE) ||
+           (json_is(j, t, JSON_STRING) && json_str_len(j, t) == 0) ||
+           ((json_is(j, t, JSON_ARRAY) || json_is(j, t, JSON_OBJECT)) && json_size(j, t) == 0);
+}
+
+void common_others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known,
+                   common_is *is) {
+    for (int k = json_is(j, obj, JSON_OBJECT) ? json_first(j, obj) : -1; k >= 0; k = json_next(j, obj, k)) {
+        const char *const *name = known;
+        while (*name && !is(j, k, *name))
+            name++;
+        if (!*name && !asks_nothing(j, k + 1))
+            ir_note(r, arena_printf(r->arena, "%s.%.*s", where, SLICE_ARG(json_str(j, k, r->arena))));
+    }
 }
 
 void common_set_url(struct ir_request *r, struct ir_part *p, struct slice url) {
@@ -144,21 +186,29 @@ void common_data_url(struct json_writer *w, const char *name, const struct ir_pa
     jw_str_end(w);
 }
 
-void common_description(struct json_writer *w, const struct ir_tool *tool, struct arena *arena) {
+/* Chat nests it in a member that Responses does without. */
+struct common_grammar common_grammar_of(const struct ir_tool *tool, struct arena *arena) {
+    struct common_grammar g = { SLICE_NONE, SLICE_NONE };
     struct json j;
-    struct slice grammar = SLICE_NONE, syntax = SLICE_NONE;
     if (tool->grammar.len > 0 && json_parse(&j, arena, tool->grammar.ptr, tool->grammar.len)) {
         int inner = json_get(&j, 0, "grammar"), body = inner >= 0 ? inner : 0;
-        grammar = json_str(&j, json_get(&j, body, "definition"), arena);
-        syntax = json_str(&j, json_get(&j, body, "syntax"), arena);
+        g.definition = json_str(&j, json_get(&j, body, "definition"), arena);
+        g.syntax = json_str(&j, json_get(&j, body, "syntax"), arena);
     }
+    return g;
+}
+
+void common_description(struct json_writer *w, const struct ir_tool *tool, struct arena *arena) {
+    struct common_grammar g = common_grammar_of(tool, arena);
+    struct slice grammar = g.definition, syntax = g.syntax;
     if (tool->description.len == 0 && grammar.len == 0)
         return;
     jw_key(w, "description");
     jw_str_begin(w);
     jw_str_part(w, tool->description.ptr ? tool->description : SLICE(""));
     if (grammar.len > 0) {
-        jw_str_part(w, SLICE("\n\nThe member `input` holds free text that must follow this grammar ("));
+        jw_str_part(w, tool->description.len > 0 ? SLICE("\n\n") : SLICE(""));
+        jw_str_part(w, SLICE("The member `input` holds free text that must follow this grammar ("));
         jw_str_part(w, syntax.ptr ? syntax : SLICE("lark"));
         jw_str_part(w, SLICE("):\n"));
         jw_str_part(w, grammar);
@@ -195,36 +245,102 @@ bool common_full(struct ir_fault *f) {
     return false;
 }
 
-/* Marks for a prompt cache, anywhere. */
-static bool has_marks(const struct ir_request *r) {
-    for (const struct ir_tool *t = r->tools; t; t = t->next)
-        if (t->cache.ptr)
-            return true;
-    for (const struct ir_turn *t = r->turns; t; t = t->next)
-        for (const struct ir_part *p = t->parts; p; p = p->next)
-            if (p->cache.ptr)
-                return true;
-    return false;
+/* What stands on parts anywhere that not every target takes: marks for a prompt cache, phases, wishes for detail. */
+struct on_parts { bool mark, phase, detail, file_detail; };
+
+static void look(const struct ir_part *p, struct on_parts *on) {
+    for (; p; p = p->next) {
+        on->mark = on->mark || p->cache.ptr;
+        on->phase = on->phase || p->phase.len > 0;
+        bool detail = p->detail.len > 0 && !slice_is(p->detail, "auto");
+        on->detail = on->detail || detail;
+        on->file_detail = on->file_detail || (detail && p->kind == IR_FILE);
+        look(p->parts, on); /* the parts of a result: one level */
+    }
 }
 
-void common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
-                 struct ir_dropped *d) {
+static struct on_parts look_at(const struct ir_request *r) {
+    struct on_parts on = { false, false, false, false };
+    for (const struct ir_tool *t = r->tools; t; t = t->next)
+        on.mark = on.mark || t->cache.ptr;
+    for (const struct ir_turn *t = r->turns; t; t = t->next)
+        look(t->parts, &on);
+    return on;
+}
+
+static bool is_standard(struct slice tier) {
+    static const char *const words[] = { "auto", "default", "standard", "standard_only", "unspecified" };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (slice_ieq(tier, slice_str(words[i])))
+            return true;
+    return tier.len == 0;
+}
+
+/* What only tunes a search and has no place at the target. That it does not go at all is reported elsewhere. */
+static void report_search(const struct ir_request *r, enum ir_dialect target, struct ir_dropped *d) {
+    const struct ir_tool *tool = r->from == target ? NULL : common_search_tool(r);
+    if (!tool)
+        return;
+    if (tool->search.depth.len > 0 && target != IR_RESPONSES)
+        ir_drop(d, SLICE("search_context_size"));
+    if (tool->search.place.len > 0 && target == IR_GEMINI)
+        ir_drop(d, SLICE("user_location"));
+}
+
+bool common_rest(struct json_writer *w, const struct ir_request *r, enum ir_dialect target, const char *const *list,
+                 struct ir_dropped *d, struct ir_fault *f) {
+    struct on_parts on = look_at(r);
+    bool moderated = false;
     for (const struct ir_extra *x = r->extras; x; x = x->next) {
-        bool carried = false;
-        for (const char *const *name = list; *name && r->from == target && x->raw.len > 0 && !carried; name++)
+        bool carried = x->raw.len > 0 && r->from == target;
+        for (const char *const *name = list; name && *name && x->raw.len > 0 && !carried; name++)
             carried = slice_is(x->name, *name);
         if (!carried) {
             ir_drop(d, x->name);
             continue;
         }
+        moderated = moderated || slice_is(x->name, "moderation");
         jw_key_slice(w, x->name);
         jw_raw(w, x->raw);
     }
-    ir_drop_if(d, r, r->user.len > 0 && r->from != target, "user");
-    ir_drop_if(d, r, target != IR_ANTHROPIC && has_marks(r), "cache");
-    bool standard = slice_is(r->service_tier, "auto") || slice_is(r->service_tier, "default") ||
-                    slice_is(r->service_tier, "standard_only");
-    ir_drop_if(d, r, r->service_tier.len > 0 && !standard, "service_tier");
+    if (r->must_moderate && !moderated)
+        return ir_unsupported(r, f, "moderation");
+    ir_drop_if(d, r, r->user.len > 0 && !common_sister(r->from, target), "user");
+    ir_drop_if(d, r, on.mark && target != IR_ANTHROPIC, "cache");
+    ir_drop_if(d, r, on.phase && target != IR_RESPONSES, "input.phase");
+    ir_drop_if(d, r, (target == IR_OPENAI ? on.file_detail : on.detail && target != IR_RESPONSES) && r->from != target,
+               "detail");
+    ir_drop_if(d, r, r->verbosity.len > 0 && target > IR_RESPONSES, "verbosity");
+    ir_drop_if(d, r, r->schema_description.len > 0 && target > IR_RESPONSES, "format_description");
+    ir_drop_if(d, r, r->validated && target != IR_GEMINI, "strict");
+    report_search(r, target, d);
+    ir_drop_if(d, r, !is_standard(r->service_tier), "service_tier");
+    ir_drop_if(d, r, !r->logprobs && r->top_logprobs.len > 0, "top_logprobs");
+    bool forced = r->choice == IR_CHOICE_REQUIRED || r->choice == IR_CHOICE_ONE || r->choice == IR_CHOICE_SUBSET;
+    ir_drop_if(d, r, forced && !r->tools, "choice");
+    return true;
+}
+
+struct slice common_file_name(const struct ir_part *p, struct arena *arena) {
+    static const struct { const char *type, *tail; } kinds[] = {
+        { "application/pdf", ".pdf" }, { "text/csv", ".csv" },         { "text/html", ".html" },
+        { "text/markdown", ".md" },    { "application/json", ".json" }, { "text/", ".txt" },
+    };
+    const char *tail = "";
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !*tail; i++)
+        if (slice_starts(p->media_type, slice_str(kinds[i].type)))
+            tail = kinds[i].tail;
+    if (p->name.len > 0 && memchr(p->name.ptr, '.', p->name.len))
+        return p->name;
+    return arena_printf(arena, "%.*s%s", SLICE_ARG(p->name.len > 0 ? p->name : SLICE("file")), tail);
+}
+
+struct slice common_file_head(const struct ir_part *p, bool titled, struct arena *arena) {
+    struct slice title = titled ? p->title : SLICE_NONE;
+    if (title.len + p->context.len == 0)
+        return SLICE_NONE;
+    return arena_printf(arena, "%.*s%s%.*s\n", SLICE_ARG(title), title.len > 0 && p->context.len > 0 ? "\n" : "",
+                        SLICE_ARG(p->context));
 }
 
 bool common_named(struct slice model, const char *const *list) {
@@ -237,11 +353,36 @@ bool common_named(struct slice model, const char *const *list) {
     return false;
 }
 
-bool common_web_search(const struct ir_request *r, const struct ir_target *t) {
+const struct ir_tool *common_search_tool(const struct ir_request *r) {
     for (const struct ir_tool *x = r->tools; x; x = x->next)
         if (x->kind == IR_HOSTED && slice_is(x->name, "web_search"))
-            return ir_allowed(t, "web_search");
-    return false;
+            return x;
+    return NULL;
+}
+
+bool common_web_search(const struct ir_request *r, const struct ir_target *t) {
+    return common_search_tool(r) && ir_allowed(t, "web_search");
+}
+
+bool common_unsearchable(const struct ir_request *r, const struct ir_tool *tool, struct ir_fault *f) {
+    return ir_refuse(f, "unsupported_parameter", arena_printf(r->arena, "tools[%u]", tool->index),
+                     SLICE("The web search of this model's provider cannot be held to these domains."));
+}
+
+void common_place(struct json_writer *w, struct slice place, struct arena *arena) {
+    static const char *const names[] = { "city", "country", "region", "timezone" };
+    struct json j;
+    if (place.len == 0 || !json_parse(&j, arena, place.ptr, place.len))
+        return;
+    jw_key(w, "user_location");
+    jw_object(w);
+    common_word(w, "type", "approximate");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int t = json_get(&j, 0, names[i]);
+        if (json_is(&j, t, JSON_STRING))
+            common_member(w, names[i], json_str(&j, t, arena));
+    }
+    jw_end_object(w);
 }
 
 void common_event_begin(struct buf *out, const char *name) {

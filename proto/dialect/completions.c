@@ -76,7 +76,7 @@ static bool read_request(const struct json *j, const struct dialect_path *path, 
     if (chat == NULL || text.ptr == NULL || !json_parse(chat, r->arena, text.ptr, text.len))
         return ir_refuse(f, "invalid_value", SLICE_NONE, SLICE("The request is too large."));
     if (logprobs >= 0 && !json_is(j, logprobs, JSON_NULL))
-        ir_add_extra(r, j, logprobs - 1);
+        ir_note(r, SLICE("logprobs"));
     return openai_read_request(chat, path, r, f);
 }
 

@@ -71,6 +71,33 @@ static struct ir_blob blob_of(const struct state *s, struct slice signature, enu
     return ir_blob_of(carrier.ptr ? carrier : signature, kind, IR_GEMINI);
 }
 
+static void others(const struct state *s, const struct json *j, int obj, const char *where, const char *const *known) {
+    common_others(s->r, j, obj, where, known, gemini_is);
+}
+
+/* How finely a picture is looked at, in OpenAI's words. */
+static struct slice detail_of(const struct state *s, const struct json *j, int part) {
+    static const struct { const char *level, *detail; } levels[] = { { "MEDIA_RESOLUTION_LOW", "low" },
+                                                                      { "MEDIA_RESOLUTION_MEDIUM", "auto" },
+                                                                      { "MEDIA_RESOLUTION_HIGH", "high" },
+                                                                      { "MEDIA_RESOLUTION_ULTRA_HIGH", "original" } };
+    int level = gemini_get(j, gemini_get(j, part, "mediaResolution"), "level");
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (json_str_is(j, level, levels[i].level))
+            return slice_str(levels[i].detail);
+    if (json_str_len(j, level) > 0 && !json_str_is(j, level, "MEDIA_RESOLUTION_UNSPECIFIED"))
+        ir_note(s->r, SLICE("contents.parts.mediaResolution"));
+    return SLICE_NONE;
+}
+
+static bool is_youtube(struct slice url) {
+    static const char *const hosts[] = { "https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/" };
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++)
+        if (slice_starts(url, slice_str(hosts[i])))
+            return true;
+    return false;
+}
+
 static enum ir_part_kind kind_of(struct slice type) {
     if (slice_starts(type, SLICE("image/")))
         return IR_IMAGE;
@@ -81,6 +108,8 @@ static enum ir_part_kind kind_of(struct slice type) {
 
 static bool read_inline(const struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
     struct slice type = str(s, j, t, "mimeType"), data = str(s, j, t, "data");
+    static const char *const known[] = { "mimeType", "data", "displayName", NULL };
+    others(s, j, t, "contents.parts.inlineData", known);
     if (!type.ptr || !data.ptr)
         return common_wrong(s->r, f, where(s), "an inlineData with mimeType and data");
     struct ir_part *p = ir_add_part(s->r, list, kind_of(type));
@@ -93,23 +122,28 @@ static bool read_inline(const struct state *s, const struct json *j, int t, stru
 }
 
 static bool read_file(const struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
+    static const char *const known[] = { "fileUri", "mimeType", "displayName", NULL };
     struct slice uri = str(s, j, t, "fileUri"), type = str(s, j, t, "mimeType");
+    others(s, j, t, "contents.parts.fileData", known);
     bool own = uri.len > 0 && memmem(uri.ptr, uri.len, "generativelanguage.googleapis.com", 33) != NULL;
     if (own || (!slice_starts(uri, SLICE("https://")) && !slice_starts(uri, SLICE("http://"))))
         return ir_refuse(f, "unsupported_parameter", where(s),
                          SLICE("A file of another provider cannot be used with this model."));
-    struct ir_part *p = ir_add_part(s->r, list, kind_of(type));
+    struct ir_part *p = ir_add_part(s->r, list, type.len == 0 && is_youtube(uri) ? IR_VIDEO : kind_of(type));
     if (p) {
         p->media_type = type;
         p->url = uri;
+        p->name = str(s, j, t, "displayName");
     }
     return true;
 }
 
 static bool read_call(struct state *s, const struct json *j, int t, struct slice signature, struct ir_part **list,
                       struct ir_fault *f) {
+    static const char *const known[] = { "name", "id", "args", NULL };
     struct slice name = str(s, j, t, "name"), id = str(s, j, t, "id");
     int args = gemini_get(j, t, "args");
+    others(s, j, t, "contents.parts.functionCall", known);
     if (name.len == 0)
         return common_wrong(s->r, f, where(s), "a functionCall with a name");
     struct ir_part *p = ir_add_part(s->r, list, IR_CALL);
@@ -149,8 +183,10 @@ static struct slice close_call(struct state *s, struct slice id, struct slice na
 static bool read_parts(struct state *s, const struct json *j, int parts, struct ir_part **list, struct ir_fault *f);
 
 static bool read_response(struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
+    static const char *const known[] = { "name", "id", "response", "parts", NULL };
     struct slice name = str(s, j, t, "name"), id = str(s, j, t, "id");
     int response = gemini_get(j, t, "response");
+    others(s, j, t, "contents.parts.functionResponse", known);
     struct ir_part *p = ir_add_part(s->r, list, IR_RESULT), *text = p ? ir_add_part(s->r, &p->parts, IR_TEXT) : NULL;
     if (!text)
         return true;
@@ -185,18 +221,27 @@ static void read_thought(struct state *s, struct slice text, struct slice signat
 
 static bool read_part(struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
     static const char *const hosted[] = { "executableCode", "codeExecutionResult", "toolCall", "toolResponse" };
+    static const char *const known[] = { "text",         "thought",       "thoughtSignature",    "functionCall",
+                                         "functionResponse", "inlineData", "fileData",           "mediaResolution",
+                                         "executableCode", "codeExecutionResult", "toolCall",    "toolResponse",
+                                         NULL };
     int text = gemini_get(j, t, "text"), body;
     struct slice signature = str(s, j, t, "thoughtSignature");
     bool thought = false;
     json_bool(j, gemini_get(j, t, "thought"), &thought);
+    others(s, j, t, "contents.parts", known);
     if (json_is(j, body = gemini_get(j, t, "functionCall"), JSON_OBJECT))
         return read_call(s, j, body, signature, list, f);
     if (json_is(j, body = gemini_get(j, t, "functionResponse"), JSON_OBJECT))
         return read_response(s, j, body, list, f);
-    if (json_is(j, body = gemini_get(j, t, "inlineData"), JSON_OBJECT))
-        return read_inline(s, j, body, list, f);
-    if (json_is(j, body = gemini_get(j, t, "fileData"), JSON_OBJECT))
-        return read_file(s, j, body, list, f);
+    bool data = json_is(j, body = gemini_get(j, t, "inlineData"), JSON_OBJECT);
+    if (data || json_is(j, body = gemini_get(j, t, "fileData"), JSON_OBJECT)) {
+        if (!(data ? read_inline : read_file)(s, j, body, list, f))
+            return false;
+        if (*list)
+            (*list)->tail->detail = detail_of(s, j, t);
+        return true;
+    }
     for (size_t i = 0; i < sizeof hosted / sizeof *hosted; i++)
         if (json_is(j, gemini_get(j, t, hosted[i]), JSON_OBJECT)) {
             ir_note(s->r, arena_printf(s->r->arena, "contents.%s", hosted[i]));
@@ -229,6 +274,8 @@ static bool read_parts(struct state *s, const struct json *j, int parts, struct 
     return true;
 }
 
+static const char *const content_members[] = { "role", "parts", NULL };
+
 static bool read_content(struct state *s, const struct json *j, int c, struct ir_fault *f) {
     struct ir_request *r = s->r;
     int role = gemini_get(j, c, "role");
@@ -236,6 +283,7 @@ static bool read_content(struct state *s, const struct json *j, int c, struct ir
          user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
     if (!model && !user && !json_str_is(j, role, "function") && !json_str_is(j, role, "tool"))
         return common_wrong(r, f, arena_printf(r->arena, "contents[%u].role", s->content), "user or model");
+    others(s, j, c, "contents", content_members);
     struct ir_turn *turn = ir_add_turn(r, model ? IR_ASSISTANT : IR_USER);
     return !turn || read_parts(s, j, gemini_get(j, c, "parts"), &turn->parts, f);
 }
@@ -258,6 +306,7 @@ bool gemini_read_system(const struct json *j, int t, struct ir_request *r, struc
     struct state s = { .r = r };
     struct ir_turn *rest = r->turns, *newest = r->newest;
     s.tail = &s.open;
+    others(&s, j, t, "systemInstruction", content_members);
     r->turns = r->newest = NULL;
     struct ir_turn *turn = ir_add_turn(r, IR_SYSTEM);
     if (!turn)

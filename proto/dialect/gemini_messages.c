@@ -27,9 +27,22 @@ static const char *type_of_url(const struct ir_part *p) {
     return p->kind == IR_FILE ? "application/pdf" : p->kind == IR_VIDEO ? "video/mp4" : "image/jpeg";
 }
 
+/* The client's own word for it; others' wishes are no more than hints, and not every version of the API takes them. */
+static void write_resolution(struct json_writer *w, struct slice detail) {
+    jw_key(w, "mediaResolution");
+    jw_object(w);
+    common_word(w, "level", slice_is(detail, "low")    ? "MEDIA_RESOLUTION_LOW"
+                            : slice_is(detail, "high") ? "MEDIA_RESOLUTION_HIGH"
+                            : slice_is(detail, "auto") ? "MEDIA_RESOLUTION_MEDIUM"
+                                                       : "MEDIA_RESOLUTION_ULTRA_HIGH");
+    jw_end_object(w);
+}
+
 static bool write_media(struct json_writer *w, const struct ir_request *r, const struct ir_part *p,
                         struct ir_fault *f) {
     bool web = slice_starts(p->url, SLICE("https://")) || slice_starts(p->url, SLICE("http://"));
+    if (p->kind == IR_FILE)
+        write_text(w, common_file_head(p, true, r->arena)); /* the API has no place for them */
     if (p->text.len > 0) {
         write_text(w, p->text);
         return true;
@@ -40,9 +53,13 @@ static bool write_media(struct json_writer *w, const struct ir_request *r, const
     jw_object(w);
     jw_key(w, p->data.len > 0 ? "inlineData" : "fileData");
     jw_object(w);
-    common_member(w, "mimeType", p->media_type.len > 0 && p->data.len > 0 ? p->media_type : slice_str(type_of_url(p)));
+    bool named = p->media_type.len > 0 && (p->data.len > 0 || r->from == IR_GEMINI);
+    if (named || r->from != IR_GEMINI) /* a page of a video site needs none */
+        common_member(w, "mimeType", named ? p->media_type : slice_str(type_of_url(p)));
     common_member(w, p->data.len > 0 ? "data" : "fileUri", p->data.len > 0 ? p->data : p->url);
     jw_end_object(w);
+    if (p->detail.len > 0 && r->from == IR_GEMINI)
+        write_resolution(w, p->detail);
     jw_end_object(w);
     return true;
 }

@@ -45,6 +45,7 @@ static void read_map(struct copy *c, int t, int depth) {
 
 static void read_member(struct copy *c, int key, bool nullable, int depth) {
     const struct json *j = c->j;
+    uint64_t number;
     int t = key + 1;
     if (gemini_is(j, key, "nullable") || gemini_is(j, key, "propertyOrdering") || gemini_is(j, key, "example"))
         return;
@@ -61,8 +62,17 @@ static void read_member(struct copy *c, int key, bool nullable, int depth) {
         }
         return;
     }
+    /* 64-bit integers, which proto3 writes as strings. */
+    static const char *const counts[] = { "minItems",  "maxItems",      "minLength",
+                                          "maxLength", "minProperties", "maxProperties" };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (gemini_is(j, key, counts[i])) {
+            jw_key(&c->w, counts[i]);
+            jw_raw(&c->w, json_is(j, t, JSON_STRING) && slice_to_u64(json_raw(j, t), &number) ? json_raw(j, t)
+                                                                                             : json_span(j, t));
+            return;
+        }
     jw_key_slice(&c->w, gemini_is(j, key, "anyOf") ? SLICE("anyOf") : json_str(j, key, c->arena));
-    uint64_t number;
     if (gemini_is(j, key, "properties") && json_is(j, t, JSON_OBJECT)) {
         read_map(c, t, depth);
     } else if (gemini_is(j, key, "items") && json_is(j, t, JSON_OBJECT)) {
@@ -72,9 +82,6 @@ static void read_member(struct copy *c, int key, bool nullable, int depth) {
         for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i))
             read_schema(c, i, depth + 1);
         jw_end_array(&c->w);
-    } else if (json_is(j, t, JSON_STRING) && slice_to_u64(json_raw(j, t), &number) && !gemini_is(j, key, "title") &&
-               !gemini_is(j, key, "description") && !gemini_is(j, key, "format") && !gemini_is(j, key, "pattern")) {
-        jw_u64(&c->w, number); /* minItems and its like are 64-bit integers, which proto3 writes as strings */
     } else {
         jw_raw(&c->w, json_span(j, t));
     }

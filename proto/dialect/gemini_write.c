@@ -66,6 +66,8 @@ static void write_function(struct json_writer *w, struct ir_request *r, const st
         jw_raw(w, sent);
     }
     ir_drop_if(d, r, bent, "tools");
+    ir_drop_if(d, r, tool->strict, "strict");
+    ir_drop_if(d, r, common_grammar_of(tool, r->arena).definition.len > 0, "grammar");
     jw_end_object(w);
 }
 
@@ -78,7 +80,7 @@ static void write_choice(struct json_writer *w, struct ir_request *r) {
     jw_object(w);
     jw_key(w, "functionCallingConfig");
     jw_object(w);
-    common_word(w, "mode", r->choice == IR_CHOICE_NONE ? "NONE" : must ? "ANY" : "AUTO");
+    common_word(w, "mode", r->choice == IR_CHOICE_NONE ? "NONE" : must ? "ANY" : r->validated ? "VALIDATED" : "AUTO");
     if (must && r->choice != IR_CHOICE_REQUIRED) {
         jw_key(w, "allowedFunctionNames");
         jw_array(w);
@@ -97,8 +99,16 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, const struc
     if (!ir_check_hosted(r, search ? "web_search" : NULL, d, f))
         return false;
     if (search) {
+        const struct ir_tool *tool = common_search_tool(r);
+        if (r->from != IR_GEMINI && tool->search.allowed.len + tool->search.blocked.len > 0)
+            return common_unsearchable(r, tool, f);
         jw_key(w, "tools");
-        jw_raw(w, SLICE("[{\"googleSearch\":{}}]"));
+        jw_array(w);
+        jw_object(w);
+        jw_key(w, "googleSearch");
+        jw_raw(w, r->from == IR_GEMINI ? tool->raw : SLICE("{}"));
+        jw_end_object(w);
+        jw_end_array(w);
         return true;
     }
     if (!ir_has_functions(r))
@@ -157,7 +167,8 @@ static void write_thinking(struct json_writer *w, const struct ir_request *r, co
     } else if (gen > 25 && e != IR_EFFORT_UNSET) {
         bool two = has(t->model, "gemini-3-pro"); /* knows LOW and HIGH alone */
         common_word(w, "thinkingLevel", e <= IR_EFFORT_MINIMAL ? two ? "LOW" : "MINIMAL" : e == IR_EFFORT_LOW ? "LOW" :
-                                        e == IR_EFFORT_MEDIUM && !two ? "MEDIUM" : "HIGH");
+                                        e == IR_EFFORT_MEDIUM && !two                      ? "MEDIUM" :
+                                        e == IR_EFFORT_XHIGH && r->from == IR_GEMINI       ? "XHIGH" : "HIGH");
     }
     jw_end_object(w);
 }
@@ -208,7 +219,7 @@ static void write_config(struct json_writer *w, const struct ir_request *r, cons
     }
     if (r->image_out) {
         jw_key(w, "responseModalities");
-        jw_raw(w, SLICE("[\"TEXT\",\"IMAGE\"]"));
+        jw_raw(w, r->no_text ? SLICE("[\"IMAGE\"]") : SLICE("[\"TEXT\",\"IMAGE\"]"));
     }
     if (r->format != IR_FORMAT_TEXT && !json_by_words)
         write_format(w, r, t, d);
@@ -218,7 +229,6 @@ static void write_config(struct json_writer *w, const struct ir_request *r, cons
 
 bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                           struct ir_fault *f) {
-    static const char *const carried[] = { "safetySettings", "labels", NULL };
     struct json_writer w;
     uint32_t stops = 0;
     *f = (struct ir_fault){ 0 };
@@ -235,7 +245,8 @@ bool gemini_write_request(struct ir_request *r, const struct ir_target *t, struc
     ir_drop_if(d, r, by_words, "format");
     jw_init(&w, out);
     jw_object(&w);
-    common_rest(&w, r, IR_GEMINI, carried, d);
+    if (!common_rest(&w, r, IR_GEMINI, NULL, d, f))
+        return false;
     write_system(&w, r, by_words);
     if (!gemini_write_contents(&w, r, t, f) || !write_tools(&w, r, t, d, f))
         return false;

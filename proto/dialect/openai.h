@@ -7,6 +7,9 @@
 
 bool openai_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                          struct ir_fault *f);
+/* Its tools (legacy: functions) and the choice among them (openai_tools.c). */
+bool openai_read_tools(const struct json *j, int t, bool legacy, struct ir_request *r, struct ir_fault *f);
+bool openai_read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f);
 bool openai_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                           struct ir_fault *f);
 

@@ -53,9 +53,9 @@ static const struct field fields[] = {
     { "logprobs", FIELD_BOOL, AT(logprobs) },
     { "top_logprobs", FIELD_NUMBER, AT(top_logprobs) },
     { "user", FIELD_STRING, AT(user) },
-    { "safety_identifier", FIELD_STRING, AT(user) },
     { "service_tier", FIELD_STRING, AT(service_tier) },
     { "prompt_cache_key", FIELD_STRING, AT(cache_key) },
+    { "verbosity", FIELD_STRING, AT(verbosity) },
 };
 
 /* messages[i].content[k] for error messages. */
@@ -65,19 +65,26 @@ static struct slice place(struct ir_request *r, uint32_t message, int part, cons
     return arena_printf(r->arena, "messages[%u].content[%d]%s%s", message, part, *member ? "." : "", member);
 }
 
+static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
+    common_others(r, j, obj, where, known, json_str_is);
+}
+
 static bool read_media(const struct json *j, int t, struct slice type, struct ir_request *r, struct ir_part **list,
                        struct slice where, struct ir_fault *f) {
     struct arena *a = r->arena;
     int body = json_get(j, t, slice_is(type, "image_url") ? "image_url" : slice_is(type, "video_url") ? "video_url" :
                               slice_is(type, "input_audio") ? "input_audio" : "file");
     struct slice url = json_str(j, json_is(j, body, JSON_STRING) ? body : json_get(j, body, "url"), a);
+    static const char *const known[] = { "url", "detail", "data", "format", "file_data", "file_id", "filename", NULL };
     struct ir_part *p;
+    others(r, j, body, "messages.content", known);
     if (slice_is(type, "image_url") || slice_is(type, "video_url")) {
         if (!url.ptr)
             return common_wrong(r, f, where, "an image_url with a url");
         if ((p = ir_add_part(r, list, type.ptr[0] == 'i' ? IR_IMAGE : IR_VIDEO))) {
             common_set_url(r, p, url);
             p->detail = json_str(j, json_get(j, body, "detail"), a);
+            p->cache = common_mark_of(j, t, a);
         }
         return true;
     }
@@ -88,6 +95,7 @@ static bool read_media(const struct json *j, int t, struct slice type, struct ir
         if ((p = ir_add_part(r, list, IR_AUDIO))) {
             p->data = data;
             p->media_type = slice_str(common_audio_type(json_str(j, json_get(j, body, "format"), a)));
+            p->cache = common_mark_of(j, t, a);
         }
         return true;
     }
@@ -103,14 +111,19 @@ static bool read_media(const struct json *j, int t, struct slice type, struct ir
             p->media_type = SLICE("application/pdf");
         }
         p->name = json_str(j, json_get(j, body, "filename"), a);
+        p->cache = common_mark_of(j, t, a);
     }
     return true;
 }
 
 static bool read_part(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct slice where,
                       struct ir_fault *f) {
+    static const char *const known[] = { "type",        "text", "refusal",       "image_url",               "video_url",
+                                         "input_audio", "file", "cache_control", "prompt_cache_breakpoint", NULL };
     struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
                  text = json_str(j, json_get(j, t, "text"), r->arena);
+    if (!slice_is(type, "thinking") && !slice_is(type, "reasoning"))
+        others(r, j, t, "messages.content", known);
     if (slice_is(type, "text") || slice_is(type, "input_text") || slice_is(type, "output_text") ||
         slice_is(type, "refusal")) {
         bool refusal = slice_is(type, "refusal");
@@ -121,9 +134,7 @@ static bool read_part(const struct json *j, int t, struct ir_request *r, struct 
         struct ir_part *p = ir_add_part(r, list, refusal ? IR_REFUSAL : IR_TEXT);
         if (p) {
             p->text = text;
-            p->cache = common_cache_mark(j, json_get(j, t, "cache_control"), r->arena);
-            if (!p->cache.ptr)
-                p->cache = common_cache_mark(j, json_get(j, t, "prompt_cache_breakpoint"), r->arena);
+            p->cache = common_mark_of(j, t, r->arena);
         }
         return true;
     }
@@ -174,6 +185,10 @@ static bool read_calls(const struct json *j, int calls, struct ir_request *r, st
                                 "a list of calls with id, function.name and arguments");
         struct ir_part *p = ir_add_part(r, &turn->parts, IR_CALL);
         struct slice signature = signature_of(j, c, r->arena);
+        static const char *const outer[] = { "id", "type", "function", "custom", "index", "extra_content", NULL };
+        static const char *const inner[] = { "name", "arguments", "input", NULL };
+        others(r, j, c, "messages.tool_calls", outer);
+        others(r, j, body, "messages.tool_calls", inner);
         if (!p)
             return true;
         p->id = id;
@@ -226,13 +241,27 @@ static void read_reasoning(const struct json *j, int m, struct ir_request *r, st
         open->text = json_str(j, plain, r->arena);
 }
 
+/* Pictures that the model made: a member beside content, of servers that make some. */
+static bool read_pictures(const struct json *j, int list, struct ir_request *r, struct ir_turn *turn, uint32_t at,
+                          struct ir_fault *f) {
+    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t))
+        if (!read_media(j, t, SLICE("image_url"), r, &turn->parts, place(r, at, -1, "images"), f))
+            return false;
+    return true;
+}
+
 static bool read_assistant(const struct json *j, int m, struct ir_request *r, struct ir_turn *turn, uint32_t at,
                            struct ir_fault *f) {
     struct slice refusal = json_str(j, json_get(j, m, "refusal"), r->arena);
     int legacy = json_get(j, m, "function_call");
     struct ir_part *p;
+    if (json_is(j, json_get(j, m, "audio"), JSON_OBJECT))
+        return ir_refuse(f, "unsupported_parameter", place(r, at, -1, "audio"),
+                         SLICE("A spoken answer that another provider keeps cannot be used with this model."));
     read_reasoning(j, m, r, turn);
     if (!read_content(j, json_get(j, m, "content"), r, &turn->parts, at, f))
+        return false;
+    if (!read_pictures(j, json_get(j, m, "images"), r, turn, at, f))
         return false;
     if (refusal.len > 0 && (p = ir_add_part(r, &turn->parts, IR_REFUSAL)))
         p->text = refusal;
@@ -249,11 +278,16 @@ static bool read_message(const struct json *j, int m, struct ir_request *r, uint
     bool system = json_str_is(j, role, "system") || json_str_is(j, role, "developer"),
          assistant = json_str_is(j, role, "assistant");
     bool tool = json_str_is(j, role, "tool"), function = json_str_is(j, role, "function");
+    static const char *const known[] = { "role", "content", "tool_calls", "tool_call_id", "function_call", "refusal",
+                                         "reasoning_content", "reasoning", "reasoning_details", "audio", "images",
+                                         NULL };
     if (!system && !assistant && !tool && !function && !json_str_is(j, role, "user"))
         return common_wrong(r, f, place(r, at, -1, "role"), "one of system, developer, user, assistant, tool");
     struct ir_turn *turn = ir_add_turn(r, system ? IR_SYSTEM : assistant ? IR_ASSISTANT : IR_USER);
     if (!turn)
         return true;
+    if (!function) /* whose name is that of its call */
+        others(r, j, m, "messages", known);
     if (assistant)
         return read_assistant(j, m, r, turn, at, f);
     if (!tool && !function)
@@ -271,74 +305,11 @@ static bool read_message(const struct json *j, int m, struct ir_request *r, uint
     return read_content(j, content, r, &p->parts, at, f);
 }
 
-static bool read_tool(const struct json *j, int t, int body, struct ir_request *r, uint32_t index, struct ir_fault *f) {
-    struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
-                 name = json_str(j, json_get(j, body, "name"), r->arena);
-    bool custom = slice_is(type, "custom"), hosted = body < 0 && type.len > 0 && !slice_is(type, "function");
-    if (!name.ptr && !hosted)
-        return common_wrong(r, f, arena_printf(r->arena, "tools[%u]", index), "a tool with a name");
-    struct ir_tool *x = ir_add_tool(r, hosted ? IR_HOSTED : custom ? IR_CUSTOM : IR_FUNCTION);
-    if (!x)
-        return true;
-    int schema = json_get(j, body, "parameters"), format = json_get(j, body, "format");
-    x->grammar = custom && json_is(j, format, JSON_OBJECT) ? json_raw(j, format) : SLICE_NONE;
-    x->index = index;
-    x->name = hosted ? type : name;
-    x->description = json_str(j, json_get(j, body, "description"), r->arena);
-    x->schema = json_is(j, schema, JSON_OBJECT) ? json_raw(j, schema) : SLICE_NONE;
-    json_bool(j, json_get(j, body, "strict"), &x->strict);
-    x->cache = common_cache_mark(j, json_get(j, t, "cache_control"), r->arena);
-    return true;
-}
-
-static bool read_tools(const struct json *j, int t, bool legacy, struct ir_request *r, struct ir_fault *f) {
-    if (!json_is(j, t, JSON_ARRAY))
-        return common_wrong(r, f, SLICE("tools"), "a list");
-    uint32_t index = 0;
-    for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++) {
-        int body = json_get(j, i, "custom");
-        if (!read_tool(j, i, legacy ? i : body >= 0 ? body : json_get(j, i, "function"), r, index, f))
-            return false;
-    }
-    return true;
-}
-
-static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
-    static const struct { const char *word; enum ir_choice choice;
-    } words[] = {
-        { "auto", IR_CHOICE_AUTO },
-        { "none", IR_CHOICE_NONE },
-        { "required", IR_CHOICE_REQUIRED },
-        { "any", IR_CHOICE_REQUIRED },
-    };
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (json_str_is(j, t, words[i].word)) {
-            r->choice = words[i].choice;
-            return true;
-        }
-    int allowed = json_get(j, t, "allowed_tools"), list = json_get(j, allowed, "tools");
-    if (json_is(j, list, JSON_ARRAY)) {
-        r->choice = IR_CHOICE_SUBSET;
-        r->choice_required = json_str_is(j, json_get(j, allowed, "mode"), "required");
-        for (int i = json_first(j, list); i >= 0; i = json_next(j, list, i)) {
-            int body = json_get(j, i, "custom");
-            ir_add_text(r, &r->choice_names,
-                        json_str(j, json_get(j, body >= 0 ? body : json_get(j, i, "function"), "name"), r->arena));
-        }
-        return true;
-    }
-    int body = json_get(j, t, "custom");
-    body = body >= 0 ? body : json_get(j, t, "function");
-    int name = json_get(j, body >= 0 ? body : t, "name");
-    if (!json_is(j, name, JSON_STRING))
-        return common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
-    r->choice = IR_CHOICE_ONE;
-    ir_add_text(r, &r->choice_names, json_str(j, name, r->arena));
-    return true;
-}
-
 static bool read_format(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     int type = json_get(j, t, "type"), body = json_get(j, t, "json_schema"), schema = json_get(j, body, "schema");
+    static const char *const outer[] = { "type", "json_schema", NULL };
+    static const char *const known[] = { "name", "description", "schema", "strict", NULL };
+    others(r, j, t, "response_format", outer);
     if (json_str_is(j, type, "text"))
         return true;
     if (json_str_is(j, type, "json_object")) {
@@ -347,6 +318,7 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     }
     if (!json_str_is(j, type, "json_schema") || !json_is(j, schema, JSON_OBJECT))
         return common_wrong(r, f, SLICE("response_format"), "of type text, json_object, or json_schema with a schema");
+    others(r, j, body, "response_format.json_schema", known);
     r->format = IR_FORMAT_SCHEMA;
     r->schema = json_raw(j, schema);
     r->schema_name = json_str(j, json_get(j, body, "name"), r->arena);
@@ -355,15 +327,39 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     return true;
 }
 
+/* A word, or OpenRouter's {effort, max_tokens, exclude}. */
 static void read_effort(const struct json *j, int t, struct ir_request *r) {
+    static const char *const known[] = { "effort", "max_tokens", "exclude", "enabled", NULL };
     int effort = json_is(j, t, JSON_STRING) ? t : json_get(j, t, "effort");
-    r->effort = ir_effort_named(json_str(j, effort, r->arena));
+    common_effort(r, json_str(j, effort, r->arena));
     if (json_i64(j, json_get(j, t, "max_tokens"), &r->budget) && r->budget >= 0)
         r->has_budget = true;
+    if (json_is(j, json_get(j, t, "exclude"), JSON_TRUE))
+        r->thoughts = IR_NO;
+    if (json_is(j, json_get(j, t, "enabled"), JSON_TRUE))
+        r->adaptive = true;
+    else if (json_is(j, json_get(j, t, "enabled"), JSON_FALSE))
+        r->effort = IR_EFFORT_NONE;
+    others(r, j, t, "reasoning", known);
+}
+
+/* What other dialects have as a tool. */
+static void read_search(const struct json *j, int t, struct ir_request *r) {
+    static const char *const known[] = { "search_context_size", "user_location", NULL };
+    int place = json_get(j, json_get(j, t, "user_location"), "approximate"),
+        depth = json_get(j, t, "search_context_size");
+    struct ir_tool *x = ir_add_tool(r, IR_HOSTED);
+    if (!x)
+        return;
+    x->name = SLICE("web_search");
+    x->search.place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
+    x->search.depth = json_str(j, depth, r->arena);
+    others(r, j, t, "web_search_options", known);
 }
 
 static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
-    uint32_t index = 0;
+    static const char *const options[] = { "include_usage", NULL };
+    uint32_t index = 0, texts = 0;
     bool on;
     switch (which) {
     case MESSAGES:
@@ -373,9 +369,9 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
             if (!read_message(j, m, r, index++, f))
                 return false;
         return true;
-    case TOOLS: return read_tools(j, t, false, r, f);
-    case FUNCTIONS: return read_tools(j, t, true, r, f);
-    case TOOL_CHOICE: case FUNCTION_CALL: return read_choice(j, t, r, f);
+    case TOOLS: return openai_read_tools(j, t, false, r, f);
+    case FUNCTIONS: return openai_read_tools(j, t, true, r, f);
+    case TOOL_CHOICE: case FUNCTION_CALL: return openai_read_choice(j, t, r, f);
     case PARALLEL:
         if (!json_bool(j, t, &on))
             return common_wrong(r, f, SLICE("parallel_tool_calls"), "true or false");
@@ -386,23 +382,28 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
     case THINKING:
         if (json_str_is(j, json_get(j, t, "type"), "disabled"))
             r->effort = IR_EFFORT_NONE;
+        else if (json_is(j, t, JSON_OBJECT))
+            r->adaptive = true;
+        if (json_i64(j, json_get(j, t, "budget_tokens"), &r->budget) && r->budget >= 0)
+            r->has_budget = true;
         return true;
     case STOP:
         return common_strings(j, t, r, &r->stop) ||
                common_wrong(r, f, SLICE("stop"), "a string or a list of strings");
-    case STREAM_OPTIONS: json_bool(j, json_get(j, t, "include_usage"), &r->wants_usage); return true;
+    case STREAM_OPTIONS:
+        json_bool(j, json_get(j, t, "include_usage"), &r->wants_usage);
+        others(r, j, t, "stream_options", options);
+        return true;
     case MODALITIES:
         for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
-            r->audio_out = r->audio_out || json_str_is(j, i, "audio");
-            r->image_out = r->image_out || json_str_is(j, i, "image");
+            bool text = json_str_is(j, i, "text"), image = json_str_is(j, i, "image");
+            r->audio_out = r->audio_out || (!text && !image);
+            r->image_out = r->image_out || image;
+            texts += text;
         }
+        r->no_text = texts == 0 && r->image_out;
         return true;
-    case WEB_SEARCH: { /* what other dialects have as a tool */
-        struct ir_tool *x = ir_add_tool(r, IR_HOSTED);
-        if (x)
-            x->name = SLICE("web_search");
-        return true;
-    }
+    case WEB_SEARCH: read_search(j, t, r); return true;
     default: return true;
     }
 }
@@ -419,7 +420,7 @@ bool openai_read_request(const struct json *j, const struct dialect_path *path, 
         if (got == FIELD_READ)
             continue;
         if (which > IGNORED) {
-            ir_add_extra(r, j, key);
+            common_extra(r, j, key);
             continue;
         }
         seen[which] = true;

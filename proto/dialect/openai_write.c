@@ -60,7 +60,10 @@ static bool write_part(struct json_writer *w, const struct ir_request *r, const 
         jw_end_object(w);
         jw_end_object(w);
         return true;
-    case IR_FILE:
+    case IR_FILE: {
+        struct slice head = common_file_head(p, p->text.len > 0, r->arena);
+        if (head.len > 0)
+            write_text_part(w, head);
         if (p->text.len > 0) {
             write_text_part(w, p->text);
             return true;
@@ -71,11 +74,12 @@ static bool write_part(struct json_writer *w, const struct ir_request *r, const 
         common_word(w, "type", "file");
         jw_key(w, "file");
         jw_object(w);
-        common_member(w, "filename", p->name.len > 0 ? p->name : SLICE("file.pdf"));
+        common_member(w, "filename", common_file_name(p, r->arena));
         common_data_url(w, "file_data", p);
         jw_end_object(w);
         jw_end_object(w);
         return true;
+    }
     case IR_VIDEO: return refuse_media(r, f, "Video");
     default: return true;
     }
@@ -244,15 +248,17 @@ static void write_reasoning(struct json_writer *w, struct arena *arena, const st
         jw_str_end(w);
 }
 
-static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
-                            const struct ir_target *t) {
+static bool write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
+                            const struct ir_target *t, struct ir_fault *f) {
     bool calls = false, text = false;
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
         calls = calls || p->kind == IR_CALL;
         text = text || p->kind == IR_TEXT || p->kind == IR_REFUSAL;
+        if (p->kind >= IR_IMAGE && p->kind <= IR_FILE)
+            return refuse_media(r, f, "What a model made that is no text");
     }
     if (!calls && !text)
-        return;
+        return true;
     message_begin(w, "assistant");
     jw_key(w, "content");
     jw_str(w, text ? ir_join_text(r->arena, turn->parts, "") : SLICE_NONE);
@@ -266,6 +272,7 @@ static void write_assistant(struct json_writer *w, struct ir_request *r, const s
         jw_end_array(w);
     }
     jw_end_object(w);
+    return true;
 }
 
 static bool write_messages(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_fault *f) {
@@ -276,10 +283,9 @@ static bool write_messages(struct json_writer *w, struct ir_request *r, const st
             message_begin(w, "system");
             common_member(w, "content", ir_join_text(r->arena, turn->parts, "\n\n"));
             jw_end_object(w);
-        } else if (turn->role == IR_ASSISTANT)
-            write_assistant(w, r, turn, t);
-        else if (!write_user(w, r, turn, f))
+        } else if (turn->role == IR_ASSISTANT ? !write_assistant(w, r, turn, t, f) : !write_user(w, r, turn, f)) {
             return false;
+        }
     }
     jw_end_array(w);
     return true;
@@ -332,8 +338,10 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, struct ir_d
     jw_key(w, "tools");
     jw_array(w);
     for (const struct ir_tool *tool = r->tools; tool; tool = tool->next)
-        if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name)))
+        if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name))) {
             write_tool(w, r, tool);
+            ir_drop_if(d, r, common_grammar_of(tool, r->arena).definition.len > 0, "grammar");
+        }
     jw_end_array(w);
     write_choice(w, r);
     if (r->parallel != IR_UNSET) {
@@ -393,6 +401,7 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
                             : r->has_budget              ? ir_effort_of(r->budget)
                                                          : IR_EFFORT_UNSET;
     bool wished = effort != IR_EFFORT_UNSET || r->adaptive;
+    ir_drop_if(d, r, own && r->thoughts == IR_YES, "thoughts"); /* OpenAI's chat shows none */
     if (wished && !may_reason(t))
         ir_drop_if(d, r, effort != IR_EFFORT_NONE, "effort");
     else if (effort != IR_EFFORT_UNSET && (own || effort != IR_EFFORT_NONE))
@@ -401,8 +410,16 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
         common_member(w, "prompt_cache_key", r->cache_key);
     else
         ir_drop_if(d, r, r->cache_key.len > 0, "cache_key");
-    if (r->from == IR_OPENAI && r->user.len > 0)
+    if (common_sister(r->from, IR_OPENAI) && r->user.len > 0)
         common_member(w, "user", r->user);
+    if (r->verbosity.len > 0 && (own || r->from == IR_OPENAI))
+        common_member(w, "verbosity", r->verbosity);
+    else
+        ir_drop_if(d, r, r->verbosity.len > 0, "verbosity");
+    if (r->image_out) {
+        jw_key(w, "modalities");
+        jw_raw(w, r->no_text ? SLICE("[\"image\"]") : SLICE("[\"image\",\"text\"]"));
+    }
     if (r->service_tier.len > 0 && ir_allowed(t, "service_tier"))
         common_member(w, "service_tier", r->service_tier);
     write_format(w, r);
@@ -410,8 +427,10 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
 
 bool openai_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                           struct ir_fault *f) {
-    static const char *const carried[] = { "logit_bias",           "metadata", "verbosity", "store",
-                                           "prompt_cache_options", NULL };
+    /* of Responses' */
+    static const char *const shared[] = { "metadata", "safety_identifier", "prompt_cache_retention", "moderation",
+                                          NULL };
+    bool sisters = r->from == IR_RESPONSES && of_openai(t->model);
     struct json_writer w;
     uint32_t stops = 0;
     *f = (struct ir_fault){ 0 };
@@ -419,11 +438,12 @@ bool openai_write_request(struct ir_request *r, const struct ir_target *t, struc
         stops++;
     if (stops > 4)
         return ir_unsupported(r, f, "stop");
-    if (r->from != IR_OPENAI && r->audio_out)
+    if (r->audio_out || (r->image_out && of_openai(t->model))) /* pictures come from compatible servers alone */
         return ir_unsupported(r, f, "audio");
     jw_init(&w, out);
     jw_object(&w);
-    common_rest(&w, r, IR_OPENAI, carried, d);
+    if (!common_rest(&w, r, IR_OPENAI, sisters ? shared : NULL, d, f))
+        return false;
     common_member(&w, "model", t->model);
     if (!write_messages(&w, r, t, f) || !write_tools(&w, r, d, f))
         return false;

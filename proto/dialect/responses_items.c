@@ -25,6 +25,8 @@ static bool read_file(const struct json *j, int t, struct ir_request *r, struct 
     if (!p)
         return true;
     p->name = str(j, t, "filename", r);
+    p->detail = str(j, t, "detail", r);
+    p->cache = common_mark_of(j, t, r->arena);
     p->media_type = SLICE("application/pdf");
     if (url.ptr)
         common_set_url(r, p, url);
@@ -35,13 +37,19 @@ static bool read_file(const struct json *j, int t, struct ir_request *r, struct 
 
 static bool read_part(const struct json *j, int t, struct ir_request *r, struct ir_part **list, uint32_t index,
                       struct ir_fault *f) {
+    static const char *const known[] = { "type",     "text",      "refusal",  "image_url",
+                                         "detail",   "file_data", "file_url", "file_id",
+                                         "filename", "input_audio", "prompt_cache_breakpoint", NULL };
     struct slice type = str(j, t, "type", r);
     struct ir_part *p;
+    common_others(r, j, t, "input.content", known, json_str_is);
     if (slice_is(type, "input_text") || slice_is(type, "output_text") || slice_is(type, "text") ||
         slice_is(type, "refusal")) {
         bool refusal = slice_is(type, "refusal");
-        if ((p = ir_add_part(r, list, refusal ? IR_REFUSAL : IR_TEXT)))
+        if ((p = ir_add_part(r, list, refusal ? IR_REFUSAL : IR_TEXT))) {
             p->text = str(j, t, refusal ? "refusal" : "text", r);
+            p->cache = common_mark_of(j, t, r->arena);
+        }
         return true;
     }
     if (slice_is(type, "input_image")) {
@@ -53,6 +61,7 @@ static bool read_part(const struct json *j, int t, struct ir_request *r, struct 
         if ((p = ir_add_part(r, list, IR_IMAGE))) {
             common_set_url(r, p, url);
             p->detail = str(j, t, "detail", r);
+            p->cache = common_mark_of(j, t, r->arena);
         }
         return true;
     }
@@ -94,13 +103,22 @@ static bool read_message(const struct json *j, int t, uint32_t index, struct ir_
     bool assistant = json_str_is(j, role, "assistant");
     if (!system && !assistant && !json_str_is(j, role, "user"))
         return common_wrong(r, f, where(r, index, "role"), "user, assistant, system or developer");
+    static const char *const known[] = { "type", "role", "content", "id", "status", "phase", NULL };
     struct ir_turn *turn = ir_add_turn(r, system ? IR_SYSTEM : assistant ? IR_ASSISTANT : IR_USER);
-    return !turn || read_content(j, json_get(j, t, "content"), r, &turn->parts, index, f);
+    common_others(r, j, t, "input", known, json_str_is);
+    if (turn && !read_content(j, json_get(j, t, "content"), r, &turn->parts, index, f))
+        return false;
+    for (struct ir_part *p = turn ? turn->parts : NULL; p; p = p->next)
+        p->phase = str(j, t, "phase", r);
+    return true;
 }
 
 static bool read_call(const struct json *j, int t, bool custom, uint32_t index, struct ir_request *r,
                       struct ir_fault *f) {
+    static const char *const known[] = { "type", "id",        "call_id", "name",   "namespace",
+                                         "arguments", "input", "status",  NULL };
     struct slice id = str(j, t, "call_id", r), name = responses_full_name(j, t, r->arena);
+    common_others(r, j, t, "input", known, json_str_is);
     if (!id.ptr || !name.ptr)
         return common_wrong(r, f, where(r, index, ""), "a call with call_id, name and arguments");
     struct ir_turn *turn = ir_add_turn(r, IR_ASSISTANT);
@@ -115,7 +133,9 @@ static bool read_call(const struct json *j, int t, bool custom, uint32_t index, 
 }
 
 static bool read_output(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
+    static const char *const known[] = { "type", "id", "call_id", "output", "status", "name", "namespace", NULL };
     struct slice id = str(j, t, "call_id", r);
+    common_others(r, j, t, "input", known, json_str_is);
     if (!id.ptr)
         return common_wrong(r, f, where(r, index, ""), "an output with call_id");
     struct ir_turn *turn = ir_add_turn(r, IR_USER);
@@ -152,6 +172,76 @@ static bool read_reasoning(const struct json *j, int t, struct ir_request *r) {
     return true;
 }
 
+/* Calls of tools that the client runs itself, and what it answered: as functions of the same name, whose arguments and
+ * result are the item's own JSON. The tools are not offered to another provider's model, which may still read what
+ * was done. */
+struct client_item { const char *type, *name, *what; bool call; };
+static const struct client_item client_items[] = {
+    { "local_shell_call", "local_shell", "action", true },
+    { "shell_call", "shell", "action", true },
+    { "apply_patch_call", "apply_patch", "operation", true },
+    { "computer_call", "computer", "actions", true },
+    { "local_shell_call_output", "local_shell", "output", false },
+    { "shell_call_output", "shell", "output", false },
+    { "apply_patch_call_output", "apply_patch", "output", false },
+    { "computer_call_output", "computer", "output", false },
+};
+
+static const struct client_item *client_item(struct slice type) {
+    for (size_t i = 0; i < sizeof client_items / sizeof *client_items; i++)
+        if (slice_is(type, client_items[i].type))
+            return &client_items[i];
+    return NULL;
+}
+
+static bool read_client_result(const struct json *j, int output, struct ir_request *r, struct ir_part *p) {
+    struct slice url = str(j, output, "image_url", r);
+    struct ir_part *q = ir_add_part(r, &p->parts, url.ptr ? IR_IMAGE : IR_TEXT);
+    if (!q)
+        return true;
+    if (url.ptr)
+        common_set_url(r, q, url); /* a screenshot */
+    else
+        q->text = json_is(j, output, JSON_STRING) ? json_str(j, output, r->arena)
+                  : output >= 0                   ? json_span(j, output)
+                                                  : SLICE("");
+    return true;
+}
+
+static bool read_client_item(const struct json *j, int t, const struct client_item *item, uint32_t index,
+                             struct ir_request *r, struct ir_fault *f) {
+    int what = json_get(j, t, item->what);
+    struct slice id = str(j, t, "call_id", r);
+    if (!id.ptr)
+        id = str(j, t, "id", r); /* of a local shell's output */
+    if (!id.ptr)
+        return common_wrong(r, f, where(r, index, ""), "an item with call_id");
+    struct ir_turn *turn = ir_add_turn(r, item->call ? IR_ASSISTANT : IR_USER);
+    struct ir_part *p = turn ? ir_add_part(r, &turn->parts, item->call ? IR_CALL : IR_RESULT) : NULL;
+    if (!p)
+        return true;
+    p->id = id;
+    p->name = slice_str(item->name);
+    if (!item->call)
+        return read_client_result(j, what, r, p);
+    if (what < 0)
+        what = json_get(j, t, "action"); /* of a computer, as its preview had it */
+    p->text = json_is(j, what, JSON_OBJECT) ? json_raw(j, what)
+              : what >= 0 ? arena_printf(r->arena, "{\"%s\":%.*s}", item->what, SLICE_ARG(json_span(j, what)))
+                          : SLICE("{}");
+    return true;
+}
+
+/* What a search among tools found is offered from there on. */
+static bool read_found(const struct json *j, int tools, struct ir_request *r, struct ir_fault *f) {
+    struct ir_tool *last = r->tools ? r->tools->tail : NULL;
+    if (tools >= 0 && !responses_read_tools(j, tools, SLICE_NONE, r, f))
+        return false;
+    for (struct ir_tool *x = last ? last->next : r->tools; x; x = x->next)
+        x->found = true;
+    return true;
+}
+
 bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
     struct slice type = str(j, t, "type", r);
     bool custom = slice_is(type, "custom_tool_call");
@@ -165,7 +255,14 @@ bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_
         return read_reasoning(j, t, r);
     if (slice_is(type, "additional_tools"))
         return responses_read_tools(j, json_get(j, t, "tools"), SLICE_NONE, r, f);
-    if (slice_is(type, "item_reference") || slice_starts(type, SLICE("compaction")))
+    if (slice_is(type, "configuration_update"))
+        return true; /* read when all members are */
+    if (client_item(type))
+        return read_client_item(j, t, client_item(type), index, r, f);
+    if (slice_is(type, "tool_search_output"))
+        return read_found(j, json_get(j, t, "tools"), r, f);
+    if (slice_is(type, "item_reference") || (type.len == 0 && json_get(j, t, "id") >= 0) ||
+        slice_starts(type, SLICE("compaction")))
         return ir_refuse(f, "unsupported_parameter", where(r, index, ""),
                          SLICE("This model's provider cannot resolve an item that only its maker can read."));
     if (slice_ends(type, SLICE("_call")) || slice_ends(type, SLICE("_output")) || slice_starts(type, SLICE("mcp_")) ||

@@ -21,6 +21,7 @@ enum {
     INCLUDE,
     STORE,
     STREAM_OPTIONS,
+    CACHE_OPTIONS,
     KNOWN_COUNT
 };
 static const struct field fields[] = {
@@ -31,10 +32,11 @@ static const struct field fields[] = {
     [CONVERSATION] = { "conversation", FIELD_KNOWN, 0 }, [PROMPT] = { "prompt", FIELD_KNOWN, 0 },
     [BACKGROUND] = { "background", FIELD_KNOWN, 0 }, [INCLUDE] = { "include", FIELD_KNOWN, 0 },
     [STORE] = { "store", FIELD_KNOWN, 0 }, [STREAM_OPTIONS] = { "stream_options", FIELD_KNOWN, 0 },
+    [CACHE_OPTIONS] = { "prompt_cache_options", FIELD_KNOWN, 0 },
     { "model", FIELD_STRING, AT(model) }, { "stream", FIELD_BOOL, AT(stream) }, { "max_output_tokens", FIELD_LIMIT, 0 },
     { "temperature", FIELD_NUMBER, AT(temperature) }, { "top_p", FIELD_NUMBER, AT(top_p) },
     { "top_logprobs", FIELD_NUMBER, AT(top_logprobs) }, { "user", FIELD_STRING, AT(user) },
-    { "safety_identifier", FIELD_STRING, AT(user) }, { "service_tier", FIELD_STRING, AT(service_tier) },
+    { "service_tier", FIELD_STRING, AT(service_tier) },
     { "prompt_cache_key", FIELD_STRING, AT(cache_key) },
 };
 
@@ -49,26 +51,57 @@ struct slice responses_full_name(const struct json *j, int t, struct arena *aren
     return name.ptr && space.len > 0 ? arena_printf(arena, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name)) : name;
 }
 
+static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
+    common_others(r, j, obj, where, known, json_str_is);
+}
+
+/* What a search of the web is told. */
+static void read_search(const struct json *j, int t, struct ir_request *r, struct ir_search *s) {
+    static const char *const known[] = { "type", "filters", "search_context_size", "user_location", NULL };
+    static const char *const filters[] = { "allowed_domains", "blocked_domains", NULL };
+    int filter = json_get(j, t, "filters"), allowed = json_get(j, filter, "allowed_domains"),
+        blocked = json_get(j, filter, "blocked_domains"), place = json_get(j, t, "user_location");
+    s->allowed = json_is(j, allowed, JSON_ARRAY) ? json_raw(j, allowed) : SLICE_NONE;
+    s->blocked = json_is(j, blocked, JSON_ARRAY) ? json_raw(j, blocked) : SLICE_NONE;
+    s->place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
+    s->depth = json_str(j, json_get(j, t, "search_context_size"), r->arena);
+    others(r, j, t, "tools.web_search", known);
+    others(r, j, filter, "tools.web_search.filters", filters);
+    if (json_is(j, json_get(j, t, "external_web_access"), JSON_FALSE))
+        ir_note(r, SLICE("tools.web_search.external_web_access"));
+}
+
 static bool read_tool(const struct json *j, int t, struct slice space, uint32_t index, struct ir_request *r,
                       struct ir_fault *f) {
     struct arena *a = r->arena;
     struct slice type = json_str(j, json_get(j, t, "type"), a), name = json_str(j, json_get(j, t, "name"), a);
+    static const char *const grammar[] = { "type", "syntax", "definition", NULL };
+    static const char *const group[] = { "type", "name", "tools", NULL };
+    static const char *const known[] = { "type", "name", "description", "parameters", "strict", "format", NULL };
     int inner = json_get(j, t, "tools");
-    if (slice_is(type, "namespace") && json_is(j, inner, JSON_ARRAY) && space.len == 0)
+    if (slice_is(type, "namespace") && json_is(j, inner, JSON_ARRAY) && space.len == 0) {
+        others(r, j, t, "tools.namespace", group);
         return responses_read_tools(j, inner, name.ptr ? name : SLICE(""), r, f);
+    }
     bool function = slice_is(type, "function"), custom = slice_is(type, "custom");
     if (type.len == 0 || ((function || custom) && name.len == 0))
         return common_wrong(r, f, arena_printf(a, "tools[%u]", index), "a tool with type and name");
+    struct slice full = space.len > 0 ? arena_printf(a, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name)) : name;
     struct ir_tool *x = ir_add_tool(r, function ? IR_FUNCTION : custom ? IR_CUSTOM : IR_HOSTED);
     if (!x)
         return true;
     int schema = json_get(j, t, "parameters"), format = json_get(j, t, "format");
     x->index = index;
-    x->name = !function && !custom ? type
-              : space.len > 0      ? arena_printf(a, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name))
-                                   : name;
-    if (slice_starts(x->name, SLICE("web_search")) && x->kind == IR_HOSTED)
+    x->name = function || custom ? full : type;
+    if (x->kind != IR_HOSTED) {
+        others(r, j, t, "tools", known);
+        others(r, j, format, "tools.format", grammar);
+    } else
+        x->raw = json_raw(j, t);
+    if (slice_starts(x->name, SLICE("web_search")) && x->kind == IR_HOSTED) {
         x->name = SLICE("web_search"); /* web_search_preview and dated names */
+        read_search(j, t, r, &x->search);
+    }
     x->description = json_str(j, json_get(j, t, "description"), a);
     x->schema = json_is(j, schema, JSON_OBJECT) ? json_raw(j, schema) : SLICE_NONE;
     x->grammar = custom && json_is(j, format, JSON_OBJECT) ? json_raw(j, format) : SLICE_NONE;
@@ -86,8 +119,18 @@ bool responses_read_tools(const struct json *j, int t, struct slice space, struc
     return true;
 }
 
+/* The name of a function or custom tool, or the kind of a hosted one, as read_tool has it. */
+static struct slice chosen_name(const struct json *j, int t, struct arena *arena) {
+    struct slice type = json_str(j, json_get(j, t, "type"), arena), name = responses_full_name(j, t, arena);
+    if (name.ptr && (slice_is(type, "function") || slice_is(type, "custom")))
+        return name;
+    return slice_starts(type, SLICE("web_search")) ? SLICE("web_search") : type;
+}
+
 static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     int type = json_get(j, t, "type"), list = json_get(j, t, "tools");
+    static const char *const known[] = { "type", "mode", "tools", "name", "namespace", NULL };
+    others(r, j, t, "tool_choice", known);
     if (json_is(j, t, JSON_STRING)) {
         r->choice = json_str_is(j, t, "auto") ? IR_CHOICE_AUTO : json_str_is(j, t, "none") ? IR_CHOICE_NONE :
                     json_str_is(j, t, "required") ? IR_CHOICE_REQUIRED : IR_CHOICE_UNSET;
@@ -97,24 +140,25 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r, struc
     if (json_str_is(j, type, "allowed_tools") && json_is(j, list, JSON_ARRAY)) {
         r->choice = IR_CHOICE_SUBSET;
         r->choice_required = json_str_is(j, json_get(j, t, "mode"), "required");
-        for (int i = json_first(j, list); i >= 0; i = json_next(j, list, i)) {
-            struct slice name = responses_full_name(j, i, r->arena);
-            ir_add_text(r, &r->choice_names, name.ptr ? name : json_str(j, json_get(j, i, "type"), r->arena));
-        }
+        for (int i = json_first(j, list); i >= 0; i = json_next(j, list, i))
+            ir_add_text(r, &r->choice_names, chosen_name(j, i, r->arena));
         return true;
     }
     if (!json_is(j, type, JSON_STRING))
         return common_wrong(r, f, SLICE("tool_choice"), "none, auto, required, or a tool");
-    struct slice name = responses_full_name(j, t, r->arena);
     r->choice = IR_CHOICE_ONE;
-    ir_add_text(r, &r->choice_names, name.ptr ? name : json_str(j, type, r->arena));
+    ir_add_text(r, &r->choice_names, chosen_name(j, t, r->arena));
     return true;
 }
 
 static bool read_text(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     int format = json_get(j, t, "format"), type = json_get(j, format, "type"), schema = json_get(j, format, "schema");
+    static const char *const known[] = { "format", "verbosity", NULL };
+    static const char *const inner[] = { "type", "name", "schema", "description", "strict", NULL };
     if (json_is(j, json_get(j, t, "verbosity"), JSON_STRING))
-        ir_note(r, SLICE("text.verbosity"));
+        r->verbosity = json_str(j, json_get(j, t, "verbosity"), r->arena);
+    others(r, j, t, "text", known);
+    others(r, j, format, "text.format", inner);
     if (format < 0 || json_is(j, format, JSON_NULL) || json_str_is(j, type, "text"))
         return true;
     if (json_str_is(j, type, "json_object")) {
@@ -132,10 +176,12 @@ static bool read_text(const struct json *j, int t, struct ir_request *r, struct 
 }
 
 static void read_reasoning(const struct json *j, int t, struct ir_request *r) {
+    static const char *const known[] = { "effort", "summary", "generate_summary", NULL };
     int summary = json_get(j, t, "summary");
     if (summary < 0)
         summary = json_get(j, t, "generate_summary");
-    r->effort = ir_effort_named(json_str(j, json_get(j, t, "effort"), r->arena));
+    others(r, j, t, "reasoning", known);
+    common_effort(r, json_str(j, json_get(j, t, "effort"), r->arena));
     r->thoughts = json_is(j, summary, JSON_STRING) && !json_str_is(j, summary, "none") ? IR_YES : IR_NO;
 }
 
@@ -177,7 +223,36 @@ static bool refuse_state(uint32_t which, struct ir_fault *f) {
                      SLICE("This model's provider keeps no state: send the whole conversation in input."));
 }
 
+/* Encrypted reasoning always comes; what else may be asked for belongs to the provider's own tools. */
+static void read_include(const struct json *j, int t, struct ir_request *r) {
+    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
+        if (json_str_is(j, i, "message.output_text.logprobs"))
+            r->logprobs = true;
+        else if (!json_str_is(j, i, "reasoning.encrypted_content"))
+            ir_note(r, arena_printf(r->arena, "include.%.*s", SLICE_ARG(json_str(j, i, r->arena))));
+}
+
+/* Items that change the settings from their place on: the last one's are those of the answer that is asked for. */
+static bool read_updates(const struct json *j, int input, struct ir_request *r, struct ir_fault *f) {
+    static const char *const known[] = { "type", "id", "reasoning", "text", NULL };
+    for (int i = json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; i >= 0; i = json_next(j, input, i)) {
+        int effort = json_get(j, json_get(j, i, "reasoning"), "effort"), text = json_get(j, i, "text");
+        if (!json_str_is(j, json_get(j, i, "type"), "configuration_update"))
+            continue;
+        others(r, j, i, "input.configuration_update", known);
+        if (json_is(j, effort, JSON_STRING))
+            common_effort(r, json_str(j, effort, r->arena));
+        if (json_is(j, text, JSON_OBJECT)) {
+            r->format = IR_FORMAT_TEXT;
+            if (!read_text(j, text, r, f))
+                return false;
+        }
+    }
+    return true;
+}
+
 static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
+    static const char *const none[] = { NULL };
     bool on = false;
     switch (which) {
     case INPUT: return read_input(j, t, r, f);
@@ -194,9 +269,17 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
     case BACKGROUND:
         return (json_bool(j, t, &on) && !on) || refuse_state(which, f);
     case PREVIOUS: case CONVERSATION: case PROMPT: return refuse_state(which, f);
-    case INCLUDE:
-        for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
-            r->logprobs = r->logprobs || json_str_is(j, i, "message.output_text.logprobs");
+    case INCLUDE: read_include(j, t, r); return true;
+    case STORE:
+        if (json_is(j, t, JSON_TRUE))
+            ir_note(r, SLICE("store"));
+        return true;
+    case STREAM_OPTIONS: others(r, j, t, "stream_options", none); return true;
+    case CACHE_OPTIONS:
+        if (json_is(j, json_get(j, t, "prewarm"), JSON_TRUE))
+            return ir_refuse(f, "unsupported_parameter", SLICE("prompt_cache_options.prewarm"),
+                             SLICE("This model's provider cannot fill its cache without an answer."));
+        ir_add_extra(r, j, t - 1);
         return true;
     default: return true;
     }
@@ -217,7 +300,7 @@ bool responses_read_request(const struct json *j, const struct dialect_path *pat
         if (got == FIELD_READ)
             continue;
         if (which >= KNOWN_COUNT) {
-            ir_add_extra(r, j, key);
+            common_extra(r, j, key);
             continue;
         }
         input = input || which == INPUT;
@@ -226,5 +309,5 @@ bool responses_read_request(const struct json *j, const struct dialect_path *pat
     }
     if (r->model.len == 0)
         return ir_missing(f, "model");
-    return input || ir_missing(f, "input");
+    return (input || ir_missing(f, "input")) && read_updates(j, json_get(j, 0, "input"), r, f);
 }

@@ -37,7 +37,10 @@ static bool write_part(struct json_writer *w, const struct ir_request *r, const 
         common_member(w, "detail", p->detail.len > 0 ? p->detail : SLICE("auto"));
         jw_end_object(w);
         return true;
-    case IR_FILE:
+    case IR_FILE: {
+        struct slice head = common_file_head(p, p->text.len > 0, r->arena);
+        if (head.len > 0)
+            write_text_part(w, "input_text", "text", head);
         if (p->text.len > 0) {
             write_text_part(w, "input_text", "text", p->text);
             return true;
@@ -47,11 +50,14 @@ static bool write_part(struct json_writer *w, const struct ir_request *r, const 
         if (p->url.len > 0)
             common_member(w, "file_url", p->url);
         else {
-            common_member(w, "filename", p->name.len > 0 ? p->name : SLICE("file.pdf"));
+            common_member(w, "filename", common_file_name(p, r->arena));
             common_data_url(w, "file_data", p);
         }
+        if (p->detail.len > 0)
+            common_member(w, "detail", p->detail);
         jw_end_object(w);
         return true;
+    }
     case IR_AUDIO: return refuse_media(r, f, "Audio");
     case IR_VIDEO: return refuse_media(r, f, "Video");
     default: return true;
@@ -133,25 +139,27 @@ static void write_call(struct json_writer *w, struct ir_request *r, const struct
     jw_end_object(w);
 }
 
-static void write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
-                            const struct ir_target *t) {
+/* What an assistant said goes as a plain string: items of the API's own kind need an id. */
+static bool write_assistant(struct json_writer *w, struct ir_request *r, const struct ir_turn *turn,
+                            const struct ir_target *t, struct ir_fault *f) {
     for (const struct ir_part *p = turn->parts; p; p = p->next) {
         if (p->kind == IR_REASONING)
             write_reasoning(w, p, t);
         else if (p->kind == IR_CALL)
             write_call(w, r, p);
-        else if (p->kind == IR_TEXT || p->kind == IR_REFUSAL) {
-            bool refusal = p->kind == IR_REFUSAL;
+        else if (p->kind != IR_TEXT && p->kind != IR_REFUSAL)
+            return refuse_media(r, f, "What a model made that is no text");
+        else {
             jw_object(w);
             common_word(w, "type", "message");
             common_word(w, "role", "assistant");
-            jw_key(w, "content");
-            jw_array(w);
-            write_text_part(w, refusal ? "refusal" : "output_text", refusal ? "refusal" : "text", p->text);
-            jw_end_array(w);
+            common_member(w, "content", p->text);
+            if (p->phase.len > 0)
+                common_member(w, "phase", p->phase);
             jw_end_object(w);
         }
     }
+    return true;
 }
 
 static bool write_input(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_fault *f) {
@@ -163,10 +171,8 @@ static bool write_input(struct json_writer *w, struct ir_request *r, const struc
     jw_key(w, "input");
     jw_array(w);
     for (; turn; turn = turn->next) {
-        if (turn->role == IR_ASSISTANT)
-            write_assistant(w, r, turn, t);
-        else if (turn->role == IR_USER) {
-            if (!write_user(w, r, turn, f))
+        if (turn->role != IR_SYSTEM) {
+            if (turn->role == IR_ASSISTANT ? !write_assistant(w, r, turn, t, f) : !write_user(w, r, turn, f))
                 return false;
         } else {
             jw_object(w);
@@ -188,9 +194,14 @@ static void write_tool(struct json_writer *w, struct ir_request *r, const struct
     if (tool->description.len > 0)
         common_member(w, "description", tool->description);
     if (custom) {
-        if (tool->grammar.len > 0) {
+        struct common_grammar g = common_grammar_of(tool, r->arena);
+        if (g.definition.len > 0) {
             jw_key(w, "format");
-            jw_raw(w, tool->grammar);
+            jw_object(w);
+            common_word(w, "type", "grammar");
+            common_member(w, "syntax", g.syntax.ptr ? g.syntax : SLICE("lark"));
+            common_member(w, "definition", g.definition);
+            jw_end_object(w);
         }
     } else {
         jw_key(w, "parameters");
@@ -212,14 +223,43 @@ static void write_choice(struct json_writer *w, struct ir_request *r) {
     }
     const struct ir_tool *tool = ir_tool_named(r, r->choice_names->text);
     jw_object(w);
-    if (tool && tool->kind == IR_HOSTED) {
-        common_word(w, "type", "web_search");
+    if (tool && tool->kind == IR_HOSTED) { /* this kind cannot be named alone */
+        common_word(w, "type", "allowed_tools");
+        common_word(w, "mode", "required");
+        jw_key(w, "tools");
+        jw_raw(w, SLICE("[{\"type\":\"web_search\"}]"));
         jw_end_object(w);
         return;
     }
     common_word(w, "type", tool && tool->kind == IR_CUSTOM ? "custom" : "function");
     common_member(w, "name", ir_sent_name(r, r->choice_names->text, 64, NULL));
     jw_end_object(w);
+}
+
+/* The one search tool, as far as it can be said here. */
+static bool write_search(struct json_writer *w, const struct ir_request *r, struct ir_fault *f) {
+    const struct ir_tool *tool = common_search_tool(r);
+    const struct ir_search *s = &tool->search;
+    if (r->from == IR_RESPONSES) {
+        jw_raw(w, tool->raw);
+        return true;
+    }
+    if (s->blocked.len > 0)
+        return common_unsearchable(r, tool, f);
+    jw_object(w);
+    common_word(w, "type", "web_search");
+    if (s->allowed.len > 0) {
+        jw_key(w, "filters");
+        jw_object(w);
+        jw_key(w, "allowed_domains");
+        jw_raw(w, s->allowed);
+        jw_end_object(w);
+    }
+    if (s->depth.len > 0)
+        common_member(w, "search_context_size", s->depth);
+    common_place(w, s->place, r->arena);
+    jw_end_object(w);
+    return true;
 }
 
 static bool write_tools(struct json_writer *w, struct ir_request *r, const struct ir_target *t, struct ir_dropped *d,
@@ -234,8 +274,8 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, const struc
     for (const struct ir_tool *tool = r->tools; tool; tool = tool->next)
         if (tool->kind != IR_HOSTED && (r->choice != IR_CHOICE_SUBSET || ir_chosen(r, tool->name)))
             write_tool(w, r, tool);
-    if (search)
-        jw_raw(w, SLICE("{\"type\":\"web_search\"}"));
+    if (search && !write_search(w, r, f))
+        return false;
     jw_end_array(w);
     write_choice(w, r);
     if (r->parallel != IR_UNSET) {
@@ -245,11 +285,17 @@ static bool write_tools(struct json_writer *w, struct ir_request *r, const struc
     return true;
 }
 
-static void write_format(struct json_writer *w, const struct ir_request *r) {
-    if (r->format == IR_FORMAT_TEXT)
+static void write_text(struct json_writer *w, const struct ir_request *r) {
+    if (r->format == IR_FORMAT_TEXT && r->verbosity.len == 0)
         return;
     jw_key(w, "text");
     jw_object(w);
+    if (r->verbosity.len > 0)
+        common_member(w, "verbosity", r->verbosity);
+    if (r->format == IR_FORMAT_TEXT) {
+        jw_end_object(w);
+        return;
+    }
     jw_key(w, "format");
     jw_object(w);
     common_word(w, "type", r->format == IR_FORMAT_JSON ? "json_object" : "json_schema");
@@ -324,11 +370,11 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
     ir_drop_if(d, r, r->seed.len > 0, "seed");
     ir_drop_if(d, r, r->presence_penalty.len > 0, "presence_penalty");
     ir_drop_if(d, r, r->frequency_penalty.len > 0, "frequency_penalty");
-    write_format(w, r);
+    write_text(w, r);
     write_reasoning_wish(w, r, t, d);
     if (r->cache_key.len > 0)
         common_member(w, "prompt_cache_key", r->cache_key);
-    if (r->from == IR_RESPONSES && r->user.len > 0)
+    if (common_sister(r->from, IR_RESPONSES) && r->user.len > 0)
         common_member(w, "user", r->user);
     if (r->service_tier.len > 0 && ir_allowed(t, "service_tier"))
         common_member(w, "service_tier", r->service_tier);
@@ -336,7 +382,9 @@ static void write_settings(struct json_writer *w, const struct ir_request *r, co
 
 bool responses_write_request(struct ir_request *r, const struct ir_target *t, struct ir_dropped *d, struct buf *out,
                              struct ir_fault *f) {
-    static const char *const carried[] = { "metadata", "truncation", "max_tool_calls", NULL };
+    /* of Chat Completions' */
+    static const char *const shared[] = { "metadata", "safety_identifier", "prompt_cache_retention",
+                                          "prompt_cache_options", "moderation", NULL };
     struct json_writer w;
     *f = (struct ir_fault){ 0 };
     if (r->n > 1)
@@ -347,7 +395,8 @@ bool responses_write_request(struct ir_request *r, const struct ir_target *t, st
         return ir_unsupported(r, f, "audio");
     jw_init(&w, out);
     jw_object(&w);
-    common_rest(&w, r, IR_RESPONSES, carried, d);
+    if (!common_rest(&w, r, IR_RESPONSES, r->from == IR_OPENAI ? shared : NULL, d, f))
+        return false;
     common_member(&w, "model", t->model);
     if (!write_input(&w, r, t, f) || !write_tools(&w, r, t, d, f))
         return false;

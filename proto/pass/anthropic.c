@@ -92,7 +92,8 @@ static void scan_messages(struct scan *s, int v) {
 /* Kinds that the client runs itself, and the search among the request's own tools, which costs nothing but tokens.
  * Kinds are dated. */
 static bool client_tool(struct slice type) {
-    static const char *const kinds[] = { "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_" };
+    static const char *const kinds[] = { "bash_", "text_editor_", "computer_", "browser_", "memory_",
+                                         "tool_search_tool_" };
     if (slice_is(type, "custom"))
         return true;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -165,14 +166,15 @@ static void scan_hosted_member(struct scan *s, int v, const char *name, const ch
 
 enum member {
     M_OTHER, M_MODEL, M_MESSAGES, M_MAX_TOKENS, M_SYSTEM, M_STREAM, M_TOOLS, M_TOOL_CHOICE, M_THINKING,
-    M_OUTPUT_CONFIG, M_OUTPUT_FORMAT, M_SERVICE_TIER, M_SPEED, M_GEO, M_MCP, M_CONTAINER, M_FALLBACKS
+    M_OUTPUT_CONFIG, M_OUTPUT_FORMAT, M_SERVICE_TIER, M_SPEED, M_GEO, M_MCP, M_CONTAINER, M_FALLBACKS,
+    M_THREAD, M_BILLING
 };
 static const struct scan_member members[] = {
     { "model", M_MODEL }, { "messages", M_MESSAGES }, { "max_tokens", M_MAX_TOKENS }, { "system", M_SYSTEM },
     { "stream", M_STREAM }, { "tools", M_TOOLS }, { "tool_choice", M_TOOL_CHOICE }, { "thinking", M_THINKING },
     { "output_config", M_OUTPUT_CONFIG }, { "output_format", M_OUTPUT_FORMAT }, { "service_tier", M_SERVICE_TIER },
     { "speed", M_SPEED }, { "inference_geo", M_GEO }, { "mcp_servers", M_MCP }, { "container", M_CONTAINER },
-    { "fallbacks", M_FALLBACKS },
+    { "fallbacks", M_FALLBACKS }, { "thread", M_THREAD }, { "billing_policy", M_BILLING },
 };
 
 static void scan_member(struct scan *s, int is, int v, int *choice) {
@@ -201,6 +203,14 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
     case M_FALLBACKS:
         scan_hosted_member(s, v, "fallbacks", "fallback");
         break; /* another model would serve, at its price */
+    case M_THREAD: /* a conversation that the provider keeps, by the id of a message, whoever's it was */
+        if (!json_is(s->j, v, JSON_NULL))
+            scan_refuse(s, "unsupported_parameter", "thread", "Threads that the provider keeps are not available.");
+        break;
+    case M_BILLING: /* another customer of the operator's would be billed */
+        if (!json_is(s->j, v, JSON_NULL))
+            scan_refuse(s, "unsupported_parameter", "billing_policy", "Nobody else can be billed for a call.");
+        break;
     default: break;
     }
 }

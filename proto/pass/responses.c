@@ -239,7 +239,8 @@ static void scan_member(struct scan *s, int is, int v, int *choice) {
       SLICE("attributes") }
 static const struct scan_state kept = {
     .names = { SLICE("previous_response_id"), SLICE("conversation"), SLICE("file_id"), SLICE("file_ids"),
-               SLICE("container"), SLICE("container_id"), SLICE("approval_request_id") },
+               SLICE("container"), SLICE("container_id"), SLICE("approval_request_id"),
+               SLICE("comparison_response_id") },
     .opaque = OPAQUE,
 };
 static const struct scan_state stores = { .names = { SLICE("vector_store_ids") }, .opaque = OPAQUE };

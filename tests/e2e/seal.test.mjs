@@ -165,6 +165,7 @@ describe('Responses', () => {
   const ask = (item) => ({ ...BASE.resp, input: [{ role: 'user', content: 'x' }, item] })
   const shapes = {
     previous_response_id: [(id) => ({ ...BASE.resp, previous_response_id: id }), () => whole.id],
+    'one to compare a cache with': [(id) => ({ ...BASE.resp, prompt_cache_options: { comparison_response_id: id } }), () => whole.id],
     conversation: [(id) => ({ ...BASE.resp, conversation: id }), () => whole.conversation.id],
     'conversation, as an object': [(id) => ({ ...BASE.resp, conversation: { id } }), () => whole.conversation.id],
     item_reference: [(id) => ask({ type: 'item_reference', id }), () => whole.output[3].id],

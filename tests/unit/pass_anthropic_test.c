@@ -57,6 +57,11 @@ static void scan_refuses(void **state) {
     fx_refuses("{" BASE "," M ",\"inference_geo\":\"us\"}", "unsupported_parameter", "inference_geo");
     fx_refuses("{" BASE "," M ",\"mcp_servers\":[{}]}", "unsupported_parameter", "mcp_servers");
     fx_refuses("{" BASE "," M ",\"container\":\"c\"}", "unsupported_parameter", "container");
+    fx_refuses("{" BASE "," M ",\"thread\":{\"type\":\"continue\",\"previous_message_id\":\"msg_1\"}}", "unsupported_parameter",
+               "thread");
+    fx_refuses("{" BASE "," M ",\"billing_policy\":{\"type\":\"billing_policy\",\"bill_to\":\"user_profile\"}}",
+               "unsupported_parameter", "billing_policy");
+    fx_accepts("{" BASE "," M ",\"thread\":null,\"tools\":[{\"type\":\"browser_toolset_20260801\"}]}", NULL);
     fx_accepts("{" BASE "," M ",\"service_tier\":\"standard_only\",\"speed\":\"standard\",\"inference_geo\":null,\"mcp_servers\":[]}", NULL);
     fx_accepts("{" BASE "," M ",\"service_tier\":\"x\",\"speed\":\"fast\",\"mcp_servers\":[{}],\"container\":{\"id\":\"c\"}}",
                "service_tier speed mcp code_execution");
