@@ -68,6 +68,10 @@ void conn_done(struct conn *c, bool keep);
 /* Sends `100 Continue` if that is still of use. */
 void conn_continue(struct conn *c);
 
+/* For conn_body.c: reads once into b, which gets room for `want` bytes, and at most `most`. > 0, or an IO_ result;
+ * clears `readable` when the socket is drained. */
+ssize_t conn_read(struct conn *c, struct buf *b, size_t want, size_t most);
+
 /* For the worker: drain (closes idle ones), quit. */
 /* At max_connections: closes one that has said nothing for a second. false: there is none among those looked at. */
 bool conn_make_room(struct worker *w);
