@@ -81,20 +81,20 @@ function books(g, rnd) {
     return false
   }
   const keysOf = async (a) => { const r = await g.req({ path: '/api-keys', key: a.token }); assert.equal(r.status, 200, r.text); return r.json.keys }
-  const again = (kind, o) => until(() => deeds[kind](o), `a second ${kind}`, 20000)
+  const again = (kind, o) => until(() => deeds[kind](o), `a second ${kind}`)
   /* Finds out what became of that which was not acknowledged: all of it or nothing; and does it (again). */
   b.settle = async () => {
     const touched = new Set()
     for (const { kind, o } of b.open.splice(0)) {
       if (kind === 'register') {
-        const r = await until(async () => { const x = await post('/auth/login', { email: o.email, password: 'long enough' }); return x.status !== 503 && x }, 'an answer to a login', 20000)
+        const r = await until(async () => { const x = await post('/auth/login', { email: o.email, password: 'long enough' }); return x.status !== 503 && x }, 'an answer to a login')
         if (r.status === 200) joined(o.email, r.json.token)
         else { assert.equal(r.status, 401, r.text); await again(kind, o) }
         touched.add(b.accounts.at(-1))
         continue
       }
       if (kind === 'key') {
-        const found = (await until(() => keysOf(o.account), 'the keys', 20000)).filter((k) => k.name === o.name)
+        const found = (await until(() => keysOf(o.account), 'the keys')).filter((k) => k.name === o.name)
         assert.ok(found.length <= 1)
         if (found.length) { assert.equal(found[0].limit, 0.5); o.account.keys.set(o.name, 'active'); o.account.ids.set(o.name, found[0].id) }
       } else await again(kind, o)
@@ -124,9 +124,9 @@ function busy(b) {
   const all = Array.from({ length: LANES }, async () => { try { while (!stop) if (!await b.step()) await pause(5) } catch (e) { failure = e; stop = true } })
   return async () => { stop = true; await Promise.all(all); if (failure) throw failure }
 }
-const ready = (g) => until(async () => { const r = await g.ctlRaw('--json', 'account', 'list'); return r.code === 0 }, 'a ledger', 20000)
+const ready = (g) => until(async () => { const r = await g.ctlRaw('--json', 'account', 'list'); return r.code === 0 }, 'a ledger')
 
-test(`killed ${KILLS} times at any moment`, { timeout: 60000 + KILLS * 4000 }, async (t) => {
+test(`killed ${KILLS} times at any moment`, { timeout: 180000 + KILLS * 4000 }, async (t) => {
   const g = await startGateway(t, options()), rnd = random(SEED), b = books(g, rnd), tally = {}
   for (let i = 0; i < KILLS; i++) {
     const r = rnd(), what = r < 0.5 ? 'ledger' : r < 0.85 ? 'everything' : 'master'
@@ -154,7 +154,7 @@ test(`killed ${KILLS} times at any moment`, { timeout: 60000 + KILLS * 4000 }, a
 
 describe('the ledger dies every so often at', { ...withSteps, concurrency: true }, () => {
   const STEPS = ['commit.written', 'commit.done', 'publish.begun', 'publish.ended', 'credit.named', 'credit.word', 'debit.word']
-  for (const step of STEPS) test(step, { timeout: 90000 }, async (t) => {
+  for (const step of STEPS) test(step, async (t) => {
     const g = await startGateway(t, options({ program: STEPS_BUILD, env: { TOLLGATE_STEPS: `${step}:${step.startsWith('publish') ? 60 : 25}+` }, workers: 1 }))
     const b = books(g, random(SEED)), deaths = () => (g.output.match(/steps: killed at/g) ?? []).length
     const end = busy(b)
@@ -162,7 +162,7 @@ describe('the ledger dies every so often at', { ...withSteps, concurrency: true 
     const died = deaths()
     await ready(g)
     await b.settle()
-    await until(async () => { await b.whole(); return true }, 'books that are right', 20000)
+    await until(async () => { await b.whole(); return true }, 'books that are right')
     t.diagnostic(`${died} deaths; acknowledged ${JSON.stringify(b.done)}; not ${JSON.stringify(b.lost)}`)
   })
 })

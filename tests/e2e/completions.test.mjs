@@ -1,10 +1,10 @@
 /* The legacy completions: by passing to servers that have them, as a conversation to all others. */
 import assert from 'node:assert/strict'
 import { before, describe } from 'node:test'
-import { PRICE, startGateway } from './lib/gateway.mjs'
+import { PRICE, startGateway, until } from './lib/gateway.mjs'
 import { cost, decimal, digitsOf } from './lib/money.mjs'
 import { cleanUps, test } from './lib/test.mjs'
-import { json, sse, startUpstream } from './upstream.mjs'
+import { json, newGate, sse, startUpstream } from './upstream.mjs'
 
 const shared = cleanUps()
 let up, g, t, branded
@@ -87,17 +87,15 @@ describe('openai-compatible upstream', () => {
     for (const c of (await ask({ stream: true, stream_options: { include_usage: true } })).events.slice(0, -1)) assert.equal(c.id, 'hjl-abc')
   })
   test('every answer is held: n, best_of and the number of prompts', async () => {
-    let go, gate
-    up.on('inner-davinci', async (c) => { await gate; return text()(c) })
     const held = async (o) => {
-      gate = new Promise((resolve) => { go = resolve })
+      const { gate, open } = newGate()
+      up.on('inner-davinci', async (c) => { await gate; return text()(c) })
       const who = await g.tenant({ credit: '100' })
       const n = up.requests.length
       const answer = complete({ model: 'davinci', max_tokens: 1000, ...o }, { key: who.key })
-      const end = Date.now() + 5000
-      while (up.requests.length === n && Date.now() < end) await new Promise((r) => setTimeout(r, 5))
+      await until(() => up.requests.length > n, 'the call upstream')
       const h = Number((await g.balance(who.account)).held)
-      go()
+      open()
       assert.equal((await answer).status, 200)
       return h
     }

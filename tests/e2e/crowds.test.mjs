@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import net from 'node:net'
 import { before, describe } from 'node:test'
-import { chatBody, startGateway, until } from './lib/gateway.mjs'
+import { chatBody, lateness, startGateway, until } from './lib/gateway.mjs'
 import { newGate, sse, startUpstream } from './upstream.mjs'
 import { cleanUps, test } from './lib/test.mjs'
 
@@ -35,31 +35,31 @@ async function many(n, port, then = () => {}) {
 const post = (key, body) => `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
 
 describe('the silent', () => {
-  test(`${SILENT} connections that say nothing: others are served, a silent one costs little, time ends it`, { timeout: 120000 }, async (t) => {
-    const patience = Math.max(3, Math.ceil(SILENT / 400)) // they must all be there before the first must go
+  test(`${SILENT} connections that say nothing: others are served, a silent one costs little, time ends it`, async (t) => {
+    const patience = Math.max(3, Math.ceil(SILENT / 250)) // they must all be there before the first must go
     const g = await start(t, { client_timeout: `${patience}s`, keepalive_timeout: `${patience}s` })
     const k = await g.tenant()
     await g.chat(k.key)
-    const before = await sum(g), began = performance.now()
+    const before = await sum(g), began = performance.now(), late = lateness(t)
     const crowd = await many(SILENT, g.port)
     t.after(() => { for (const s of crowd) s.destroy() })
-    await until(async () => await g.metric('tollgate_connections_open') >= SILENT * 0.98, 'the crowd to be in', 20000)
+    await until(async () => await g.metric('tollgate_connections_open') >= SILENT * 0.98, 'the crowd to be in')
     const each = (await sum(g) - before) / SILENT
     assert.ok(each < 2, `${each.toFixed(2)} KB each`)
     t.diagnostic(`${each.toFixed(2)} KB for a silent connection`)
     for (let i = 0; i < 20; i++) assert.equal((await g.chat(k.key)).status, 200)
-    await until(() => crowd.every((s) => s.gone), 'all of them to be closed', patience * 1000 + 15000)
-    assert.ok(Math.max(...crowd.map((s) => s.gone)) - began < patience * 1000 + 15000)
+    await until(() => crowd.every((s) => s.gone), 'all of them to be closed')
+    assert.ok(Math.max(...crowd.map((s) => s.gone)) - began < patience * 1000 + 15000 + late())
     assert.equal((await g.chat(k.key)).status, 200)
   })
   test('at max_connections a crowd that only waits keeps nobody out', async (t) => {
-    const g = await start(t, { client_timeout: '30s', keepalive_timeout: '30s', max_connections: 100 })
+    const g = await start(t, { client_timeout: '5m', keepalive_timeout: '5m', max_connections: 100 })
     const k = await g.tenant()
     for (const [what, then] of Object.entries({ silent: () => {}, 'half a head': (s) => s.write('GET /v1/mo') })) {
       const crowd = await many(300, g.port, then)
       await until(async () => await g.metric('tollgate_connections_open') >= 195, `${what}: the crowd to fill all places`)
       let served = 0
-      await until(async () => { const r = await g.chat(k.key).catch(() => null); served += r?.status === 200; return served >= 10 }, `${what}: ten calls among them`, 6000)
+      await until(async () => { const r = await g.chat(k.key).catch(() => null); served += r?.status === 200; return served >= 10 }, `${what}: ten calls among them`)
       for (const s of crowd) s.destroy()
       await until(async () => await g.metric('tollgate_connections_open') < 20, 'the crowd to go')
     }
@@ -72,9 +72,9 @@ describe('the silent', () => {
     const at_work = Array.from({ length: 10 }, () => g.stream(k.key, { model: 'big' }))
     for (const s of at_work) await s.next()
     await new Promise((r) => setTimeout(r, 1300)) // longer than a silent one is left alone
-    const began = performance.now()
+    const began = performance.now(), late = lateness(t)
     await assert.rejects(g.chat(k.key))
-    assert.ok(performance.now() - began < 1000)
+    assert.ok(performance.now() - began < 1000 + late())
     go()
     for (const s of at_work) assert.equal((await s.all()).at(-1), '[DONE]')
     await until(async () => (await g.chat(k.key).catch(() => null))?.status === 200, 'a place')
@@ -89,7 +89,7 @@ describe('the slow', () => {
     const head = post(k.key, body).slice(0, -body.length)
     const crowd = await many(200, g.port)
     t.after(() => { for (const s of crowd) s.destroy() })
-    const began = performance.now()
+    const began = performance.now(), late = lateness(t)
     crowd.forEach((s, i) => {
       const text = i % 2 ? post(k.key, body) : 'GET /v1/models HTTP/1.1\r\nX-Header: ' + 'y'.repeat(5000)
       s.resume()
@@ -98,12 +98,12 @@ describe('the slow', () => {
       const timer = setInterval(() => { if (s.destroyed || s.gone) clearInterval(timer); else s.write(text[at++]) }, 50)
     })
     for (let i = 0; i < 10; i++) assert.equal((await g.chat(k.key)).status, 200)
-    await until(() => crowd.every((s) => s.gone), 'the slow to be ended', 8000)
+    await until(() => crowd.every((s) => s.gone), 'the slow to be ended')
     const last = Math.max(...crowd.map((s) => s.gone)) - began
-    assert.ok(last < 5500, `${last} ms`) // client_timeout, and the two seconds of a lingering close
+    assert.ok(last < 5500 + late(), `${last} ms`) // client_timeout, and the two seconds of a lingering close
     assert.equal((await g.settled(k.account)).held, '0')
   })
-  test('clients that never read: the provider is held back, memory is bounded, time ends them', { timeout: 60000 }, async (t) => {
+  test('clients that never read: the provider is held back, memory is bounded, time ends them', async (t) => {
     const g = await start(t, { client_timeout: '2s' })
     const k = await g.tenant({ credit: '1000' })
     await g.chat(k.key)
@@ -116,7 +116,7 @@ describe('the slow', () => {
     await until(async () => await g.metric('tollgate_streams_active') >= n * 0.9, 'the streams to run')
     let most = 0
     for (let i = 0; i < 10; i++) { most = Math.max(most, await sum(g)); assert.equal((await g.chat(k.key)).status, 200) }
-    await until(async () => await g.metric('tollgate_streams_active') === 0, 'time to end them', 15000)
+    await until(async () => await g.metric('tollgate_streams_active') === 0, 'time to end them')
     most = Math.max(most, await sum(g))
     t.diagnostic(`${Math.round((most - before) / n)} KB for a stream that nobody reads`)
     assert.ok((most - before) / n < 2048, `${Math.round((most - before) / n)} KB each`)
@@ -127,7 +127,7 @@ describe('the slow', () => {
 })
 
 describe('the many', () => {
-  test('people register until there is no room: told so, the others served, and a restart changes nothing', { timeout: 60000 }, async (t) => {
+  test('people register until there is no room: told so, the others served, and a restart changes nothing', async (t) => {
     const g = await start(t, { max_accounts: 12, max_keys: 20 }, { billing: { signup: 'on', signup_credit: '1.00', signup_rate: '100000/h' } })
     const register = (i) => g.req({ method: 'POST', path: '/auth/register', body: { email: `p${i}@example.com`, password: 'long enough' } })
     const list = await Promise.all(Array.from({ length: 30 }, (_, i) => register(i)))
@@ -150,7 +150,7 @@ describe('the many', () => {
     assert.equal(gone.status, 200)
     await g.audit()
   })
-  test('keys made and revoked until there is no room: told so, those there served, and a restart changes nothing', { timeout: 60000 }, async (t) => {
+  test('keys made and revoked until there is no room: told so, those there served, and a restart changes nothing', async (t) => {
     const g = await start(t, { max_accounts: 10, max_keys: 10 })
     const k = await g.tenant()
     let made = 1

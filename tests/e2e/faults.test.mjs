@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import path from 'node:path'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
 import { random, seeded } from './lib/random.mjs'
-import { STEPS_BUILD, startGateway, until, withSteps } from './lib/gateway.mjs'
+import { STEPS_BUILD, lateness, startGateway, until, withSteps } from './lib/gateway.mjs'
 import { nano } from './lib/money.mjs'
 import { lockableDisk, smallDisk } from './lib/disk.mjs'
 import { test } from './lib/test.mjs'
@@ -32,13 +32,13 @@ async function world(t, { onlyWhole, ...o } = {}) {
 
 /* Waits until billable calls are shed, and only shed: what was running ends, and not one new call is served. */
 async function shed(loop, since = performance.now()) {
-  const first = await until(() => loop.statuses[503] > 0 && performance.now(), 'a call that is shed', 15000)
+  const first = await until(() => loop.statuses[503] > 0 && performance.now(), 'a call that is shed')
   await until(() => { loop.statuses[200] = 0; return new Promise((r) => setTimeout(() => r(loop.statuses[200] === 0), 150)) }, 'nothing but 503')
   return first - since
 }
 const serves = (loop, ms = 20000) => { loop.statuses[200] = 0; return until(() => loop.statuses[200] > 20, 'service again', ms) }
 
-test('a full disk, and deaths of a worker and of the ledger while it is full', { timeout: 60000 }, async (t) => {
+test('a full disk, and deaths of a worker and of the ledger while it is full', async (t) => {
   const disk = smallDisk(t)
   if (!disk) return t.skip('mounting a small disk needs root')
   const { g, books, loop } = await world(t, { top: { state_dir: path.join(disk.dir, 'state') } })
@@ -47,14 +47,14 @@ test('a full disk, and deaths of a worker and of the ledger while it is full', {
   const s = await g.ctl('status')
   process.kill(s.workers[0].pid, 'SIGKILL')
   process.kill(s.ledger.pid, 'SIGKILL')
-  await until(async () => { const n = await g.ctl('status'); return n.workers.length === 2 && n.ledger.pid && n.ledger.pid !== s.ledger.pid }, 'new processes', 15000)
+  await until(async () => { const n = await g.ctl('status'); return n.workers.length === 2 && n.ledger.pid && n.ledger.pid !== s.ledger.pid }, 'new processes')
   disk.empty()
   await serves(loop)
   await loop.stop()
   await books.check(loop)
 })
 
-test('a read-only state_dir: the running ledger goes on, the next one cannot start; all is booked after a restart', { timeout: 60000 }, async (t) => {
+test('a read-only state_dir: the running ledger goes on, the next one cannot start; all is booked after a restart', async (t) => {
   const disk = lockableDisk(t)
   if (!disk) return t.skip('a read-only mount needs root')
   const { g, books, loop } = await world(t, { top: { state_dir: disk.dir } })
@@ -67,7 +67,7 @@ test('a read-only state_dir: the running ledger goes on, the next one cannot sta
   assert.equal((await g.req({ path: '/v1/models' })).status, 401, 'workers answer')
   assert.match((await g.adminGet('/readyz')).text, /ledger stuck/)
   await loop.stop()
-  assert.equal((await g.stop('SIGTERM', 10000)).code, 1, 'it says that not all is committed')
+  assert.equal((await g.stop()).code, 1, 'it says that not all is committed')
   await g.start({ wait: false })
   await g.ended
   assert.equal(g.exit.code, 1, 'no start on a read-only state_dir')
@@ -78,7 +78,7 @@ test('a read-only state_dir: the running ledger goes on, the next one cannot sta
 })
 
 for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:10-10']]) {
-  test(`${what} that fails with an I/O error: the ledger stops for good, and all is booked after a restart`, { ...withSteps, timeout: 60000 }, async (t) => {
+  test(`${what} that fails with an I/O error: the ledger stops for good, and all is booked after a restart`, withSteps, async (t) => {
     const { g, books, loop } = await world(t, { program: STEPS_BUILD, env: { TOLLGATE_FAULTS: fault } })
     await shed(loop)
     assert.match(g.output, new RegExp(`steps: fails at ${fault.split(':')[0]}`))
@@ -87,28 +87,29 @@ for (const [what, fault] of [['a commit', 'commit:5:60-60'], ['a sync', 'sync:5:
     process.kill((await g.ctl('status')).workers[1].pid, 'SIGKILL')
     await loop.stop()
     g.env = {}
-    assert.equal((await g.stop('SIGTERM', 10000)).code, 1)
+    assert.equal((await g.stop()).code, 1)
     await g.start()
     await books.check(loop)
   })
 }
-test('commits that find no room for a while: 503 meanwhile, service again by itself', { ...withSteps, timeout: 60000 }, async (t) => {
+test('commits that find no room for a while: 503 meanwhile, service again by itself', withSteps, async (t) => {
   const { g, books, loop } = await world(t, { program: STEPS_BUILD, env: { TOLLGATE_FAULTS: 'commit:28:60-62' } })
-  await until(() => loop.statuses[503] > 0, 'a call that is shed', 15000)
+  await until(() => loop.statuses[503] > 0, 'a call that is shed')
   assert.match(g.output, /steps: fails at commit/)
   await serves(loop)
   await loop.stop()
   await books.check(loop)
 })
 
-test('a ring that fills: not one call more than it has places, 503 in time, all of it booked', { timeout: 60000 }, async (t) => {
+test('a ring that fills: not one call more than it has places, 503 in time, all of it booked', async (t) => {
   const { g, p, books, loop } = await world(t, { workers: 1, onlyWhole: true }) // one ring, of 1,024 records
   const { pid } = (await g.ctl('status')).ledger
   process.kill(pid, 'SIGSTOP')
   const from = loop.facts.size, arrived = p.arrived
+  const late = lateness(t)
   let took
   try { took = await shed(loop) } finally { process.kill(pid, 'SIGCONT') }
-  assert.ok(took < 2500, `shed after ${took} ms`)
+  assert.ok(took < 2500 + late(), `shed after ${took} ms`)
   const admitted = p.arrived - arrived
   assert.ok(admitted > 100 && admitted <= 1024 + CLIENTS, `${admitted} calls admitted meanwhile`)
   await serves(loop)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { before, describe } from 'node:test'
 import zlib from 'node:zlib'
-import { startGateway } from './lib/gateway.mjs'
+import { startGateway, until } from './lib/gateway.mjs'
 import { digitsOf } from './lib/money.mjs'
 import { cleanUps, test } from './lib/test.mjs'
 import { json, newGate, startUpstream, status } from './upstream.mjs'
@@ -71,9 +71,9 @@ describe('pictures at a price each', () => {
     const { gate, open: go } = newGate()
     up.on('inner-dalle', async (c) => { await gate; return made(4)(c) })
     const who = await g.tenant({ credit: '1' })
-    const answer = draw({ model: 'dalle', prompt: 'x', n: 4, size: '1024x1792', quality: 'hd' }, { key: who.key })
     const n = up.requests.length
-    while (up.requests.length === n && !(await g.balance(who.account)).held.startsWith('0.48')) await new Promise((r) => setTimeout(r, 5))
+    const answer = draw({ model: 'dalle', prompt: 'x', n: 4, size: '1024x1792', quality: 'hd' }, { key: who.key })
+    await until(() => up.requests.length > n, 'the call upstream')
     assert.equal((await g.balance(who.account)).held, '0.48')
     go()
     assert.equal((await answer).status, 200)

@@ -143,7 +143,7 @@ describe('inside a worker', { skip: sanitized }, () => {
     const [old] = await g.workers()
     const before = await g.settled(mine.account)
     await inside('head')
-    await until(async () => { const [now] = await g.workers(); return now && now !== old }, 'another worker', 20000)
+    await until(async () => { const [now] = await g.workers(); return now && now !== old }, 'another worker')
     await until(async () => (await g.chat(mine.key)).status === 200, 'it serves')
     await g.settled(mine.account)
     await g.audit()

@@ -53,9 +53,9 @@ describe('requests a minute', () => {
   })
   test('waiting as long as Retry-After says is enough', async () => {
     const t = await g.tenant({ tier: 'burst' }) // one a second, two at once
-    assert.equal((await g.chat(t.key)).status, 200)
-    assert.equal((await g.chat(t.key)).status, 200)
-    const r = await g.chat(t.key)
+    const list = await Promise.all(Array.from({ length: 20 }, () => g.chat(t.key)))
+    assert.ok(list.filter((x) => x.status === 200).length >= 2)
+    const r = list.findLast((x) => x.status !== 200)
     limited(r, 'requests')
     await new Promise((resolve) => setTimeout(resolve, Number(r.headers['retry-after-ms']) + 5))
     assert.equal((await g.chat(t.key)).status, 200)
@@ -153,7 +153,7 @@ describe('concurrency', () => {
       const t = await g.tenant({ tier: 'one' })
       await end(t)
       await g.settled(t.account)
-      await until(async () => (await g.chat(t.key)).status === 200, 'a free place', 3000)
+      await until(async () => (await g.chat(t.key)).status === 200, 'a free place')
     })
   }
   test('a call refused for concurrency takes nothing of the others\' limits', async () => {
@@ -166,6 +166,6 @@ describe('concurrency', () => {
     open()
     await s.all()
     await g.settled(t.account)
-    await until(async () => (await g.chat(t.key)).status !== 429, 'the second of two requests', 3000)
+    await until(async () => (await g.chat(t.key)).status !== 429, 'the second of two requests', 20_000) // the next one comes after 30 s
   })
 })

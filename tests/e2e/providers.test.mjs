@@ -42,12 +42,12 @@ before(async () => {
     if (how === 'reset') { await new Promise((r) => setTimeout(r, 2)); c.reset() } else c.end()
     return c.closed
   }
-  const u = { url: up.url, retries: 0, first_byte_timeout: '1s', idle_timeout: '1s', connect_timeout: '1s' }
+  const u = { url: up.url, retries: 0 }
   const price = { input: '2.75', output: '11.00', cached_input: '1.375' }
   g = await startGateway(shared, {
     workers: 1,
-    upstreams: [{ ...u, name: 'cut' }, ...Object.keys(DIALECTS).map((d) => ({ ...u, name: d, dialect: d }))],
-    models: [{ name: 'cut/*', route: 'cut as *', price }, { name: 'hold', route: 'openai as hold', price, max_output: 100, context: 1000 },
+    upstreams: [{ ...u, name: 'cut' }, { ...u, name: 'hasty', first_byte_timeout: '1s' }, ...Object.keys(DIALECTS).map((d) => ({ ...u, name: d, dialect: d }))],
+    models: [{ name: 'cut/*', route: 'cut as *', price }, { name: 'hasty', route: 'hasty as any', price }, { name: 'hold', route: 'openai as hold', price, max_output: 100, context: 1000 },
       ...Object.keys(DIALECTS).map((d) => ({ name: `any/${d}`, route: `${d} as any`, price }))],
     top: { max_active: 256 },
   })
@@ -145,7 +145,7 @@ const NONSENSE = [
 ]
 describe('what is no answer', () => {
   for (const [dialect, [where, body, code]] of Object.entries(DIALECTS)) {
-    test(`${dialect}: an error in the client's shape, no charge, and the pool is well`, { timeout: 60000 }, async () => {
+    test(`${dialect}: an error in the client's shape, no charge, and the pool is well`, async () => {
       const t = await g.tenant({ credit: '10' })
       for (const [name, bytes, then] of NONSENSE) {
         say = typeof bytes === 'function' ? bytes : raw(Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes, 'latin1'), then)
@@ -163,11 +163,11 @@ describe('what is no answer', () => {
     say = raw(`${'HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n'.repeat(5)}${WHOLE}`)
     assert.equal((await g.chat(tenant.key, { model: 'any/openai' })).status, 200)
     say = async (c) => { for (let i = 0; i < 200000 && !c.gone; i++) await c.write('HTTP/1.1 100 Continue\r\n\r\n'.repeat(50)) ; return c.closed }
-    const r = await g.chat(tenant.key, { model: 'any/openai' })
+    const r = await g.chat(tenant.key, { model: 'hasty' })
     assert.ok([502, 504].includes(r.status), `${r.status}`)
     await healthy()
   })
-  test('a body without end', { timeout: 60000 }, async () => {
+  test('a body without end', async () => {
     const filler = Buffer.alloc(1 << 20, 32)
     say = async (c) => { await c.write(`${HEAD}Transfer-Encoding: chunked\r\n\r\n`); for (let i = 0; i < 1000 && !c.gone; i++) await c.write(Buffer.concat([Buffer.from(`${filler.length.toString(16)}\r\n`), filler, Buffer.from('\r\n')])); return c.closed }
     const r = await g.chat(tenant.key, { model: 'any/openai' })
@@ -312,7 +312,7 @@ describe('TLS', () => {
     })
     await new Promise((resolve) => middle.listen(0, '127.0.0.1', resolve))
     shared.push(() => { for (const a of through) a.destroy(); middle.close() })
-    const one = (name, url) => ({ name: `u-${name}`, url, ca_file: certs.ca, retries: 0, first_byte_timeout: '1s', idle_timeout: '1s', connect_timeout: '2s' })
+    const one = (name, url) => ({ name: `u-${name}`, url, ca_file: certs.ca, retries: 0 })
     s = await startGateway(shared, { workers: 1, upstreams: [...Object.keys(ups).map((n) => one(n, ups[n].url)), one('middle', `https://localhost:${middle.address().port}/v1`)],
       models: [...Object.keys(ups), 'middle'].map((n) => ({ name: n, route: `u-${n}` })) })
     k = await s.tenant({ credit: '10' })
@@ -327,7 +327,7 @@ describe('TLS', () => {
       await until(() => s.errorLog().includes(`u-${name}`), 'a line in the error log')
     })
   }
-  test('records changed, or the connection cut, at places all over handshake and answer: an error, nothing of it passed on', { timeout: 120000 }, async () => {
+  test('records changed, or the connection cut, at places all over handshake and answer: an error, nothing of it passed on', async () => {
     ups.good.otherwise = (c) => (c.req.json.stream ? raw(STREAM)(c) : raw(WHOLE)(c))
     const before = nano((await s.settled(k.account)).balance)
     let charged = 0
@@ -376,21 +376,21 @@ describe('names', { skip: /(^|\/)san-/.test(BUILD) }, () => {
       env: { LD_PRELOAD: so, TG_HOSTS: hosts } })
     k = await s.tenant()
   })
-  test('to nothing: an error; then to somewhere: served, without a restart', { timeout: 60000 }, async () => {
+  test('to nothing: an error; then to somewhere: served, without a restart', async () => {
     const r = await ask()
     assert.ok([502, 503].includes(r.status), r.text)
     point('127.0.0.2')
-    await until(async () => (await ask()).status === 200, 'the name to be found', 15000)
+    await until(async () => (await ask()).status === 200, 'the name to be found')
   })
-  test('it moves away: asked again when nobody answers at the old place', { timeout: 60000 }, async () => {
+  test('it moves away: asked again when nobody answers at the old place', async () => {
     there = await startUpstream(shared, { listen: '127.0.0.3', port: here.port })
     point('127.0.0.3')
     assert.equal((await ask()).status, 200, 'the old address serves while somebody is there')
     await here.close()
-    await until(async () => (await ask()).status === 200, 'the new address', 20000)
+    await until(async () => (await ask()).status === 200, 'the new address')
     assert.ok(there.requests.length > 0)
   })
-  test('to nothing again: the old addresses stay', { timeout: 60000 }, async () => {
+  test('to nothing again: the old addresses stay', async () => {
     point(null)
     const r = await ask()
     assert.ok([200, 502].includes(r.status))

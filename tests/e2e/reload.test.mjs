@@ -7,7 +7,7 @@ import path from 'node:path'
 import { before, describe } from 'node:test'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
 import { random } from './lib/random.mjs'
-import { freePort, startGateway, until } from './lib/gateway.mjs'
+import { freePort, lateness, startGateway, until } from './lib/gateway.mjs'
 import { request } from './lib/http.mjs'
 import { cost, nano } from './lib/money.mjs'
 import { chat, hangs, newGate, sse, startUpstream } from './upstream.mjs'
@@ -48,7 +48,7 @@ async function pricedByTheirSnapshot(g, loop, written) {
 }
 
 describe('SIGHUP', () => {
-  test(`${RELOADS} under load, ${RELOAD_MS} ms apart: prices, models, tiers, upstreams and listeners change`, { timeout: 60000 + RELOADS * RELOAD_MS * 3 }, async (t) => {
+  test(`${RELOADS} under load, ${RELOAD_MS} ms apart: prices, models, tiers, upstreams and listeners change`, { timeout: 180000 + RELOADS * RELOAD_MS * 3 }, async (t) => {
     const p = await startProvider(t), extra = await freePort()
     const g = await startGateway(t, { ...changed(p, 0, extra), top: { access_log: 'off' } })
     const books = new Books(g, p), keys = []
@@ -202,10 +202,10 @@ describe('the other signals', () => {
     await g.reload({ models: [...base.models, 'hang-after'] })
     const s = g.stream(k.key, { model: 'hang-after' })
     for (let i = 0; i < 8; i++) await s.next()
-    const begin = performance.now()
+    const begin = performance.now(), late = lateness(t)
     process.kill(g.pid, 'SIGQUIT')
     await g.ended
-    assert.ok(performance.now() - begin < 3000)
+    assert.ok(performance.now() - begin < 3000 + late())
     await s.all().catch(() => {})
     await g.start()
     const [u] = await g.usage(k.account)
@@ -219,6 +219,6 @@ describe('the other signals', () => {
     assert.ok(all.length >= 4, 'master, ledger, two workers')
     process.kill(g.pid, 'SIGTERM')
     assert.equal((await g.ended).code, 0)
-    await until(() => g.processes().length === 0, 'no process left', 3000)
+    assert.deepEqual(g.processes(), [])
   })
 })

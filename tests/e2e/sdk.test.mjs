@@ -2,7 +2,7 @@
  * OPENAI_SDK names others: packages or paths to their entry, separated by commas. */
 import assert from 'node:assert/strict'
 import { before, describe } from 'node:test'
-import { startGateway } from './lib/gateway.mjs'
+import { startGateway, until } from './lib/gateway.mjs'
 import { chat, json, sequence, sse, startUpstream, status } from './upstream.mjs'
 import { cleanUps, test } from './lib/test.mjs'
 
@@ -15,7 +15,7 @@ before(async () => {
   g = await startGateway(shared, {
     upstreams: [{ name: 'mock', url: up.url, retries: 0, cooldown: '1s' }, { name: 'faulty', url: up.url, retries: 0, cooldown: '1s' }],
     models: ['gpt-4o', { name: 'f/*', route: 'mock as *' }, { name: 'bad', route: 'faulty' }, { name: 'echo', route: 'local' }], text: 'upstream local { dialect echo; }\n',
-    tiers: { slow: 'rpm 60 burst 1;', none: 'models nothing;' },
+    tiers: { slow: 'rpm 30 burst 1;', once: 'rpm 1;', none: 'models nothing;' },
   })
   tenant = await g.tenant()
 })
@@ -92,13 +92,13 @@ for (const name of versions) {
       assert.ok(await of(client.chat.completions.create({ model: 'gpt-4o', messages: 'no' })) instanceof OpenAI.BadRequestError)
       assert.ok(await of(client.chat.completions.create({ model: 'bad', messages }, once)) instanceof OpenAI.InternalServerError)
       const poor = await g.tenant({ credit: null })
-      const begin = performance.now()
       const e402 = await of(clientOf(poor.key).chat.completions.create({ model: 'gpt-4o', messages }))
       assert.equal(e402.status, 402)
       assert.equal(e402.code, 'insufficient_balance')
-      assert.ok(performance.now() - begin < 400, 'it does not try again')
-      const slow = await g.tenant({ tier: 'slow' })
-      const s = clientOf(slow.key, once)
+      const refused = () => g.accessLog().filter((l) => l.key === poor.id)
+      await until(() => refused().length > 0, 'a line in the access log')
+      assert.equal(refused().length, 1, 'it does not try again')
+      const s = clientOf((await g.tenant({ tier: 'once' })).key, once)
       await s.chat.completions.create({ model: 'gpt-4o', messages })
       assert.ok(await of(s.chat.completions.create({ model: 'gpt-4o', messages })) instanceof OpenAI.RateLimitError)
     })
@@ -109,7 +109,7 @@ for (const name of versions) {
       const begin = performance.now()
       assert.ok((await c.chat.completions.create({ model: 'gpt-4o', messages })).id)
       const ms = performance.now() - begin
-      assert.ok(ms > 300 && ms < 3000, `${ms} ms`)
+      assert.ok(ms > 300 && ms < 10000, `${ms} ms`) // two seconds, and a minute if it read them wrong
     })
     test('it tries again after a 429 of the provider', async () => {
       up.on(`limited-${name}`, sequence(status(429, { headers: { 'Retry-After': '1' } }), json()))

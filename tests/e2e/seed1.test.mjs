@@ -229,7 +229,7 @@ describe('rate limits', () => {
       assert.equal(r.status, 200, r.text)
       assert.equal(r.headers['x-ratelimit-limit-tokens'], String(tpm))
       await g.settled(k.account)
-      const more = await g.chat(k.key, { max_tokens: 1000, messages: [{ role: 'user', content: 'x'.repeat(tpm / 40) }] }) // 1/160 of the limit, and 1,000
+      const more = await g.chat(k.key, { max_tokens: 1000, messages: [{ role: 'user', content: 'x'.repeat(tpm / 8) }] }) // 1/32 of the limit, and 1,000: what two seconds bring back
       assert.equal(more.status, 429, more.text)
       assert.equal(more.json.error.param, 'tokens')
     })

@@ -256,8 +256,7 @@ describe('rate limits', () => {
   })
   test('per API key; above it 429 Too Many Requests', async () => {
     const a = await g.tenant({ tier: 'free' }), b = await g.key(a.account)
-    const list = []
-    for (let i = 0; i < 11; i++) list.push(await s.curl('Quick Start', { key: a.key }))
+    const list = await Promise.all(Array.from({ length: 12 }, () => s.curl('Quick Start', { key: a.key })))
     const r = list.find((x) => x.status !== 200)
     assert.deepEqual([r.status, r.reason, r.json.error.type, r.json.error.code], [429, 'Too Many Requests', 'rate_limit_error', 'rate_limit_exceeded'])
     assert.equal((await cheap({}, b.key)).status, 200)

@@ -26,7 +26,7 @@ function send(head, tail) {
   return new Promise((resolve, reject) => {
     const socket = net.connect(g.port, '127.0.0.1')
     const parts = []
-    const timer = setTimeout(() => { socket.destroy(); reject(new Error('the connection was not ended')) }, 8000)
+    const timer = setTimeout(() => { socket.destroy(); reject(new Error('the connection was not ended')) }, 40_000)
     socket.setNoDelay(true)
     socket.on('error', () => {})
     socket.on('data', (c) => parts.push(c))

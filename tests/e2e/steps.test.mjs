@@ -89,12 +89,12 @@ async function trial(t, group, ms) {
   const left = () => wanted.filter((s) => !g.output.includes(`steps: killed at ${s}\n`))
   const books = new Books(g, p)
   const tenant = async (credit, o) => {
-    const k = await until(() => g.tenant({ credit, tier: 'busy', ...o }), 'an account', 10000)
+    const k = await until(() => g.tenant({ credit, tier: 'busy', ...o }), 'an account')
     books.credit(k.account, nano(credit))
     return k
   }
   const world = { rich: await tenant('1000', { limit: '1000' }), plain: await tenant('1000'), poor: await tenant('0.05', { limit: '1000' }), loops: [], next: 0, prefix: 's-' }
-  const second = await until(() => g.key(world.poor.account, { limit: '900' }), 'a key', 10000)
+  const second = await until(() => g.key(world.poor.account, { limit: '900' }), 'a key')
   world.keys = [world.rich, world.plain, world.poor, { key: second.key, account: world.poor.account }]
   const mix = (r, i) => {
     const x = r()
@@ -119,7 +119,7 @@ async function trial(t, group, ms) {
     if (!g.exit) await g.killAll() // which ends the orders
     await g.start()
   }
-  await until(async () => { const s = await g.ctl('status'); return s.workers.length === 2 && s.ledger.state === 'up' }, 'all processes back', 15000)
+  await until(async () => { const s = await g.ctl('status'); return s.workers.length === 2 && s.ledger.state === 'up' }, 'all processes back')
   await books.check(loop)
   // Every place is free.
   const clients = Array.from({ length: 12 }, () => new Client(g.port)), { key } = world.rich
@@ -134,7 +134,7 @@ describe('death within', withSteps, () => {
   for (const group of GROUPS) {
     const steps = Object.keys(group.steps)
     if (ONLY && !steps.some((s) => ONLY.includes(s))) continue
-    test(`${group.name}: ${steps.join(', ')}`, { timeout: 90000 }, (t) => trial(t, group))
+    test(`${group.name}: ${steps.join(', ')}`, (t) => trial(t, group))
   }
-  if (!ONLY) test(`a storm of ${STORM_S} seconds (seed ${SEED})`, { timeout: 90000 + STORM_S * 2000 }, (t) => trial(t, STORM, STORM_S * 1000))
+  if (!ONLY) test(`a storm of ${STORM_S} seconds (seed ${SEED})`, { timeout: 180000 + STORM_S * 2000 }, (t) => trial(t, STORM, STORM_S * 1000))
 })

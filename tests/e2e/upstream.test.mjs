@@ -58,15 +58,16 @@ before(async () => {
   const upstreams = [], models = []
   const one = (name, behaviour, more = {}) => { // an upstream of its own, so that what one does cools none of the others down
     up.on(name, behaviour)
-    upstreams.push({ name: `u-${name}`, url: up.url, retries: 0, first_byte_timeout: '1s', idle_timeout: '1s', connect_timeout: '1s', ...more })
+    upstreams.push({ name: `u-${name}`, url: up.url, retries: 0, ...more })
     models.push({ name, route: `u-${name} as ${name}` })
   }
-  BAD.forEach(([, b], i) => one(`bad${i}`, b))
-  BROKEN.forEach(([, b], i) => one(`broken${i}`, b))
+  const hasty = { first_byte_timeout: '1s', idle_timeout: '1s' } // for those that say nothing: who is only slow has all the time of the defaults
+  BAD.forEach(([, b, want], i) => one(`bad${i}`, b, want === 504 ? hasty : {}))
+  BROKEN.forEach(([name, b], i) => one(`broken${i}`, b, name.startsWith('silent') ? hasty : {}))
   one('slow', json({ wait: 700 }))
   one('tail', chat())
   one('drip', sse({ split: 1, tokens: 3 }))
-  one('late', sse({ every: 600, tokens: 3 }))
+  one('late', sse({ every: 500, tokens: 3 }), { idle_timeout: '2s' }) // all of it takes longer than that
   one('close-delimited', async (c) => { await c.write(`HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n${OK}`); c.end(); return c.closed })
   one('http10', async (c) => { await c.write(`HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n${OK}`); c.end(); return c.closed })
   one('interim', bytes(`HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n${head(sized)}${OK}`, 'keep'))

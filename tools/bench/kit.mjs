@@ -83,7 +83,8 @@ export async function startMock(b) {
     tlsPort = await freePort()
   const c = child(b, MOCK, [port, tlsPort, pem, key].map(String), LOAD_CPUS)
   const stats = async () => (await request({ port, path: '/stats' })).json
-  await until(stats, 'the provider')
+  await until(() => c.exitCode !== null || stats(), 'the provider')
+  if (c.exitCode !== null) throw new Error(`${MOCK} ended with ${c.exitCode} (make bench-build)`)
   return { port, tlsPort, ca: certs.ca, pid: c.pid, stats }
 }
 

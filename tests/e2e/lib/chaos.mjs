@@ -252,7 +252,7 @@ export class Books {
   }
   async check(loop, since = '2000-01-01') {
     const rows = await this.idle()
-    const audit = await until(() => this.g.audit(), 'a clean audit', 5000)
+    const audit = await until(() => this.g.audit(), 'a clean audit')
     for (const w of (await this.g.ctl('status')).workers) assert.equal(w.in_flight, 0)
     const found = new Set()
     for (const u of (await this.g.ctl('usage', '--since', since, '--limit', 100000)).usage) {

@@ -26,23 +26,27 @@ process.on('exit', () => { for (const g of alive) { killGroup(g.pid, 'SIGKILL');
 for (const s of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(s, () => process.exit(1))
 function killGroup(pid, signal) { if (pid) try { process.kill(-pid, signal) } catch { /* gone */ } }
 
-/* A port below the range that connections take their own from, so that none of those can be in its way. */
-const taken = new Set()
+/* A port that nobody listens on, below the range that connections take their own from, so that none of those can be in its way. It is
+ * this process's until it ends: the other suites that run beside see it taken on an address that serves nothing else. */
+const RESERVED = '127.86.71.1'
+const listens = (port, host) => new Promise((resolve) => {
+  const s = net.createServer().once('error', () => resolve(null))
+  s.listen(port, host, () => resolve(s.unref()))
+})
 export async function freePort() {
   for (let i = 0; i < 200; i++) {
-    const port = 10000 + Math.floor(Math.random() * 21000)
-    if (taken.has(port)) continue
-    const ok = await new Promise((resolve) => {
-      const s = net.createServer()
-      s.once('error', () => resolve(false))
-      s.listen(port, '127.0.0.1', () => s.close(() => resolve(true)))
-    })
-    if (ok) { taken.add(port); return port }
+    const port = 10000 + Math.floor(Math.random() * 21000), mine = await listens(port, RESERVED)
+    if (!mine) continue
+    const free = await listens(port, '127.0.0.1')
+    if (free) { await new Promise((resolve) => free.close(resolve)); return port }
+    mine.close()
   }
   throw new Error('no free port')
 }
-/* Waits until probe() gives something true (not undefined, false, or an exception) and gives that back. */
-export async function until(probe, what = 'the condition', ms = 8000) {
+/* Waits until probe() gives something true (not undefined, false, or an exception) and gives that back. The bound ends a wait for
+ * what will never come; how soon a thing comes is another question, and has an assertion of its own. */
+const PATIENCE_MS = 40_000
+export async function until(probe, what = 'the condition', ms = PATIENCE_MS) {
   const end = Date.now() + ms
   let last
   for (let pause = 5; ; pause = Math.min(pause * 1.5, 100)) {
@@ -51,7 +55,18 @@ export async function until(probe, what = 'the condition', ms = 8000) {
     await new Promise((r) => setTimeout(r, pause))
   }
 }
-export function run(program, args, { input, env, cwd, ms = 20000 } = {}) {
+/* What a busy machine may add to a time that is asserted: many times the worst delay that a timer of our own has had since the call, for
+ * what is measured takes many turns of several processes. Next to nothing where the machine is idle.
+ *   const late = lateness(t) …; assert.ok(ms < 1000 + late()) */
+const TURNS = 20, TICK_MS = 10
+export function lateness(t) {
+  let worst = 0, due = performance.now() + TICK_MS
+  const look = () => { worst = Math.max(worst, performance.now() - due) }
+  const timer = setInterval(() => { look(); due = performance.now() + TICK_MS }, TICK_MS)
+  later(t, () => clearInterval(timer))
+  return () => { look(); return TURNS * Math.max(worst, 0) }
+}
+export function run(program, args, { input, env, cwd, ms = PATIENCE_MS } = {}) {
   return new Promise((resolve) => {
     const child = execFile(program, args, { env: { ...process.env, ...env }, cwd, timeout: ms, maxBuffer: 64 << 20, encoding: 'utf8' },
       (error, stdout, stderr) => resolve({ code: error ? (error.code ?? error.signal ?? 1) : 0, stdout, stderr }))
@@ -139,15 +154,15 @@ function methods(g) {
       child.on('error', (e) => { g.output += e.message; g.exit = { code: 127 } })
       if (wait) await g.ready()
     },
-    async ready(ms = 10000) {
+    async ready() {
       await until(async () => {
         if (g.exit) return true
         return (await request({ port: g.admin, path: '/readyz' })).status === 200
-      }, 'readiness', ms).catch((e) => { throw new Error(`${e.message}\n${g.log()}`) })
+      }, 'readiness').catch((e) => { throw new Error(`${e.message}\n${g.log()}`) })
       if (g.exit) throw new Error(`tollgate ended (${JSON.stringify(g.exit)})\n${g.log()}`)
     },
     /* Ends it by a signal and waits; after `ms` the whole group is killed. */
-    async stop(signal = 'SIGTERM', ms = 8000) {
+    async stop(signal = 'SIGTERM', ms = PATIENCE_MS) {
       if (!g.pid) return g.exit
       if (!g.exit) {
         try { process.kill(g.pid, signal) } catch { /* gone */ }
@@ -196,15 +211,15 @@ function methods(g) {
     },
     async balance(account) { return g.ctl('balance', account) },
     /* The balance once nothing is held any more. */
-    async settled(account, ms = 5000) {
-      return until(async () => { const b = await g.balance(account); return b.held === '0' && b }, 'a settled balance', ms)
+    async settled(account) {
+      return until(async () => { const b = await g.balance(account); return b.held === '0' && b }, 'a settled balance')
     },
     /* The newest usage records of an account once there are at least n. */
-    async usage(account, n = 1, ms = 5000) {
+    async usage(account, n = 1) {
       return until(async () => {
         const u = (await g.ctl('usage', '--account', account, '--limit', Math.max(n + 5, 20))).usage
         return u.length >= n && u
-      }, `${n} usage records`, ms)
+      }, `${n} usage records`)
     },
     async audit() {
       const r = await g.ctlRaw('--json', 'audit')

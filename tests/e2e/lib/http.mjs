@@ -98,7 +98,8 @@ export function stream(o) {
 }
 
 /* Sends exactly these bytes (strings or Buffers; a number is a pause in ms) and reads until the peer closes, until
- * `answers` whole answers are there, or until `ms` have passed. Resolves to {bytes, text, closed, answers, reset}. */
+ * `answers` whole answers are there, or until `ms` have passed (by default so many that it is for a peer that should have
+ * closed, and did not). Resolves to {bytes, text, closed, answers, reset}. */
 export function raw(o, ...parts) {
   return new Promise((resolve) => {
     const socket = o.socketPath ? net.connect(o.socketPath) : net.connect(o.port, o.host ?? '127.0.0.1')
@@ -112,7 +113,7 @@ export function raw(o, ...parts) {
       const bytes = Buffer.concat(chunks)
       resolve({ bytes, text: bytes.toString('latin1'), closed, reset, answers: parseAnswers(bytes, o.heads ?? []).list })
     }
-    const timer = setTimeout(() => finish(false), o.ms ?? 5000)
+    const timer = setTimeout(() => finish(false), o.ms ?? 40_000)
     socket.setNoDelay(true)
     socket.on('error', () => { reset = true })
     socket.on('close', () => finish(true))
