@@ -150,12 +150,18 @@ static int commit(struct store *s) {
 
 enum { MAP_FULL = STORE_BROKEN + 1 }; /* never leaves this file */
 
-static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, unsigned flags) {
-    int rc = mdb_txn_begin(s->env, NULL, flags, &s->txn);
+/* The flag is the environment's: as a transaction's own, lmdb 0.9 takes it and does not heed it. */
+static int begin(struct store *s, bool relaxed) {
+    int rc = mdb_env_set_flags(s->env, MDB_NOMETASYNC, relaxed);
+    return rc ? rc : mdb_txn_begin(s->env, NULL, 0, &s->txn);
+}
+
+static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg, bool relaxed) {
+    int rc = begin(s, relaxed);
     if (rc == MDB_MAP_RESIZED) { /* a reader process of a later binary grew it */
         rc = mdb_env_set_mapsize(s->env, 0);
         if (rc == 0)
-            rc = mdb_txn_begin(s->env, NULL, flags, &s->txn);
+            rc = begin(s, relaxed);
     }
     if (rc) {
         s->txn = NULL;
@@ -169,16 +175,16 @@ static int try_write(struct store *s, enum store_err (*fn)(struct store *s, void
     }
     rc = commit(s);
     if (rc == 0)
-        s->unsynced = flags != 0;
+        s->unsynced = relaxed;
     return rc == MDB_MAP_FULL ? MAP_FULL : (int)error_of(s, rc, "commit");
 }
 
 static enum store_err write_with(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg,
-                                 unsigned flags) {
+                                 bool relaxed) {
     assert_mine(s);
     CHECK(!s->txn);
     for (int tries = 0;; tries++) {
-        int err = try_write(s, fn, arg, flags);
+        int err = try_write(s, fn, arg, relaxed);
         if (err != MAP_FULL)
             return (enum store_err)err;
         int rc = tries < 20 ? grow(s) : MDB_MAP_FULL;
@@ -188,10 +194,10 @@ static enum store_err write_with(struct store *s, enum store_err (*fn)(struct st
 }
 
 enum store_err store_write(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
-    return write_with(s, fn, arg, 0);
+    return write_with(s, fn, arg, false);
 }
 enum store_err store_write_relaxed(struct store *s, enum store_err (*fn)(struct store *s, void *arg), void *arg) {
-    return write_with(s, fn, arg, MDB_NOMETASYNC);
+    return write_with(s, fn, arg, true);
 }
 
 enum store_err store_sync(struct store *s) {
