@@ -40,7 +40,7 @@ endif
 PROTO_SRC  := $(sort $(wildcard proto/*.c proto/*/*.c))
 SHM_SRC    := $(sort $(wildcard shm/*.c))
 WORKER_SRC := $(sort $(wildcard worker/*.c))
-MASTER_SRC := $(sort $(wildcard master/*.c))
+MASTER_SRC := $(sort $(wildcard master/*.c master/*/*.c))
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 PROTO := $(call obj,$(PROTO_SRC))
 SHM   := $(call obj,$(SHM_SRC))

@@ -20,7 +20,7 @@
 #include <sys/types.h>
 
 #include "master/conf.h"
-#include "master/ledger.h"
+#include "master/ledger/entry.h"
 #include "master/events.h"
 #include "master/names.h"
 #include "shm/ipc_io.h"

@@ -40,7 +40,7 @@ const ELSEWHERE = { 'lower.stored': 'tests/stress', 'lower.account': 'tests/stre
 function stepsOfTheCode() {
   const found = new Set()
   for (const folder of ['shm', 'master', 'worker'])
-    for (const f of readdirSync(path.join(root, folder)).filter((n) => n.endsWith('.c')))
+    for (const f of readdirSync(path.join(root, folder), { recursive: true }).filter((n) => n.endsWith('.c')))
       for (const m of readFileSync(path.join(root, folder, f), 'utf8').matchAll(/SHM_STEP\("([^"]+)"\)/g)) found.add(m[1])
   return [...found].sort()
 }

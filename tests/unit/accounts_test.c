@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/ledger_fixture.h"
-#include "master/ledger_http.h"
+#include "master/ledger/http.h"
 
 static const char conf[] =
     "listen 127.0.0.1:1; control c; state_dir s; admin_token \"0123456789abcdef\"; upstream echo { dialect echo; }\n"

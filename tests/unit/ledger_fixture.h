@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "master/conf_tree.h"
-#include "master/ledger_reader.h"
-#include "master/ledger_text.h"
+#include "master/ledger/reader.h"
+#include "master/ledger/text.h"
 #include "shm/money.h"
 
 struct rig {

@@ -1,6 +1,6 @@
 /* Reports of usage: lists and sums against what was charged, before and after checkpoints and restarts. */
 #include "tests/unit/ledger_asserts.h"
-#include "master/ledger_usage.h"
+#include "master/ledger/usage.h"
 
 struct known { uint32_t account, key, model; };
 static const char *const searched_models[] = { "gpt-4o", "mini", "fam/a", "fam/b", "fam/never", "nowhere" };

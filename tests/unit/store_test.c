@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "master/ledger_pack.h"
+#include "master/ledger/pack.h"
 
 struct place { struct store s; char dir[64]; };
 

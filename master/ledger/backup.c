@@ -1,0 +1,104 @@
+/* backup FILE.
+ *
+ * A backup is one file: accounts, keys' hashes, the pepper, every entry and usage record. It is made by a forked
+ * reader as FILE.tmp, compacted (a long read: what is committed meanwhile makes the file grow), given an id of its
+ * own (a restored ledger must not be taken for the one whose charges may still lie in shared memory), synced, opened
+ * again and audited in full, and only then renamed to FILE. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "master/ledger/audit.h"
+
+static enum store_err write_new_id(struct store *s, void *arg) {
+    return store_put(s, DB_META, SLICE("ledger_id"), slice_of(arg, sizeof(uint64_t)));
+}
+
+static bool sync_path(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+static bool sync_folder(const char *path) {
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash)
+        slash[slash == folder] = '\0';
+    return sync_path(slash ? folder : ".");
+}
+
+/* Opens the copy, gives it its id, audits it. */
+static bool verify(struct reader_job *job, const char *tmp, struct audit *a) {
+    struct store copy;
+    struct store_options o = { 0 };
+    uint64_t id = 0;
+    bool ok = false;
+    if (getrandom(&id, sizeof id, 0) != (ssize_t)sizeof id || store_open(&copy, tmp, &o) != STORE_OK) {
+        job_refuse(job, "internal", "the copy cannot be opened: %s", copy.message);
+        return false;
+    }
+    if (store_write(&copy, write_new_id, &id) != STORE_OK || store_read_begin(&copy) != STORE_OK) {
+        job_refuse(job, "internal", "the copy cannot be used: %s", copy.message);
+    } else {
+        ok = audit_run(a, &copy);
+        store_read_end(&copy);
+        if (!ok)
+            job_refuse(job, "internal", "the copy cannot be audited: %s", a->message);
+        else if (a->differences > 0)
+            job_refuse(job, "differences",
+                       "an audit of the copy finds %llu differences: run `tollctl audit`; no backup was made",
+                       (unsigned long long)a->differences);
+    }
+    store_close(&copy);
+    return ok && a->differences == 0;
+}
+
+static void backup_job(struct reader_job *job) {
+    char tmp[4096 + 8], lock[4096 + 16];
+    struct audit a = { .places = ledger_places(job->l) };
+    struct json_writer w;
+    struct stat st;
+    snprintf(tmp, sizeof tmp, "%s.tmp", job->text);
+    snprintf(lock, sizeof lock, "%s-lock", tmp);
+    (void)unlink(tmp);
+    umask(077);
+    if (store_copy(&job->store, tmp) != STORE_OK) {
+        job_refuse(job, "backup_failed", "%s (the ledger's user must be able to write there)", job->store.message);
+    } else if (verify(job, tmp, &a)) {
+        if (!sync_path(tmp) || rename(tmp, job->text) < 0 || !sync_folder(job->text) || stat(job->text, &st) < 0)
+            job_refuse(job, "backup_failed", "%s: %s", job->text, strerror(errno));
+    }
+    (void)unlink(lock);
+    if (job->refused) {
+        (void)unlink(tmp);
+        return;
+    }
+    jw_init(&w, &job->out);
+    jw_object(&w);
+    jw_key(&w, "file");
+    jw_cstr(&w, job->text);
+    jw_count(&w, "bytes", (uint64_t)st.st_size);
+    jw_count(&w, "accounts", a.accounts);
+    jw_count(&w, "keys", a.keys);
+    jw_count(&w, "usage_records", a.usage_records);
+    jw_end_object(&w);
+}
+
+void call_backup(struct call *c) {
+    struct reader_job job = { .fn = backup_job };
+    struct slice file;
+    if (!call_need(c, call_text(c, "file", sizeof job.text - 16, &file), "file"))
+        return;
+    if (file.len == 0 || file.ptr[0] != '/') {
+        call_refuse(c, "invalid_value", "file: an absolute path is expected");
+        return;
+    }
+    memcpy(job.text, file.ptr, file.len);
+    reader_start(c, &job);
+}
