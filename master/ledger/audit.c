@@ -284,42 +284,21 @@ bool audit_run(struct audit *a, struct store *s) {
 
 struct audit_args { uint64_t words, tails; bool file; };
 
-/* The lock file that opening a backup has made beside it. */
-static void remove_lock(const char *file) {
-    char lock[4096 + 8];
-    if (snprintf(lock, sizeof lock, "%s-lock", file) < (int)sizeof lock)
-        (void)unlink(lock);
-}
-
-static void audit_job(struct reader_job *job) {
-    struct audit_args args;
+static void write_audit(struct reader_job *job, struct store *s, const struct audit_args *args) {
     struct json_writer w;
-    memcpy(&args, job->args, sizeof args);
+    struct audit a = { .w = &w, .places = ledger_places(job->l), .l = args->file ? NULL : job->l };
     jw_init(&w, &job->out);
-    struct audit a = { .w = &w, .places = ledger_places(job->l), .l = args.file ? NULL : job->l };
-    if (args.file) {
-        struct store_options o = { .read_only = true };
-        store_close(&job->store);
-        if (store_open(&job->store, job->text, &o) != STORE_OK) {
-            job_refuse(job, "not_found", "%s", job->store.message);
-            return;
-        }
-    }
     jw_object(&w);
     jw_key(&w, "differences");
     jw_array(&w);
-    if (args.words)
-        audit_difference(&a, "words in shared memory", "", (int64_t)args.words, 0);
-    if (args.tails)
-        audit_difference(&a, "ring tails", "", (int64_t)args.tails, 0);
-    bool ok = store_read_begin(&job->store) == STORE_OK;
+    if (args->words)
+        audit_difference(&a, "words in shared memory", "", (int64_t)args->words, 0);
+    if (args->tails)
+        audit_difference(&a, "ring tails", "", (int64_t)args->tails, 0);
+    bool ok = store_read_begin(s) == STORE_OK;
     if (ok) {
-        ok = audit_run(&a, &job->store);
-        store_read_end(&job->store);
-    }
-    if (args.file) {
-        store_close(&job->store);
-        remove_lock(job->text);
+        ok = audit_run(&a, s);
+        store_read_end(s);
     }
     jw_end_array(&w);
     jw_count(&w, "difference_count", a.differences);
@@ -331,6 +310,35 @@ static void audit_job(struct reader_job *job) {
     jw_end_object(&w);
     if (!ok)
         job_refuse(job, "internal", "the database cannot be audited: %s", a.message);
+}
+
+/* LMDB makes a lock file beside what it opens. It goes again, unless it was there before: then somebody uses it, the
+ * ledger itself where the file is its own database. */
+static void audit_file(struct reader_job *job, const struct audit_args *args) {
+    struct store_options o = { .read_only = true };
+    struct store copy;
+    char lock[sizeof job->text + 8];
+    snprintf(lock, sizeof lock, "%s-lock", job->text);
+    bool used = access(lock, F_OK) == 0;
+    if (store_open(&copy, job->text, &o) == STORE_OK) {
+        write_audit(job, &copy, args);
+        store_close(&copy);
+    } else {
+        job_refuse(job, "not_found", "%s", copy.message);
+    }
+    if (!used)
+        (void)unlink(lock);
+}
+
+static void audit_job(struct reader_job *job) {
+    struct audit_args args;
+    memcpy(&args, job->args, sizeof args);
+    if (!args.file) {
+        write_audit(job, &job->store, &args);
+        return;
+    }
+    store_close(&job->store);
+    audit_file(job, &args);
 }
 
 static uint64_t wrong_tails(const struct ledger *l) {

@@ -68,6 +68,26 @@ static void audit_finds_it(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
+/* The lock file that an audit makes beside a copy goes with it; one that was there before belongs to somebody. */
+static void audits_leave_no_lock_and_take_none(void **state) {
+    struct rig *r = *state;
+    char live[128], lock[160], nothing[128];
+    struct stat before, after;
+    rig_tenant(r, "a@a.a", "1", NULL);
+    snprintf(live, sizeof live, "%s/ledger.mdb", r->state);
+    snprintf(lock, sizeof lock, "%s-lock", live);
+    assert_int_equal(stat(lock, &before), 0);
+    struct json j = rig_call(r, "{'cmd':'audit','file':'%s'}", live);
+    IS(j, "result.difference_count", "0");
+    assert_int_equal(stat(lock, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    snprintf(nothing, sizeof nothing, "%s/nothing", r->dir);
+    j = rig_call(r, "{'cmd':'audit','file':'%s'}", nothing);
+    REFUSED(j, "not_found");
+    snprintf(lock, sizeof lock, "%s-lock", nothing);
+    assert_int_equal(access(lock, F_OK), -1);
+}
+
 static void backup_and_restore(void **state) {
     struct rig *r = *state;
     struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
@@ -112,6 +132,7 @@ static void backup_and_restore(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(audit_finds_it),
+        TEST(audits_leave_no_lock_and_take_none),
         TEST(backup_and_restore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
