@@ -90,6 +90,21 @@ static void backup_job(struct reader_job *job) {
     jw_end_object(&w);
 }
 
+/* Is it a file that the ledger lives on? A backup takes the place of what has its name, and the ledger would go on with
+ * the file that has none any more, until it ends. */
+static bool is_own(const struct ledger *l, const char *path) {
+    static const char *const names[] = { "ledger.mdb", "ledger.mdb-lock", "pepper" };
+    struct stat there, own;
+    char name[4096];
+    if (stat(path, &there) < 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (snprintf(name, sizeof name, "%s/%s", l->heritage->state_dir, names[i]) < (int)sizeof name &&
+            stat(name, &own) == 0 && own.st_dev == there.st_dev && own.st_ino == there.st_ino)
+            return true;
+    return false;
+}
+
 void call_backup(struct call *c) {
     struct reader_job job = { .fn = backup_job };
     struct slice file;
@@ -100,5 +115,13 @@ void call_backup(struct call *c) {
         return;
     }
     memcpy(job.text, file.ptr, file.len);
+    if (is_own(c->l, job.text)) {
+        call_refuse(c, "invalid_value", "file: this is one of the ledger's own files");
+        return;
+    }
+    if (reader_runs(c->l, backup_job)) { /* two of the same FILE would write the same FILE.tmp */
+        call_refuse(c, "busy", "a backup is under way; try again when it is done");
+        return;
+    }
     reader_start(c, &job);
 }

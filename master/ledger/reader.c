@@ -176,6 +176,13 @@ static uint32_t readers_of(const struct ledger *l, uint32_t account_id) {
     return n;
 }
 
+bool reader_runs(const struct ledger *l, void (*fn)(struct reader_job *job)) {
+    const struct reader *r = l->readers;
+    while (r && r->job.fn != fn)
+        r = r->next;
+    return r;
+}
+
 void reader_start(struct call *c, const struct reader_job *job) {
     struct ledger *l = c->l;
     if (c->self_id && readers_of(l, c->self_id) >= MAX_OF_ACCOUNT) {

@@ -17,6 +17,7 @@ struct reader_job {
     bool verify_words;        /* afterwards, in the ledger: compare the words and add what differs to "differences" */
 };
 void reader_start(struct call *c, const struct reader_job *job);
+bool reader_runs(const struct ledger *l, void (*fn)(struct reader_job *job)); /* does such a job run, or wait? */
 bool reader_input(struct ledger *l, int fd); /* the loop: something came from that pipe; false: not a reader's */
 void readers_end(struct ledger *l);          /* kills them */
 void job_refuse(struct reader_job *job, const char *code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

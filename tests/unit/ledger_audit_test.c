@@ -129,11 +129,43 @@ static void backup_and_restore(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
+/* Not over what the ledger itself lives on, and one at a time: two would write the same FILE.tmp. */
+static void backups_that_are_refused(void **state) {
+    static const char *const own[] = { "ledger.mdb", "ledger.mdb-lock", "pepper" };
+    struct rig *r = *state;
+    struct stat before, after;
+    char path[160], link[160];
+    rig_tenant(r, "a@a.a", "1", NULL);
+    snprintf(link, sizeof link, "%s/backup", r->dir);
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+        snprintf(path, sizeof path, "%s/%s", r->state, own[i]);
+        assert_int_equal(stat(path, &before), 0);
+        struct json j = rig_call(r, "{'cmd':'backup','file':'%s/../state/%s'}", r->state, own[i]);
+        REFUSED(j, "invalid_value");
+        assert_int_equal(symlink(path, link), 0);
+        j = rig_call(r, "{'cmd':'backup','file':'%s'}", link);
+        REFUSED(j, "invalid_value");
+        unlink(link);
+        assert_int_equal(stat(path, &after), 0);
+        assert_int_equal(before.st_ino, after.st_ino);
+    }
+    char text[256];
+    int n = snprintf(text, sizeof text, "{\"cmd\":\"backup\",\"file\":\"%s\"}", link);
+    struct ipc_header h = { .type = IPC_CALL, .id = 1000, .origin = IPC_FROM_CONTROL };
+    assert_int_equal(ipc_send(&r->master, &h, slice_of(text, (size_t)n), NULL, 0), 0);
+    struct json j = rig_send(r, IPC_FROM_CONTROL, slice_of(text, (size_t)n));
+    REFUSED(j, "busy");
+    for (int i = 0; i < 2000 && r->l.readers; i++) ledger_turn(&r->l, 5);
+    j = rig_call(r, "{'cmd':'audit','file':'%s'}", link);
+    IS(j, "result.difference_count", "0");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(audit_finds_it),
         TEST(audits_leave_no_lock_and_take_none),
         TEST(backup_and_restore),
+        TEST(backups_that_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
