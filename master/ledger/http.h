@@ -44,7 +44,7 @@ enum auth_counter { COUNT_SIGNUPS, COUNT_LOGIN_ADDRESS, COUNT_LOGIN_ACCOUNT, COU
 bool auth_count(struct ledger *l, enum auth_counter counter, struct slice who, uint32_t limit, uint32_t window_ms,
                 uint64_t *wait_s);
 void auth_uncount(struct ledger *l, enum auth_counter counter, struct slice who);
-/* The client's address as counted: an IPv6 one by its /64. */
+/* The client's address as counted: an IPv6 one by its /64, but an IPv4 one in its clothes is an IPv4 one. */
 struct slice auth_client(struct call *c);
 void auth_end(struct ledger *l);
 

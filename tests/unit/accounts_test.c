@@ -231,11 +231,35 @@ static void test_counting(void **state) {
     end(&r);
 }
 
+/* Who is counted as one: an IPv4 address, however a proxy writes it; an IPv6 address with its whole /64. */
+static void test_clients(void **state) {
+    static const char *const cases[][2] = {
+        { "10.0.0.1", "10.0.0.1" },
+        { "::ffff:10.0.0.1", "10.0.0.1" },
+        { "::FFFF:0a00:2", "10.0.0.2" },
+        { "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::" },
+        { "2001:db8:1:2::9", "2001:db8:1:2::" },
+        { "unix", "unix" },
+    };
+    struct rig r;
+    (void)state;
+    begin(&r);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char text[100];
+        int n = snprintf(text, sizeof text, "{\"client\":\"%s\"}", cases[i][0]);
+        struct call c = { .l = &r.l, .arena = &r.arena, .json = rig_parse(&r, slice_of(text, (size_t)n)) };
+        struct slice got = auth_client(&c);
+        if (!slice_is(got, cases[i][1])) fail_msg("%s is counted as %.*s", cases[i][0], SLICE_ARG(got));
+    }
+    end(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_register_and_login), cmocka_unit_test(test_a_worker_gains_nothing),
         cmocka_unit_test(test_too_many_at_once),   cmocka_unit_test(test_a_helper_dies),
         cmocka_unit_test(test_password_rules),     cmocka_unit_test(test_counting),
+        cmocka_unit_test(test_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
