@@ -312,8 +312,8 @@ describe('TLS', () => {
     })
     await new Promise((resolve) => middle.listen(0, '127.0.0.1', resolve))
     shared.push(() => { for (const a of through) a.destroy(); middle.close() })
-    const one = (name, url) => ({ name: `u-${name}`, url, ca_file: certs.ca, retries: 0 })
-    s = await startGateway(shared, { workers: 1, upstreams: [...Object.keys(ups).map((n) => one(n, ups[n].url)), one('middle', `https://localhost:${middle.address().port}/v1`)],
+    const one = (name, url, more) => ({ name: `u-${name}`, url, ca_file: certs.ca, retries: 0, ...more })
+    s = await startGateway(shared, { workers: 1, upstreams: [...Object.keys(ups).map((n) => one(n, ups[n].url)), one('middle', `https://localhost:${middle.address().port}/v1`, { first_byte_timeout: '2s', idle_timeout: '2s' })],
       models: [...Object.keys(ups), 'middle'].map((n) => ({ name: n, route: `u-${n}` })) })
     k = await s.tenant({ credit: '10' })
   })
