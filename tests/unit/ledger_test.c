@@ -102,7 +102,7 @@ static void starts_that_cannot_read(void **state) {
     struct rig *r = *state;
     struct tenant t[3];
     for (int i = 0; i < 3; i++) {
-        char email[16];
+        char email[32];
         snprintf(email, sizeof email, "n%d@x.y", i);
         t[i] = rig_tenant(r, email, "1", NULL);
         assert_true(rig_charge(r, 0, &t[i], "mini", 10));
