@@ -33,17 +33,6 @@ bool base64_encode(struct buf *out, const void *data, size_t n, bool url) {
     return true;
 }
 
-/* A character's six bits; 64 for what is in neither alphabet. */
-static inline unsigned sextet(unsigned char c) {
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26u;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52u;
-    return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : 64;
-}
-
 static inline bool is_space(char c) {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -69,7 +58,7 @@ bool base64_decode(struct buf *out, struct slice text, bool loose) {
     size_t i = 0;
     bool direct = start != NULL;
     for (; i < text.len; i++) {
-        unsigned v = sextet((unsigned char)text.ptr[i]);
+        unsigned v = base64_sextet((unsigned char)text.ptr[i]);
         if (v > 63) {
             if (loose && is_space(text.ptr[i]))
                 continue;

@@ -22,6 +22,16 @@ void hmac_sign(const struct hmac_key *k, const void *p, size_t n, uint8_t out[32
  * alphabets, optional padding, and whitespace only if `loose`. false: malformed, or out is full. */
 bool base64_encode(struct buf *out, const void *p, size_t n, bool url);
 bool base64_decode(struct buf *out, struct slice text, bool loose);
+/* A character's six bits; 64 for what is in neither alphabet. */
+static inline unsigned base64_sextet(unsigned char c) {
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26u;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52u;
+    return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : 64;
+}
 /* n characters of [0-9A-Za-z] from random bytes by rejection; false when the bytes run out (give 2n). */
 bool alnum_from_random(char *out, size_t n, const uint8_t *random, size_t random_bytes);
 
