@@ -87,6 +87,19 @@ void count_run(struct exchange *ex) { task_run(ex, &task_count); }
 
 /* ---- an attempt -------------------------------------------------------------------------------------------------- */
 
+/* Who would serve the model: its first route, for a provider that did not answer is meant too. */
+static struct task_provider provider_of(const struct exchange *ex) {
+    const struct snap *s = ex->snapshot->snap;
+    const struct snap_route *r = SNAP_AT(s, ex->model->routes, struct snap_route, 0);
+    const struct snap_upstream *up = SNAP_AT(s, s->upstreams, struct snap_upstream, r->upstream);
+    bool none = up->dialect == DIALECT_ECHO; /* it has no tokens of its own: the client's dialect tells whose */
+    return (struct task_provider){ .dialect = none ? ex->call.client : (enum ir_dialect)up->dialect,
+                                   .host = snap_text(s, up->host),
+                                   .path = snap_text(s, up->base_path),
+                                   .model = snap_text(s, r->as),
+                                   .alias = ex->call.model };
+}
+
 bool task_guess(struct exchange *ex) {
     struct buf b;
     if (ex->task != &task_count || ex->conn == NULL)
@@ -94,7 +107,8 @@ bool task_guess(struct exchange *ex) {
     ex->status = 200;
     meter_release(ex);
     buf_init(&b, &ex->worker->pages, PAGE_BYTES);
-    task_write_count(ex->call.client, ex->call.input_tokens, &b);
+    struct task_provider provider = provider_of(ex);
+    task_write_count(ex->call.client, task_estimate(&ex->json, ex->call.client, &provider), &b);
     reply_json(ex, 200, buf_slice(&b));
     buf_release(&b);
     return true;

@@ -3,9 +3,8 @@
  * count is never billed. */
 #include "proto/task/task.h"
 
-/* The object that holds the conversation: Gemini takes it whole, or within generateContentRequest. */
-static int root_of(const struct json *j) {
-    int inner = task_get(j, 0, "generateContentRequest", "generate_content_request");
+int task_count_root(const struct json *j, enum ir_dialect client) {
+    int inner = client == IR_GEMINI ? task_get(j, 0, "generateContentRequest", "generate_content_request") : -1;
     return inner >= 0 ? inner : 0;
 }
 
@@ -14,7 +13,7 @@ static void scan(const struct json *j, struct task_call *c, struct pass_request 
     if (!task_scan_object(j, r, once, 3))
         return;
     bool gemini = c->client == IR_GEMINI;
-    int root = gemini ? root_of(j) : 0, list = json_get(j, root, gemini ? "contents" : "messages");
+    int list = json_get(j, task_count_root(j, c->client), gemini ? "contents" : "messages");
     if (!gemini)
         task_scan_model(j, r, arena);
     if (list < 0)
@@ -22,7 +21,6 @@ static void scan(const struct json *j, struct task_call *c, struct pass_request 
     else if (!(json_is(j, list, JSON_ARRAY) && json_first(j, list) >= 0) && !(gemini && json_is(j, list, JSON_OBJECT)))
         task_refuse(r, "invalid_value", gemini ? "contents" : "messages",
                     "The conversation must be an array with at least one message.");
-    c->input_tokens = r->fault_code == NULL ? task_estimate(j, root, c->client) : 0;
 }
 
 static bool build(const struct json *j, const struct task_call *c, const struct task_target *t, struct ir_dropped *d,
@@ -32,7 +30,7 @@ static bool build(const struct json *j, const struct task_call *c, const struct 
     (void)f;
     if (c->client != IR_GEMINI)
         return buf_append_slice(path, SLICE("/messages/count_tokens")) && task_pass_body(j, t, d, NULL, 0, arena, out);
-    int model = json_get(j, root_of(j), "model");
+    int model = json_get(j, task_count_root(j, c->client), "model");
     if (model >= 0) {
         struct slice span = json_span(j, model);
         s[n++] = (struct splice){ (uint32_t)(span.ptr - j->text), (uint32_t)span.len,

@@ -1,297 +1,455 @@
-/* How many tokens a conversation has, without its provider's tokenizer. Text is weighed by its script: a short Latin
- * word is one token and a long one several, digits go two or three to a token, signs of punctuation are nearly one
- * each, an ideograph is about one, other letters three to two. On top of that come what a provider wraps around a
- * message, a tool, a call and a result, and its hidden prompt for tools.
+/* How many tokens a conversation has, without its provider: its texts by their weight (weigh.c), and around them what
+ * the provider adds (counter.c): to messages, tools, calls and results, its hidden prompt for tools, pictures by their
+ * size. Who would be asked decides how much that is, not whose dialect the client speaks.
  *
- * The constants were fitted to recorded exchanges with Anthropic and Gemini (their counts of whole requests);
- * docs/counting.md gives the error. What cannot be seen from the request (pages of a document behind a URL, results of
- * the provider's own tools) is not in it. Sums are in hundredths of a token. */
-#include "proto/task/task.h"
-
+ * What cannot be seen from the request is not in it: pages of a document behind a URL, what the provider's own tools
+ * find. docs/counting.md has the error. Sums are in hundredths of a token. */
+#include "proto/base/check.h"
 #include "proto/base/crypto.h"
+#include "proto/task/counter.h"
+#include "proto/task/media.h"
 
 enum {
-    TOKEN = 100,
-    IMAGE_UNKNOWN = 1200 * TOKEN, /* a picture whose size is not seen (Anthropic: pixels / 750, at most about 1,600) */
-    ANTHROPIC_IMAGE_MAX = 1600 * TOKEN,
-    ANTHROPIC_PIXELS = 750,
-    GEMINI_IMAGE = 258 * TOKEN,
-    HEAD_BYTES = 4096 /* of a picture that are decoded to find its size */
+    TOKEN = WEIGH_TOKEN,
+    TEXT_WEIGHED = 2 << 20, /* bytes; what is beyond weighs as these did, so that a count takes some milliseconds */
+    PDF_SEARCHED = 4 << 20, /* bytes of base64, of all documents */
+    NESTED_MAX = 32,        /* schemas in schemas, results in results: deeper ones are not looked at */
+    CITATIONS = 600,        /* what Claude is told of citing */
+    PACKED = 100,           /* a document that is neither text nor PDF: its text cannot be seen */
+    DOCUMENT = 45,          /* around a document of text */
+    REFERENCE = 60          /* the declaration of a tool that was found by a search */
 };
-
-/* What a provider adds, and what its tools' definitions cost beside their text. */
-struct frame {
-    uint64_t request, message, system, tools, tool, call, result;
-    uint64_t tool_percent;      /* of the text of a tool's definition */
-    uint64_t hosted;            /* a tool of the provider's own */
-    uint64_t signature_percent; /* of a token per byte of an opaque block that travels with reasoning */
-};
-static const struct frame frames[IR_DIALECTS] = {
-    [IR_OPENAI] = { 3 * TOKEN, 4 * TOKEN, 0, 0, 8 * TOKEN, 4 * TOKEN, 4 * TOKEN, 75, 0, 0 },
-    [IR_RESPONSES] = { 3 * TOKEN, 4 * TOKEN, 0, 0, 8 * TOKEN, 4 * TOKEN, 4 * TOKEN, 75, 0, 0 },
-    [IR_ANTHROPIC] = { 4 * TOKEN, 4 * TOKEN, 0, 390 * TOKEN, 10 * TOKEN, 40 * TOKEN, 25 * TOKEN, 100, 600 * TOKEN, 0 },
-    [IR_GEMINI] = { 0, 1 * TOKEN, 0, 0, 8 * TOKEN, 5 * TOKEN, 5 * TOKEN, 175, 0, 10 },
-};
-
-/* ---- text ---- */
-
-static bool is_letter(unsigned char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-static bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
-
-/* A run of Latin letters: up to seven are one token; a run in capitals, or one without vowels enough, is no word and
- * takes more. */
-static uint64_t weigh_word(const char *p, size_t n) {
-    size_t upper = 0;
-    for (size_t i = 0; i < n; i++)
-        upper += p[i] < 'a';
-    if (n <= 2)
-        return TOKEN;
-    if (upper > n / 2)
-        return n * TOKEN * 2 / 5;
-    return n <= 8 ? TOKEN : n * TOKEN / 6;
-}
-
-/* A character beyond ASCII: its bytes in *bytes. */
-static uint64_t weigh_wide(const unsigned char *p, size_t left, size_t *bytes) {
-    *bytes = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (*bytes > left)
-        *bytes = left;
-    if (p[0] >= 0xf0)
-        return 2 * TOKEN; /* emoji and rare signs */
-    if (p[0] >= 0xe3)
-        return 95;                 /* ideographs, kana, hangul */
-    return p[0] >= 0xe0 ? 80 : 60; /* other scripts; accented, Greek and Cyrillic letters */
-}
-
-static uint64_t weigh(struct slice s) {
-    uint64_t sum = 0;
-    size_t i = 0, n;
-    while (i < s.len) {
-        unsigned char c = (unsigned char)s.ptr[i];
-        for (n = 0; i + n < s.len && is_letter((unsigned char)s.ptr[i + n]);)
-            n++;
-        if (n > 0) {
-            sum += weigh_word(s.ptr + i, n);
-        } else if (is_digit(c)) {
-            for (n = 1; i + n < s.len && is_digit((unsigned char)s.ptr[i + n]);)
-                n++;
-            sum += (n + 1) / 2 * (TOKEN * 4 / 5);
-        } else if (c == '\\') { /* JSON's escapes, as they stand */
-            n = i + 1 < s.len && s.ptr[i + 1] == 'u' ? 6 : 2;
-            sum += n == 6 ? TOKEN * 4 / 5 : TOKEN / 2;
-        } else if (c >= 0x80) {
-            sum += weigh_wide((const unsigned char *)s.ptr + i, s.len - i, &n);
-        } else {
-            n = 1;
-            sum += c == ' ' ? 0 : c < ' ' ? TOKEN / 2 : TOKEN * 7 / 10;
-        }
-        i += n;
-    }
-    return sum;
-}
-
-static uint64_t weigh_json(const struct json *j, int v) { return v >= 0 ? weigh(json_span(j, v)) : 0; }
-
-/* A JSON string with its quotes off; escapes are weighed as they stand. */
-static uint64_t weigh_string(const struct json *j, int v) {
-    return json_is(j, v, JSON_STRING) ? weigh(json_raw(j, v)) : 0;
-}
-
-/* ---- pictures ---- */
-
-static uint32_t be(const uint8_t *p, int n) {
-    uint32_t v = 0;
-    for (int i = 0; i < n; i++)
-        v = v << 8 | p[i];
-    return v;
-}
-
-/* Width × height of a PNG, GIF or JPEG from its first bytes; 0: not seen. */
-static uint64_t pixels(const uint8_t *p, size_t n) {
-    if (n >= 24 && memcmp(p, "\x89PNG", 4) == 0)
-        return (uint64_t)be(p + 16, 4) * be(p + 20, 4);
-    if (n >= 10 && memcmp(p, "GIF8", 4) == 0)
-        return (uint64_t)(p[6] | p[7] << 8) * (unsigned)(p[8] | p[9] << 8);
-    if (n < 4 || p[0] != 0xff || p[1] != 0xd8)
-        return 0;
-    for (size_t at = 2; at + 9 < n && p[at] == 0xff;) { /* ITU T.81, annex B: segments up to a frame header */
-        uint8_t marker = p[at + 1];
-        if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc)
-            return (uint64_t)be(p + at + 5, 2) * be(p + at + 7, 2);
-        at += 2 + be(p + at + 2, 2);
-    }
-    return 0;
-}
-
-static uint64_t weigh_image(struct slice base64, enum ir_dialect client) {
-    uint8_t head[HEAD_BYTES / 4 * 3];
-    size_t n = 0, take = base64.len < HEAD_BYTES ? base64.len / 4 * 4 : HEAD_BYTES;
-    uint32_t bits = 0;
-    if (client == IR_GEMINI)
-        return GEMINI_IMAGE;
-    for (size_t i = 0; i < take && n + 1 < sizeof head; i++) {
-        unsigned char c = (unsigned char)base64.ptr[i];
-        unsigned v = c >= 'A' && c <= 'Z'   ? c - 'A' + 0u
-                     : c >= 'a' && c <= 'z' ? c - 'a' + 26u
-                     : is_digit(c)          ? c - '0' + 52u
-                     : c == '+' || c == '-' ? 62u
-                                            : 63u;
-        bits = bits << 6 | v;
-        if (i % 4 == 3)
-            for (int k = 2; k >= 0; k--)
-                head[n++] = (uint8_t)(bits >> (8 * k));
-    }
-    uint64_t seen = pixels(head, n) * TOKEN / ANTHROPIC_PIXELS + 10 * TOKEN;
-    return pixels(head, n) == 0 ? IMAGE_UNKNOWN : seen < ANTHROPIC_IMAGE_MAX ? seen : ANTHROPIC_IMAGE_MAX;
-}
-
-/* ---- parts, messages, tools ---- */
 
 struct sum {
     const struct json *j;
-    const struct frame *f;
-    enum ir_dialect client;
+    struct counter c;
     uint64_t n;
+    uint64_t seen, weighed; /* of the texts so far: bytes, and what they weighed */
+    size_t pdf_budget;
+    bool citations, now; /* now: within the turn that is not over, whose reasoning counts */
     int depth;
 };
+
+static void add_tokens(struct sum *s, uint64_t tokens) { s->n += tokens * TOKEN; }
+
+static void add_text(struct sum *s, struct slice text) {
+    size_t room = s->seen < TEXT_WEIGHED ? TEXT_WEIGHED - s->seen : 0, take = text.len < room ? text.len : room;
+    uint64_t weight = weigh_text(slice_of(text.ptr, take), s->c.by);
+    s->seen += take;
+    s->weighed += weight;
+    s->n += weight;
+    if (text.len > take)
+        s->n += (text.len - take) * s->weighed / s->seen;
+}
+
+static void add_string(struct sum *s, int v) {
+    if (json_is(s->j, v, JSON_STRING))
+        add_text(s, json_raw(s->j, v));
+}
+
+static void add_json(struct sum *s, int v) {
+    if (v >= 0)
+        add_text(s, json_span(s->j, v));
+}
+
+/* Google's providers count the names and texts in a JSON value, and Vertex AI nothing else of it. */
+static void add_words(struct sum *s, int v) {
+    const struct json *j = s->j;
+    uint32_t end = v >= 0 ? j->tok[v].next : 0;
+    for (uint32_t t = v >= 0 ? (uint32_t)v : 0; t < end; t++)
+        if (j->tok[t].type == JSON_STRING || (j->tok[t].type > JSON_STRING && s->c.manner == COUNTER_GEMINI))
+            add_text(s, json_raw(j, (int)t));
+}
+
+static bool is_google(const struct sum *s) { return s->c.manner == COUNTER_GEMINI || s->c.manner == COUNTER_VERTEX; }
+
+static void add_arguments(struct sum *s, int v) {
+    if (is_google(s))
+        add_words(s, v);
+    else
+        add_json(s, v);
+}
+
+/* ---- pictures and documents -------------------------------------------------------------------------------------- */
+
+/* Anthropic: fitted to a longest edge (1,568 pixels, 2,576 since Claude 4.7), an area of 750 pixels is a token. */
+static uint64_t claude_picture(const struct counter *c, uint64_t w, uint64_t h) {
+    uint64_t edge = c->version >= 47 ? 2576 : 1568, longest = w > h ? w : h;
+    if (longest > edge) {
+        w = w * edge / longest;
+        h = h * edge / longest;
+    }
+    return w * h / 750 + 4;
+}
+
+/* OpenAI: fitted into 2,048 pixels square, then to a shortest edge of 768; 85 tokens and 170 for each tile of 512. The
+ * small models: patches of 32 pixels. */
+static uint64_t openai_picture(const struct counter *c, uint64_t w, uint64_t h) {
+    if (c->patch_percent > 0) {
+        uint64_t patches = ((w + 31) / 32) * ((h + 31) / 32);
+        return (patches < c->media->picture_max ? patches : c->media->picture_max) * c->patch_percent / 100;
+    }
+    uint64_t longest = w > h ? w : h;
+    if (longest > 2048) {
+        w = w * 2048 / longest;
+        h = h * 2048 / longest;
+    }
+    uint64_t shortest = w < h ? w : h;
+    if (shortest > 768) {
+        w = w * 768 / shortest;
+        h = h * 768 / shortest;
+    }
+    return (85 + 170 * ((w + 511) / 512) * ((h + 511) / 512)) * c->tile_percent / 100;
+}
+
+/* base64: empty where the picture is elsewhere. */
+static void add_picture(struct sum *s, struct slice base64) {
+    struct media_size size = media_size(base64);
+    uint64_t n = s->c.media->picture;
+    if (size.width > 0 && size.height > 0 && s->c.manner == COUNTER_CLAUDE)
+        n = claude_picture(&s->c, size.width, size.height);
+    else if (size.width > 0 && size.height > 0 && s->c.manner == COUNTER_OPENAI)
+        n = openai_picture(&s->c, size.width, size.height);
+    bool capped = s->c.manner != COUNTER_OPENAI && n > s->c.media->picture_max;
+    add_tokens(s, capped ? s->c.media->picture_max : n);
+}
+
+/* Audio is counted by its seconds: 128 kbit a second in a compressed file, 24,000 samples of 16 bits in a bare one.
+ * Of a film one picture a second (Gemini: 258 tokens, since 3 about 70), at about a megabit. */
+static void add_media(struct sum *s, struct slice type, struct slice base64) {
+    uint64_t bytes = base64.len / 4 * 3;
+    if (slice_starts(type, SLICE("image/")))
+        add_picture(s, base64);
+    else if (slice_starts(type, SLICE("audio/")))
+        add_tokens(s, bytes * s->c.media->second / (slice_is(type, "audio/wav") ? 48000 : 16000) + 1);
+    else if (slice_starts(type, SLICE("video/")))
+        add_tokens(s, bytes * (s->c.version >= 30 ? 70 : 258) / 100000 + 1);
+    else if (slice_starts(type, SLICE("text/")))
+        add_tokens(s, bytes / 4 + 1);
+    else if (base64.len == 0 || slice_is(type, "application/pdf"))
+        add_tokens(s, media_pages(base64, &s->pdf_budget) * s->c.media->page);
+    else
+        add_tokens(s, PACKED);
+}
+
+/* ---- Anthropic's parts ------------------------------------------------------------------------------------------- */
 
 static void add_part(struct sum *s, int p);
 
 static void add_content(struct sum *s, int content) {
-    if (json_is(s->j, content, JSON_STRING))
-        s->n += weigh_string(s->j, content);
-    else if (json_is(s->j, content, JSON_ARRAY) && s->depth < 8)
-        for (int p = json_first(s->j, content); p >= 0; p = json_next(s->j, content, p)) {
-            s->depth++;
+    add_string(s, content);
+    if (s->depth >= NESTED_MAX)
+        return;
+    s->depth++;
+    if (json_is(s->j, content, JSON_ARRAY))
+        for (int p = json_first(s->j, content); p >= 0; p = json_next(s->j, content, p))
             add_part(s, p);
-            s->depth--;
-        }
+    else if (json_is(s->j, content, JSON_OBJECT))
+        add_part(s, content);
+    s->depth--;
 }
 
-static bool add_gemini_part(struct sum *s, int p) {
+static struct slice raw_string(const struct json *j, int v) {
+    return json_is(j, v, JSON_STRING) ? json_raw(j, v) : SLICE("");
+}
+
+/* An image, a document or a search result. */
+static void add_source(struct sum *s, int p, bool image) {
     const struct json *j = s->j;
-    int call = task_get(j, p, "functionCall", "function_call"),
-        result = task_get(j, p, "functionResponse", "function_response");
-    int data = task_get(j, p, "inlineData", "inline_data"),
-        signature = task_get(j, p, "thoughtSignature", "thought_signature");
-    if (json_is(j, signature, JSON_STRING))
-        s->n += json_raw(j, signature).len * s->f->signature_percent;
-    if (call >= 0)
-        s->n += s->f->call + weigh_string(j, json_get(j, call, "name")) + weigh_json(j, json_get(j, call, "args"));
-    else if (result >= 0)
-        s->n += s->f->result + weigh_string(j, json_get(j, result, "name")) +
-                weigh_json(j, json_get(j, result, "response"));
-    else if (data >= 0 || task_get(j, p, "fileData", "file_data") >= 0)
-        s->n += GEMINI_IMAGE;
-    return call >= 0 || result >= 0 || data >= 0;
+    int source = json_get(j, p, "source"), data = json_get(j, source, "data"), inner = json_get(j, source, "content");
+    bool cited = false;
+    if (json_bool(j, json_get(j, json_get(j, p, "citations"), "enabled"), &cited))
+        s->citations |= cited;
+    add_string(s, json_get(j, p, "title"));
+    add_string(s, json_get(j, p, "context"));
+    if (image) {
+        add_picture(s, raw_string(j, data));
+    } else if (json_str_is(j, json_get(j, source, "type"), "text") || inner >= 0) {
+        add_tokens(s, DOCUMENT);
+        add_content(s, inner >= 0 ? inner : data);
+    } else if (json_is(j, source, JSON_STRING)) { /* of a search result: where it is from */
+        add_tokens(s, DOCUMENT);
+        add_string(s, source);
+        add_content(s, json_get(j, p, "content"));
+    } else {
+        add_media(s, raw_string(j, json_get(j, source, "media_type")), raw_string(j, data));
+    }
+}
+
+static void add_call(struct sum *s, int name, int arguments) {
+    add_tokens(s, s->c.call);
+    add_string(s, name);
+    add_arguments(s, arguments);
+}
+
+static bool type_ends(const struct json *j, int type, struct slice end) {
+    struct slice t = raw_string(j, type);
+    return t.len >= end.len && slice_eq(slice_from(t, t.len - end.len), end);
 }
 
 static void add_part(struct sum *s, int p) {
     const struct json *j = s->j;
-    int type = json_get(j, p, "type"), source = json_get(j, p, "source"), text = json_get(j, p, "text");
+    int type = json_get(j, p, "type"), text = json_get(j, p, "text");
     if (json_is(j, p, JSON_STRING)) {
-        s->n += weigh_string(j, p);
-    } else if (s->client == IR_GEMINI) {
-        if (!add_gemini_part(s, p))
-            s->n += weigh_string(j, text);
+        add_string(s, p);
     } else if (json_is(j, text, JSON_STRING)) {
-        s->n += weigh_string(j, text);
-    } else if (json_str_is(j, type, "tool_use") || json_str_is(j, type, "server_tool_use")) {
-        s->n += s->f->call + weigh_string(j, json_get(j, p, "name")) + weigh_json(j, json_get(j, p, "input"));
-    } else if (json_str_is(j, type, "image") || json_str_is(j, type, "document")) {
-        int inner = json_get(j, source, "content");
-        if (inner >= 0 || json_str_is(j, json_get(j, source, "type"), "text"))
-            add_content(s, inner >= 0 ? inner : json_get(j, source, "data"));
-        else
-            s->n += weigh_image(json_is(j, json_get(j, source, "data"), JSON_STRING)
-                                    ? json_raw(j, json_get(j, source, "data"))
-                                    : SLICE(""),
-                                s->client);
-    } else if (!json_str_is(j, type, "thinking") &&
-               !json_str_is(j, type, "redacted_thinking")) { /* earlier thinking is taken out */
-        if (json_str_is(j, type, "tool_result"))
-            s->n += s->f->result;
+        add_string(s, text);
+    } else if (json_str_is(j, type, "thinking") || json_str_is(j, type, "redacted_thinking")) {
+        if (s->now && s->c.manner == COUNTER_CLAUDE) /* that of earlier turns is taken out, another's is not sent */
+            add_string(s, json_get(j, p, "thinking"));
+    } else if (json_str_is(j, type, "image")) {
+        add_source(s, p, true);
+    } else if (json_str_is(j, type, "document") || json_str_is(j, type, "search_result")) {
+        add_source(s, p, false);
+    } else if (type_ends(j, type, SLICE("tool_use"))) {
+        add_call(s, json_get(j, p, "name"), json_get(j, p, "input"));
+    } else if (json_str_is(j, type, "tool_reference")) {
+        add_tokens(s, REFERENCE);
+    } else {
+        if (type_ends(j, type, SLICE("tool_result")))
+            add_tokens(s, s->c.result);
         add_content(s, json_get(j, p, "content"));
     }
 }
 
-static void add_messages(struct sum *s, int list) {
-    const struct json *j = s->j;
-    const char *name = s->client == IR_GEMINI ? "parts" : "content";
-    for (int m = json_first(j, list); m >= 0 && json_is(j, list, JSON_ARRAY); m = json_next(j, list, m)) {
-        s->n += s->f->message;
-        add_content(s, json_get(j, m, name));
+/* Whether a turn only brings results: the turn before it goes on. */
+static bool only_results(const struct sum *s, int parts) {
+    int first = json_is(s->j, parts, JSON_ARRAY) ? json_first(s->j, parts) : -1;
+    return json_str_is(s->j, json_get(s->j, first, "type"), "tool_result") ||
+           task_get(s->j, first, "functionResponse", "function_response") >= 0;
+}
+
+/* ---- Gemini's parts ---------------------------------------------------------------------------------------------- */
+
+/* Sealed reasoning counts when it comes back within its turn. Gemini 3's (field 2 of a message) always; that of 2.5
+ * where it was streamed, in several sealed pieces: the first one's length, the second byte, is not the whole; Vertex AI
+ * counts 2.5's either way, and 3's only where it is bare. */
+static void add_signature(struct sum *s, struct slice base64) {
+    enum { SEAL = 200, PERCENT_3 = 21, PERCENT_2 = 14 }; /* characters of base64 that seal, tokens for a hundred more */
+    if (base64.len < SEAL || base64.ptr[0] != 'C') {
+        s->n += base64.len < SEAL ? 0 : (base64.len - SEAL) * PERCENT_3;
+    } else if (s->c.manner == COUNTER_VERTEX) {
+        s->n += s->c.version >= 30 ? 0 : base64.len * PERCENT_2;
+    } else {
+        unsigned second = (base64_sextet((unsigned char)base64.ptr[1]) & 15) << 4 |
+                          base64_sextet((unsigned char)base64.ptr[2]) >> 2;
+        s->n += second < 0x80 && second + 8 < base64.len / 4 * 3 ? base64.len * PERCENT_2 : 0;
     }
-    if (json_is(j, list, JSON_OBJECT))
-        add_content(s, json_get(j, list, name));
 }
 
-/* The words of a declaration without its braces and the names that every schema has. */
-static uint64_t weigh_schema(const struct json *j, int v, int depth) {
-    static const char *const free_names[] = { "type", "properties", "required", "description",
-                                              "name", "parameters", "items",    "enum" };
-    uint64_t sum = 0;
-    if (json_is(j, v, JSON_STRING))
-        return weigh_string(j, v);
-    if (depth > 32)
-        return 0;
-    if (json_is(j, v, JSON_ARRAY))
-        for (int t = json_first(j, v); t >= 0; t = json_next(j, v, t))
-            sum += weigh_schema(j, t, depth + 1);
-    if (json_is(j, v, JSON_OBJECT))
-        for (int k = json_first(j, v); k >= 0; k = json_next(j, v, k)) {
-            bool free_name = false;
-            for (size_t i = 0; i < sizeof free_names / sizeof *free_names; i++)
-                free_name |= json_str_is(j, k, free_names[i]);
-            sum += (free_name ? 0 : weigh_string(j, k)) + weigh_schema(j, k + 1, depth + 1);
+static void add_gemini_part(struct sum *s, int p) {
+    const struct json *j = s->j;
+    int call = task_get(j, p, "functionCall", "function_call"),
+        result = task_get(j, p, "functionResponse", "function_response"),
+        data = task_get(j, p, "inlineData", "inline_data"), file = task_get(j, p, "fileData", "file_data"),
+        code = task_get(j, p, "executableCode", "executable_code"),
+        output = task_get(j, p, "codeExecutionResult", "code_execution_result");
+    bool thought = false;
+    if (s->now && is_google(s))
+        add_signature(s, raw_string(j, task_get(j, p, "thoughtSignature", "thought_signature")));
+    if (!json_bool(j, json_get(j, p, "thought"), &thought) || !thought)
+        add_string(s, json_get(j, p, "text"));
+    if (call >= 0)
+        add_call(s, json_get(j, call, "name"), json_get(j, call, "args"));
+    if (result >= 0) {
+        int parts = json_get(j, result, "parts");
+        add_tokens(s, s->c.result);
+        add_string(s, json_get(j, result, "name"));
+        add_arguments(s, json_get(j, result, "response"));
+        for (int t = json_first(j, parts); t >= 0; t = json_next(j, parts, t))
+            if (task_get(j, t, "functionResponse", "function_response") < 0) /* such a part holds media alone */
+                add_gemini_part(s, t);
+    }
+    int media = data >= 0 ? data : file;
+    if (media >= 0)
+        add_media(s, raw_string(j, task_get(j, media, "mimeType", "mime_type")),
+                  raw_string(j, json_get(j, media, "data")));
+    add_string(s, json_get(j, code, "code"));
+    add_string(s, json_get(j, output, "output"));
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
+
+static void add_parts(struct sum *s, int list, bool gemini) {
+    if (!gemini)
+        add_content(s, list);
+    else if (json_is(s->j, list, JSON_OBJECT))
+        add_gemini_part(s, list);
+    else if (json_is(s->j, list, JSON_ARRAY))
+        for (int p = json_first(s->j, list); p >= 0; p = json_next(s->j, list, p))
+            add_gemini_part(s, p);
+    else
+        add_string(s, list);
+}
+
+static bool is_model(const struct json *j, int role) {
+    return json_str_is(j, role, "assistant") || json_str_is(j, role, "model");
+}
+
+static void add_messages(struct sum *s, int list, bool gemini) {
+    const struct json *j = s->j;
+    const char *name = gemini ? "parts" : "content";
+    int last = -1; /* the message that the turn that goes on began with */
+    if (json_is(j, list, JSON_OBJECT)) {
+        add_tokens(s, s->c.message);
+        add_parts(s, json_get(j, list, name), gemini);
+    }
+    if (!json_is(j, list, JSON_ARRAY))
+        return;
+    for (int m = json_first(j, list); m >= 0; m = json_next(j, list, m))
+        if (!is_model(j, json_get(j, m, "role")) && !only_results(s, json_get(j, m, name)))
+            last = m;
+    for (int m = json_first(j, list); m >= 0; m = json_next(j, list, m)) {
+        s->now = m > last;
+        add_tokens(s, s->c.message);
+        add_parts(s, json_get(j, m, name), gemini);
+    }
+}
+
+/* ---- tools ------------------------------------------------------------------------------------------------------- */
+
+enum keyword { KEYWORD_NONE, KEYWORD_TEXT, KEYWORD_VALUES, KEYWORD_REQUIRED, KEYWORD_PROPERTIES, KEYWORD_SCHEMAS };
+
+static enum keyword keyword_of(const struct json *j, int key) {
+    static const struct {
+        const char *name;
+        enum keyword keyword;
+    } known[] = { { "description", KEYWORD_TEXT },  { "enum", KEYWORD_VALUES },
+                  { "required", KEYWORD_REQUIRED }, { "properties", KEYWORD_PROPERTIES },
+                  { "items", KEYWORD_SCHEMAS },     { "additionalProperties", KEYWORD_SCHEMAS },
+                  { "anyOf", KEYWORD_SCHEMAS },     { "oneOf", KEYWORD_SCHEMAS },
+                  { "allOf", KEYWORD_SCHEMAS },     { "$defs", KEYWORD_PROPERTIES },
+                  { "definitions", KEYWORD_PROPERTIES } };
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (json_str_is(j, key, known[i].name))
+            return known[i].keyword;
+    return KEYWORD_NONE;
+}
+
+static void add_schema(struct sum *s, int schema, int depth);
+
+static void add_nested(struct sum *s, int schema, int depth) {
+    add_tokens(s, s->c.nested);
+    add_schema(s, schema, depth);
+}
+
+/* A schema's words, as the model is shown them: descriptions, names of properties, values to choose from. */
+static void add_schema(struct sum *s, int schema, int depth) {
+    const struct json *j = s->j;
+    if (!json_is(j, schema, JSON_OBJECT) || depth > NESTED_MAX)
+        return;
+    for (int k = json_first(j, schema); k >= 0; k = json_next(j, schema, k)) {
+        int v = k + 1;
+        switch (keyword_of(j, k)) {
+        case KEYWORD_NONE: break;
+        case KEYWORD_TEXT:
+            add_tokens(s, s->c.described);
+            add_string(s, v);
+            break;
+        case KEYWORD_REQUIRED:
+            if (s->c.manner == COUNTER_VERTEX)
+                add_words(s, v);
+            break;
+        case KEYWORD_VALUES: add_words(s, v); break;
+        case KEYWORD_PROPERTIES:
+            for (int p = json_first(j, v); p >= 0 && json_is(j, v, JSON_OBJECT); p = json_next(j, v, p)) {
+                add_tokens(s, s->c.property);
+                add_string(s, p);
+                add_schema(s, p + 1, depth + 1);
+            }
+            break;
+        case KEYWORD_SCHEMAS:
+            if (json_is(j, v, JSON_OBJECT))
+                add_nested(s, v, depth + 1);
+            for (int t = json_first(j, v); t >= 0 && json_is(j, v, JSON_ARRAY); t = json_next(j, v, t))
+                add_nested(s, t, depth + 1);
         }
-    return sum;
+    }
 }
 
-/* Definitions that Anthropic puts in for its own tools (its documentation gives some of the figures). */
-static uint64_t weigh_hosted(const struct sum *s, int tool) {
+static void add_declaration(struct sum *s, int schema) {
+    if (s->c.manner == COUNTER_CLAUDE)
+        add_json(s, schema);
+    else
+        add_schema(s, schema, 0);
+}
+
+static void add_function(struct sum *s, int function, int schema) {
+    add_tokens(s, s->c.tool);
+    add_string(s, json_get(s->j, function, "name"));
+    add_string(s, json_get(s->j, function, "description"));
+    add_declaration(s, schema);
+}
+
+/* Definitions that Anthropic puts in for its own tools, as seen in recordings before any of them was used. */
+static uint64_t hosted_tokens(const struct sum *s, int tool) {
     static const struct {
         struct slice begin;
         uint64_t tokens;
-    } known[] = { { SLICE("computer"), 1400 * TOKEN },
-                  { SLICE("bash"), 245 * TOKEN },
-                  { SLICE("text_editor"), 700 * TOKEN } };
-    int type = json_get(s->j, tool, "type");
-    for (size_t i = 0; i < sizeof known / sizeof *known && s->f->hosted > 0 && json_is(s->j, type, JSON_STRING); i++)
-        if (slice_starts(json_raw(s->j, type), known[i].begin))
+    } known[] = { { SLICE("computer"), 1300 },       { SLICE("bash"), 245 },
+                  { SLICE("text_editor"), 700 },     { SLICE("memory"), 1050 },
+                  { SLICE("web_search"), 1750 },     { SLICE("web_fetch"), 500 },
+                  { SLICE("code_execution"), 1800 }, { SLICE("tool_search"), 200 } };
+    struct slice type = raw_string(s->j, json_get(s->j, tool, "type"));
+    for (size_t i = 0; i < ARRAY_LEN(known) && s->c.manner == COUNTER_CLAUDE; i++)
+        if (slice_starts(type, known[i].begin))
             return known[i].tokens;
-    return s->f->hosted;
+    return s->c.hosted;
 }
 
 static void add_tools(struct sum *s, int tools) {
     const struct json *j = s->j;
-    bool any = false;
+    bool any = false, deferred;
     for (int t = json_first(j, tools); t >= 0 && json_is(j, tools, JSON_ARRAY); t = json_next(j, tools, t)) {
         int list = task_get(j, t, "functionDeclarations", "function_declarations");
-        bool own = json_get(j, t, "input_schema") >= 0;
-        for (int d = json_first(j, list); d >= 0; d = json_next(j, list, d), any = true)
-            s->n += s->f->tool + weigh_schema(j, d, 0) * s->f->tool_percent / 100;
-        if (own)
-            s->n +=
-                s->f->tool + (weigh_string(j, json_get(j, t, "name")) + weigh_string(j, json_get(j, t, "description")) +
-                              weigh_json(j, json_get(j, t, "input_schema"))) *
-                                 s->f->tool_percent / 100;
+        int own = json_get(j, t, "input_schema");
+        for (int d = json_first(j, list); d >= 0 && json_is(j, list, JSON_ARRAY); d = json_next(j, list, d)) {
+            int schema = task_get(j, d, "parametersJsonSchema", "parameters_json_schema");
+            add_function(s, d, schema >= 0 ? schema : json_get(j, d, "parameters"));
+            any = true;
+        }
+        if (own >= 0 && json_bool(j, json_get(j, t, "defer_loading"), &deferred) && deferred)
+            continue; /* not shown until a search finds it */
+        if (own >= 0)
+            add_function(s, t, own);
         else if (list < 0)
-            s->n += weigh_hosted(s, t);
-        any |= s->client != IR_GEMINI;
+            add_tokens(s, hosted_tokens(s, t));
+        any |= list < 0;
     }
-    s->n += any ? s->f->tools : 0;
+    if (any)
+        add_tokens(s, s->c.tools);
 }
 
-uint64_t task_estimate(const struct json *j, int root, enum ir_dialect client) {
-    struct sum s = { .j = j, .f = &frames[client], .client = client, .n = frames[client].request };
-    int system = client == IR_GEMINI
-                     ? json_get(j, task_get(j, root, "systemInstruction", "system_instruction"), "parts")
-                     : json_get(j, root, "system");
-    add_messages(&s, json_get(j, root, client == IR_GEMINI ? "contents" : "messages"));
-    if (system >= 0)
-        s.n += s.f->system;
-    add_content(&s, system);
+static void add_settings(struct sum *s, int root) {
+    const struct json *j = s->j;
+    int choice = json_get(j, json_get(j, root, "tool_choice"), "type");
+    int format = json_get(j, json_get(j, root, "output_config"), "format");
+    if (format < 0)
+        format = json_get(j, root, "output_format"); /* its name in a beta */
+    int thinking = json_get(j, json_get(j, root, "thinking"), "type");
+    if (json_str_is(j, thinking, "enabled"))
+        add_tokens(s, s->c.thinking);
+    else if (json_str_is(j, thinking, "adaptive"))
+        add_tokens(s, s->c.adaptive);
+    if (json_str_is(j, choice, "any") || json_str_is(j, choice, "tool"))
+        add_tokens(s, s->c.forced);
+    if (format >= 0 && !is_google(s)) {
+        add_tokens(s, s->c.format);
+        add_declaration(s, json_get(j, format, "schema"));
+    }
+}
+
+uint64_t task_estimate(const struct json *j, enum ir_dialect client, const struct task_provider *provider) {
+    bool gemini = client == IR_GEMINI;
+    struct sum s = { .j = j, .c = counter_of(provider), .pdf_budget = PDF_SEARCHED };
+    int root = task_count_root(j, client);
+    int system = gemini ? task_get(j, root, "systemInstruction", "system_instruction") : json_get(j, root, "system");
+    add_tokens(&s, s.c.request);
+    add_messages(&s, json_get(j, root, gemini ? "contents" : "messages"), gemini);
+    add_parts(&s, json_is(j, system, JSON_OBJECT) && gemini ? json_get(j, system, "parts") : system, gemini);
     add_tools(&s, json_get(j, root, "tools"));
+    add_settings(&s, root);
+    if (s.citations && s.c.manner == COUNTER_CLAUDE)
+        add_tokens(&s, CITATIONS);
     return (s.n + TOKEN - 1) / TOKEN;
 }

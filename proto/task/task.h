@@ -76,9 +76,17 @@ struct task_module {
 
 extern const struct task_module task_embeddings, task_images, task_count;
 
-/* Tokens that a request of Anthropic's, Gemini's or OpenAI's conversation has, estimated (estimate.c); root: the object
- * with its messages. */
-uint64_t task_estimate(const struct json *j, int root, enum ir_dialect client);
+/* The provider that a request would go to, as far as the configuration tells: whose tokens are meant. */
+struct task_provider {
+    enum ir_dialect dialect;
+    struct slice host, path;   /* of its base URL */
+    struct slice model, alias; /* the model's name there, and the client's for it */
+};
+/* Tokens that a request has for that provider, estimated (estimate.c). client: the dialect of the body, Anthropic's or
+ * Gemini's. Takes some milliseconds at most. */
+uint64_t task_estimate(const struct json *j, enum ir_dialect client, const struct task_provider *provider);
+/* The object that holds the conversation to count: Gemini takes it whole, or within generateContentRequest. */
+int task_count_root(const struct json *j, enum ir_dialect client);
 /* The answer to a count when nobody could be asked. */
 bool task_write_count(enum ir_dialect client, uint64_t tokens, struct buf *out);
 /* Output tokens that one picture takes at most where pictures are priced by tokens (gpt-image's published table). */

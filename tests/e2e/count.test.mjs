@@ -11,9 +11,11 @@ before(async () => {
   up = await startUpstream(shared)
   g = await startGateway(shared, {
     upstreams: [{ name: 'oai', url: up.url }, { name: 'ant', url: up.url, dialect: 'anthropic' }, { name: 'gem', url: up.url.replace('/v1', '/v1beta'), dialect: 'gemini', retries: 0 },
-      { name: 'bare', url: up.url, dialect: 'anthropic', retries: 0 }],
+      { name: 'bare', url: up.url, dialect: 'anthropic', retries: 0 },
+      { name: 'cloud', url: up.url.replace('/v1', '/v1/projects/p/locations/l/publishers/google'), dialect: 'gemini', retries: 0 }],
     models: [{ name: 'gpt-4o', route: 'oai' }, { name: 'claude', route: 'ant as inner-claude' }, { name: 'gemini', route: 'gem as inner-gemini' },
-      { name: 'bare', route: 'bare as inner-bare' }, { name: 'echo', route: 'local' }, { name: 'emb', kind: 'embedding', route: 'oai', max_output: null }],
+      { name: 'bare', route: 'bare as inner-bare' }, { name: 'google', route: 'cloud as inner-google' }, { name: 'claude-opus-4-6', route: 'oai' },
+      { name: 'echo', route: 'local' }, { name: 'emb', kind: 'embedding', route: 'oai', max_output: null }],
     text: 'upstream local { dialect echo; }\n',
     tiers: { two: 'rpm 2 burst 2; tpm 10;' },
   })
@@ -70,6 +72,14 @@ describe('estimated', () => {
     for (const model of ['gpt-4o', 'gemini', 'echo']) assert.ok((await claude({ model })).json.input_tokens > 5, model)
     for (const model of ['gpt-4o', 'claude', 'echo']) assert.ok((await gemini(model)).json.totalTokens > 5, model)
     assert.equal(up.requests.length, n)
+  })
+  test('as the provider counts that the model is routed to', async () => {
+    up.otherwise = status(404)
+    const input_schema = { type: 'object', properties: { city: { type: 'string', description: 'Where' } }, required: ['city'] }
+    const of = async model => (await claude({ model, tools: [{ name: 'weather', description: 'Tells the weather', input_schema }] })).json.input_tokens
+    const vertex = await of('google'), gemini = await of('gemini'), gpt = await of('gpt-4o'), opus = await of('claude-opus-4-6')
+    assert.ok(vertex + 20 < gemini, `${vertex} ${gemini}`)
+    assert.ok(gpt + 400 < opus, `${gpt} ${opus}`)
   })
   test('not billed, without credit too', async () => {
     const poor = await g.tenant({ credit: null })
