@@ -81,7 +81,7 @@ async function pipelined(key, tags, random, seen) {
   const bytes = await new Promise((resolve) => {
     const s = net.connect(g.port, '127.0.0.1'), parts = []
     let n = 0
-    const timer = setTimeout(() => s.destroy(), 20000)
+    const timer = setTimeout(() => s.destroy(), 40_000)
     s.on('error', () => {})
     s.on('data', (c) => { parts.push(c); n += c.length; if (n > cut || parseAnswers(Buffer.concat(parts)).list.length === list.length) s.destroy() })
     s.on('close', () => { clearTimeout(timer); resolve(Buffer.concat(parts)) })
