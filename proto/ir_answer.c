@@ -65,14 +65,26 @@ static size_t characters(struct slice s) {
     return n;
 }
 
+/* The text that sources and probabilities are about: mostly the last block; Gemini names them behind calls too. */
+static struct ir_block *text_before(const struct ir_choice_answer *c) {
+    struct ir_block *text = NULL;
+    if (c->last && c->last->kind == IR_BLOCK_TEXT)
+        return c->last;
+    for (struct ir_block *b = c->blocks; b; b = b->next)
+        if (b->kind == IR_BLOCK_TEXT)
+            text = b;
+    return text;
+}
+
 static bool add_citation(struct ir_answer *a, struct ir_choice_answer *c, const struct ir_event *ev) {
-    if (!c->last || c->last->kind != IR_BLOCK_TEXT)
+    struct ir_block *text = text_before(c);
+    if (!text)
         return true;
-    struct ir_citation *x = arena_zalloc(a->arena, sizeof *x), **at = &c->last->citations;
+    struct ir_citation *x = arena_zalloc(a->arena, sizeof *x), **at = &text->citations;
     if (!x)
         return false;
     *x = (struct ir_citation){ .url = keep(a, ev->id), .title = keep(a, ev->name), .text = keep(a, ev->text),
-                               .end = characters(c->last->text) };
+                               .end = characters(text->text) };
     while (*at)
         at = &(*at)->next;
     *at = x;
@@ -80,7 +92,7 @@ static bool add_citation(struct ir_answer *a, struct ir_choice_answer *c, const 
 }
 
 static bool add_logprobs(struct ir_answer *a, struct ir_choice_answer *c, struct slice list) {
-    struct ir_block *b = c->last && c->last->kind == IR_BLOCK_TEXT ? c->last : NULL;
+    struct ir_block *b = text_before(c);
     if (!b || list.len < 2)
         return true;
     return (b->logprobs.len == 0 || ir_append(a->arena, &b->logprobs, &b->logprobs_cap, SLICE(","))) &&

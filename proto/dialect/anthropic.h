@@ -1,4 +1,4 @@
-/* Anthropic Messages. Private to the module's files. Source: npm `@anthropic-ai/sdk` 1.10 types, platform.claude.com.
+/* Anthropic Messages. Private to the module's files. Source: npm `@anthropic-ai/sdk` 1.14 types, platform.claude.com.
  */
 #ifndef TG_DIALECT_ANTHROPIC_H
 #define TG_DIALECT_ANTHROPIC_H

@@ -35,21 +35,30 @@ static const char *stop_word(enum ir_stop stop, bool has_string) {
     }
 }
 
+static void write_null(struct json_writer *j, const char *name) {
+    jw_key(j, name);
+    jw_null(j);
+}
+
 static void write_stop(struct json_writer *j, enum ir_stop stop, struct slice string, struct slice said) {
     common_word(j, "stop_reason", stop_word(stop, string.len > 0));
     common_member(j, "stop_sequence", stop == IR_STOP_STRING && string.len > 0 ? string : SLICE_NONE);
-    if (stop == IR_STOP_REFUSAL && said.len > 0) {
-        jw_key(j, "stop_details");
-        jw_object(j);
-        common_word(j, "type", "refusal");
-        common_member(j, "explanation", said);
-        jw_end_object(j);
+    jw_key(j, "stop_details");
+    if (stop != IR_STOP_REFUSAL && stop != IR_STOP_FILTER) {
+        jw_null(j);
+        return;
     }
+    jw_object(j);
+    common_word(j, "type", "refusal");
+    write_null(j, "category");
+    common_member(j, "explanation", said);
+    jw_end_object(j);
 }
 
-/* input_tokens is the plain part alone; audio and pictures that went in are part of it here. */
+/* whole: of a message, else of its delta. input_tokens is the plain part alone; audio and pictures that went in are
+ * part of it here. */
 static void write_usage(struct json_writer *j, const struct ir_usage *u, const struct ir_cost *cost, uint64_t estimate,
-                        bool final) {
+                        bool final, bool whole) {
     const uint64_t *n = u->meters.n;
     uint64_t plain = meters_input(&u->meters) - n[METER_CACHED_INPUT] - ir_writes(u);
     jw_key(j, "usage");
@@ -63,19 +72,28 @@ static void write_usage(struct json_writer *j, const struct ir_usage *u, const s
     common_count_member(j, "ephemeral_1h_input_tokens", n[METER_CACHE_WRITE_1H]);
     jw_end_object(j);
     common_count_member(j, "output_tokens", final ? meters_output(&u->meters) : 0);
+    jw_key(j, "output_tokens_details");
     if (final && n[METER_REASONING] > 0) {
-        jw_key(j, "output_tokens_details");
         jw_object(j);
         common_count_member(j, "thinking_tokens", n[METER_REASONING]);
         jw_end_object(j);
+    } else {
+        jw_null(j);
     }
     uint32_t searches = u->tools.n[TOOL_WEB_SEARCH], fetches = u->tools.n[TOOL_WEB_FETCH];
+    jw_key(j, "server_tool_use");
     if (searches + fetches > 0) {
-        jw_key(j, "server_tool_use");
         jw_object(j);
         common_count_member(j, "web_search_requests", searches);
         common_count_member(j, "web_fetch_requests", fetches);
         jw_end_object(j);
+    } else {
+        jw_null(j);
+    }
+    if (whole) { /* what is known of Anthropic's own servers alone */
+        write_null(j, "inference_geo");
+        write_null(j, "service_tier");
+        write_null(j, "speed");
     }
     if (final)
         ir_write_cost(j, cost, false);
@@ -91,6 +109,13 @@ static void write_head(struct json_writer *j, const struct dialect_writer_settin
     common_word(j, "type", "message");
     common_word(j, "role", "assistant");
     common_member(j, "model", s->model);
+    write_null(j, "container");
+    write_null(j, "diagnostics");
+}
+
+static void write_caller(struct json_writer *j) {
+    jw_key(j, "caller");
+    jw_raw(j, SLICE("{\"type\":\"direct\"}"));
 }
 
 /* ---- events ---- */
@@ -153,6 +178,8 @@ static bool open_run(struct writer *w, enum open kind, struct buf *out) {
     common_word(&j, kind == OPEN_TEXT ? "text" : "thinking", "");
     if (kind == OPEN_THINKING)
         common_word(&j, "signature", "");
+    else
+        write_null(&j, "citations");
     return block_end(&j, out);
 }
 
@@ -166,11 +193,10 @@ static bool put_start(const struct writer *w, const struct ir_event *ev, struct 
     jw_key(&j, "content");
     jw_array(&j);
     jw_end_array(&j);
-    jw_key(&j, "stop_reason");
-    jw_null(&j);
-    jw_key(&j, "stop_sequence");
-    jw_null(&j);
-    write_usage(&j, ev->usage && ev->usage->seen ? ev->usage : &unknown, NULL, w->s.input_estimate, false);
+    write_null(&j, "stop_reason");
+    write_null(&j, "stop_sequence");
+    write_null(&j, "stop_details");
+    write_usage(&j, ev->usage && ev->usage->seen ? ev->usage : &unknown, NULL, w->s.input_estimate, false, true);
     jw_end_object(&j);
     return end(&j, out);
 }
@@ -202,6 +228,7 @@ static bool put_call(struct writer *w, const struct ir_event *ev, struct buf *ou
     jw_key(&j, "input");
     jw_object(&j);
     jw_end_object(&j);
+    write_caller(&j);
     return block_end(&j, out);
 }
 
@@ -263,8 +290,9 @@ bool anthropic_finish(void *writer, const struct ir_usage *u, const struct ir_co
     jw_key(&j, "delta");
     jw_object(&j);
     write_stop(&j, w->stop, w->stop_string, w->stop_text);
+    write_null(&j, "container");
     jw_end_object(&j);
-    write_usage(&j, u, cost, 0, true);
+    write_usage(&j, u, cost, 0, true, false);
     if (!end(&j, out))
         return false;
     begin(&j, out, "message_stop");
@@ -311,7 +339,9 @@ static void write_text_block(struct json_writer *j, const struct ir_block *b) {
     jw_object(j);
     common_word(j, "type", "text");
     common_member(j, "text", b->text);
-    if (b->citations) {
+    if (!b->citations)
+        write_null(j, "citations");
+    else {
         jw_key(j, "citations");
         jw_array(j);
         for (const struct ir_citation *c = b->citations; c; c = c->next)
@@ -349,6 +379,7 @@ static bool write_call_block(struct json_writer *j, const struct ir_block *b, co
     common_member(j, "name", b->name);
     jw_key(j, "input");
     jw_raw(j, input);
+    write_caller(j);
     jw_end_object(j);
     return true;
 }
@@ -373,7 +404,7 @@ bool anthropic_write_answer(const struct ir_answer *a, const struct dialect_writ
     }
     jw_end_array(&j);
     write_stop(&j, c->stop, c->stop_string, c->stop_text);
-    write_usage(&j, u, cost, s->input_estimate, true);
+    write_usage(&j, u, cost, s->input_estimate, true, true);
     jw_end_object(&j);
     return !j.failed && !a->arena->overflow;
 }

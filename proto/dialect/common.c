@@ -106,8 +106,9 @@ struct slice common_mark_of(const struct json *j, int obj, struct arena *arena) 
     return mark.ptr ? mark : common_cache_mark(j, json_get(j, obj, "prompt_cache_breakpoint"), arena);
 }
 
+/* Nor does {"type":"direct"}: the model itself made the call. */
 static bool asks_nothing(const struct json *j, int t) {
-    return json_is(j, t, JSON_NULL) || json_is(j, t, JSON_FALSE) ||
+    return json_str_is(j, json_get(j, t, "type"), "direct") || json_is(j, t, JSON_NULL) || json_is(j, t, JSON_FALSE) ||
            (json_is(j, t, JSON_STRING) && json_str_len(j, t) == 0) ||
            ((json_is(j, t, JSON_ARRAY) || json_is(j, t, JSON_OBJECT)) && json_size(j, t) == 0);
 }

@@ -1,4 +1,4 @@
-/* Gemini generateContent. Private to the module's files. Sources: npm `@google/genai` 2.32 types, ai.google.dev.
+/* Gemini generateContent. Private to the module's files. Sources: npm `@google/genai` 3.3 types, ai.google.dev.
  * proto3's JSON takes members in camelCase and in snake_case: so do the readers here; camelCase is written. */
 #ifndef TG_DIALECT_GEMINI_H
 #define TG_DIALECT_GEMINI_H

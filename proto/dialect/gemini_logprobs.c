@@ -4,12 +4,16 @@
 
 static void write_candidate(struct json_writer *w, const struct json *j, int t, struct arena *arena, bool open) {
     int p = gemini_get(j, t, "logProbability");
+    struct slice token = json_str(j, gemini_get(j, t, "token"), arena);
     jw_object(w);
-    common_member(w, "token", json_str(j, gemini_get(j, t, "token"), arena));
+    common_member(w, "token", token);
     jw_key(w, "logprob");
     jw_raw(w, json_is(j, p, JSON_NUMBER) ? json_raw(j, p) : SLICE("0"));
-    jw_key(w, "bytes");
-    jw_null(w);
+    jw_key(w, "bytes"); /* Responses' types know no null here */
+    jw_array(w);
+    for (size_t i = 0; i < token.len; i++)
+        jw_u64(w, (unsigned char)token.ptr[i]);
+    jw_end_array(w);
     if (!open)
         jw_end_object(w);
 }

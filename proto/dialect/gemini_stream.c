@@ -192,7 +192,14 @@ static enum ir_stop stop_of(struct slice word) {
         { "IMAGE_PROHIBITED_CONTENT", IR_STOP_FILTER },
         { "IMAGE_RECITATION", IR_STOP_FILTER },
         { "MODEL_ARMOR", IR_STOP_FILTER },
+        { "IMAGE_OTHER", IR_STOP_FILTER },
+        { "NO_IMAGE", IR_STOP_FILTER },
+        { "ESCALATION", IR_STOP_FILTER },
+        { "PUP_LIMITED_DISABLED", IR_STOP_FILTER },
+        { "CONTINUATION", IR_STOP_LIMIT },
         { "MALFORMED_FUNCTION_CALL", IR_STOP_MODEL_ERROR },
+        { "MALFORMED_RESPONSE", IR_STOP_MODEL_ERROR },
+        { "MISSING_THOUGHT_SIGNATURE", IR_STOP_MODEL_ERROR },
         { "UNEXPECTED_TOOL_CALL", IR_STOP_MODEL_ERROR },
         { "TOO_MANY_TOOL_CALLS", IR_STOP_MODEL_ERROR },
     };
@@ -208,15 +215,29 @@ void gemini_count_tools(const struct json *j, int candidate, struct tool_calls *
         tools->n[TOOL_WEB_SEARCH] = json_size(j, queries);
 }
 
+static bool cite(struct reader *r, uint32_t at, const struct json *j, int source) {
+    struct ir_event ev = {
+        .kind = IR_EV_CITATION, .choice = at, .id = str(r, j, source, "uri"), .name = str(r, j, source, "title")
+    };
+    return ev.id.len == 0 || ir_put(r->sink, &ev);
+}
+
+/* What the answer repeats word by word. */
+static bool read_citations(struct reader *r, uint32_t at, const struct json *j, int t) {
+    int list = gemini_get(j, t, "citations");
+    if (list < 0)
+        list = gemini_get(j, t, "citationSources"); /* as the API says it; its own SDK has the other word */
+    for (int c = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; c >= 0; c = json_next(j, list, c))
+        if (!cite(r, at, j, c))
+            return false;
+    return true;
+}
+
 /* Sources that the answer rests on. */
 static bool read_grounding(struct reader *r, uint32_t at, const struct json *j, int t) {
     int chunks = gemini_get(j, t, "groundingChunks");
     for (int c = json_is(j, chunks, JSON_ARRAY) ? json_first(j, chunks) : -1; c >= 0; c = json_next(j, chunks, c)) {
-        int web = gemini_get(j, c, "web");
-        struct ir_event ev = {
-            .kind = IR_EV_CITATION, .choice = at, .id = str(r, j, web, "uri"), .name = str(r, j, web, "title")
-        };
-        if (ev.id.len > 0 && !ir_put(r->sink, &ev))
+        if (!cite(r, at, j, gemini_get(j, c, "web")))
             return false;
     }
     return true;
@@ -242,7 +263,8 @@ static bool read_candidate(struct reader *r, const struct json *j, int t) {
     if (list.text.len > 0 && !ir_put(r->sink, &list))
         return false;
     gemini_count_tools(j, t, &r->usage.tools);
-    if (!read_grounding(r, at, j, gemini_get(j, t, "groundingMetadata")))
+    if (!read_citations(r, at, j, gemini_get(j, t, "citationMetadata")) ||
+        !read_grounding(r, at, j, gemini_get(j, t, "groundingMetadata")))
         return false;
     if (word.len == 0)
         return true;
@@ -277,7 +299,8 @@ static enum dialect_result read_chunk(struct reader *r, const struct json *j, in
         r->choices[0].stop = IR_STOP_FILTER;
         if (json_is(j, gemini_get(j, t, "usageMetadata"), JSON_OBJECT))
             r->usage.seen = true; /* counts of zero are left out: what is not asked of the model costs nothing */
-        r->choices[0].said = arena_copy(r->s.arena, str(r, j, feedback, "blockReasonMessage"));
+        struct slice said = str(r, j, feedback, "blockReasonMessage");
+        r->choices[0].said = arena_copy(r->s.arena, said.len > 0 ? said : str(r, j, feedback, "blockReason"));
     }
     for (int c = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; c >= 0;
          c = json_next(j, candidates, c))

@@ -1,4 +1,4 @@
-/* OpenAI Chat Completions and its many compatible servers. Private to the module's files. Source: npm `openai` 6.49
+/* OpenAI Chat Completions and its many compatible servers. Private to the module's files. Source: npm `openai` 7.57
  * types. */
 #ifndef TG_DIALECT_OPENAI_H
 #define TG_DIALECT_OPENAI_H

@@ -1,4 +1,4 @@
-/* OpenAI Responses. Private to the module's files. Source: npm `openai` 6.49 types, openai/openai-openapi. */
+/* OpenAI Responses. Private to the module's files. Source: npm `openai` 7.57 types, openai/openai-openapi. */
 #ifndef TG_DIALECT_RESPONSES_H
 #define TG_DIALECT_RESPONSES_H
 

@@ -155,6 +155,9 @@ static bool write_response(struct writer *w, struct buf *out, const char *type, 
 
 bool responses_put(void *writer, const struct ir_event *ev, struct arena *scratch, struct buf *out) {
     struct writer *w = writer;
+    bool about_text = ev->kind == IR_EV_CITATION || ev->kind == IR_EV_LOGPROBS;
+    if (about_text && (!w->open || w->open->kind != IR_BLOCK_TEXT))
+        return true; /* the item that it is about went out */
     if (!ir_fold(&w->answer, ev))
         return false;
     if (ev->kind == IR_EV_START)

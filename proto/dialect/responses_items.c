@@ -210,8 +210,11 @@ static bool read_client_result(const struct json *j, int output, struct ir_reque
 
 static bool read_client_item(const struct json *j, int t, const struct client_item *item, uint32_t index,
                              struct ir_request *r, struct ir_fault *f) {
+    static const char *const known[] = { "type", "id", "call_id", "status", "action", "actions", "operation", "output",
+                                         NULL };
     int what = json_get(j, t, item->what);
     struct slice id = str(j, t, "call_id", r);
+    common_others(r, j, t, "input", known, json_str_is);
     if (!id.ptr)
         id = str(j, t, "id", r); /* of a local shell's output */
     if (!id.ptr)
@@ -244,6 +247,7 @@ static bool read_found(const struct json *j, int tools, struct ir_request *r, st
 
 bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
     struct slice type = str(j, t, "type", r);
+    static const char *const found[] = { "type", "id", "call_id", "execution", "status", "tools", NULL };
     bool custom = slice_is(type, "custom_tool_call");
     if (slice_is(type, "message") || (type.len == 0 && json_get(j, t, "role") >= 0))
         return read_message(j, t, index, r, f);
@@ -259,8 +263,10 @@ bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_
         return true; /* read when all members are */
     if (client_item(type))
         return read_client_item(j, t, client_item(type), index, r, f);
-    if (slice_is(type, "tool_search_output"))
+    if (slice_is(type, "tool_search_output")) {
+        common_others(r, j, t, "input", found, json_str_is);
         return read_found(j, json_get(j, t, "tools"), r, f);
+    }
     if (slice_is(type, "item_reference") || (type.len == 0 && json_get(j, t, "id") >= 0) ||
         slice_starts(type, SLICE("compaction")))
         return ir_refuse(f, "unsupported_parameter", where(r, index, ""),

@@ -205,6 +205,8 @@ void responses_write_object(struct json_writer *w, const struct responses_object
     jw_bool(w, false);
     jw_key(w, "previous_response_id");
     jw_null(w);
+    jw_key(w, "access_programs");
+    jw_null(w);
     jw_key(w, "store");
     jw_bool(w, false);
     common_word(w, "service_tier", "default");

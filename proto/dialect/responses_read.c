@@ -235,11 +235,13 @@ static void read_include(const struct json *j, int t, struct ir_request *r) {
 /* Items that change the settings from their place on: the last one's are those of the answer that is asked for. */
 static bool read_updates(const struct json *j, int input, struct ir_request *r, struct ir_fault *f) {
     static const char *const known[] = { "type", "id", "reasoning", "text", NULL };
+    static const char *const effort_alone[] = { "effort", NULL };
     for (int i = json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; i >= 0; i = json_next(j, input, i)) {
         int effort = json_get(j, json_get(j, i, "reasoning"), "effort"), text = json_get(j, i, "text");
         if (!json_str_is(j, json_get(j, i, "type"), "configuration_update"))
             continue;
         others(r, j, i, "input.configuration_update", known);
+        others(r, j, json_get(j, i, "reasoning"), "input.configuration_update.reasoning", effort_alone);
         if (json_is(j, effort, JSON_STRING))
             common_effort(r, json_str(j, effort, r->arena));
         if (json_is(j, text, JSON_OBJECT)) {

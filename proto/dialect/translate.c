@@ -265,7 +265,7 @@ enum dialect_result translate_end(struct translate *t, struct arena *scratch, st
         t->fault = (struct ir_fault){ .status = 502,
                                       .blame = IR_BLAME_UPSTREAM,
                                       .message = SLICE(
-                                          "The model made a tool call that its provider could not read.") };
+                                          "The model gave something that its provider could not read.") };
         r = DIALECT_ERROR;
     }
     return settle_result(t, r);

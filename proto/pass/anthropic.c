@@ -1,6 +1,6 @@
 /* The pass path of Anthropic Messages: POST …/messages. The request: members that matter are looked at, the rest goes
  * as it came, thinking and its signatures byte for byte. The answer is anthropic_answer.c. Source: npm
- * `@anthropic-ai/sdk` 1.10 types, platform.claude.com. */
+ * `@anthropic-ai/sdk` 1.14 types, platform.claude.com. */
 #include "proto/pass/anthropic.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"

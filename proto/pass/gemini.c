@@ -1,7 +1,7 @@
 /* The pass path of Gemini: POST models/M:generateContent and :streamGenerateContent. The model and whether to stream
  * are in the path, so the relay sets them; the body may name the model too. proto3's JSON takes each name in camelCase
  * and in snake_case, and integers as strings: so does the scan, and both spellings of one member are one member twice.
- * The answer is gemini_answer.c. Source: npm `@google/genai` 2.32 types, ai.google.dev. */
+ * The answer is gemini_answer.c. Source: npm `@google/genai` 3.3 types, ai.google.dev. */
 #include "proto/pass/gemini.h"
 #include "proto/pass/edits.h"
 #include "proto/pass/scan.h"

@@ -1,6 +1,6 @@
 /* The pass path of OpenAI Responses: POST responses. The request: what costs, what is hosted, what refers to state at
  * the provider; items with their ids and encrypted reasoning go as they came. The answer is responses_answer.c. Source:
- * npm `openai` 6.49 types.
+ * npm `openai` 7.57 types.
  *
  * State: previous_response_id, conversation, file and container ids come back sealed, and so do the ids of items (rs_,
  * msg_, fc_): an item_reference, and an item without its content (a picture's id alone), is looked up by the provider

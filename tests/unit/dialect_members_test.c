@@ -1,7 +1,7 @@
 /* What becomes of a request's members on their way to another dialect: carried, bent, reported or refused, never lost
  * in silence. The first test puts an unknown member into every object of the fixtures and looks for a word about it;
- * the second is a table of decisions that changed an answer, or a provider's mind, when they were other ones. Run from
- * the root of the tree. */
+ * the second is a table of decisions that changed an answer, or a provider's mind, when they were other ones; the third
+ * is about the words for an answer's end. Run from the root of the tree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -86,52 +86,76 @@ static bool own_inside(struct slice key) {
     return false;
 }
 
-/* Marks and places that are read for one word, and what a provider's own tools did, which goes or stays as a whole. */
+/* Marks and words that are read for one thing, and members that are read as a whole. */
 static bool whole(struct slice key) {
     static const char *const keys[] = { "cache_control", "prompt_cache_breakpoint", "extra_content", "summary",
-                                        "reasoning_details", "action", "source", "grammar" };
+                                        "reasoning_details", "action", "actions", "output", "source", "grammar",
+                                        "caller", "mediaResolution" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (slice_is(key, keys[i]))
             return true;
     return false;
 }
 
-/* Tools and items that go out of the request themselves, with a word about it. */
-static bool provider_own(const struct json *j, int object) {
-    static const char *const types[] = { "web_search", "web_search_20250305", "web_search_call", "reasoning" };
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (json_str_is(j, json_get(j, object, "type"), types[i]))
+struct file { const char *path; const struct dialect *d, *to; struct slice body, dropped; };
+
+/* Whether that member, or item or tool of that type, is itself in the line of what was dropped. */
+static bool reported(const struct file *x, struct slice word) {
+    for (size_t at = 0; word.len > 0 && at + word.len <= x->dropped.len; at++) {
+        bool starts = at > 0 && strchr(" ,.", x->dropped.ptr[at - 1]);
+        bool ends = at + word.len == x->dropped.len || x->dropped.ptr[at + word.len] == ',';
+        if (starts && ends && memcmp(x->dropped.ptr + at, word.ptr, word.len) == 0)
             return true;
+    }
     return false;
 }
 
-struct file { const char *path; const struct dialect *d; struct slice body; };
+static bool of_dropped_type(const struct file *x, const struct json *j, int object) {
+    int type = json_get(j, object, "type");
+    if (!json_is(j, object, JSON_OBJECT) || !json_is(j, type, JSON_STRING))
+        return false;
+    return json_str_is(j, type, "web_search_20250305") || json_str_is(j, type, "reasoning") || /* by other names */
+           reported(x, json_raw(j, type));
+}
 
 static void try_object(const struct file *x, const struct json *j, int object) {
     size_t at = j->tok[object].start + 1;
     const char *member = json_size(j, object) > 0 ? "\"zzz\":1," : "\"zzz\":1";
-    for (uint32_t k = 0; k < IR_DIALECTS; k++) {
-        const struct dialect *to = dialect_find(k);
-        struct slice with = arena_printf(&arena, "%.*s%s%.*s", (int)at, x->body.ptr, member, (int)(x->body.len - at),
-                                         x->body.ptr + at);
-        struct slice out = to == x->d ? SLICE("refused") : sent(x->d, to, with, "");
-        if (!slice_starts(out, SLICE("refused")) && !has(out, "zzz"))
-            fail_msg("%s to %s: a member of %.*s is lost in silence", x->path, to->name, 60, x->body.ptr + at - 1);
-    }
+    struct slice with = arena_printf(&arena, "%.*s%s%.*s", (int)at, x->body.ptr, member, (int)(x->body.len - at),
+                                     x->body.ptr + at);
+    struct slice out = sent(x->d, x->to, with, "");
+    if (!slice_starts(out, SLICE("refused")) && !has(out, "zzz"))
+        fail_msg("%s to %s: a member of %.*s is lost in silence", x->path, x->to->name, 60, x->body.ptr + at - 1);
 }
 
 static void walk(const struct file *x, const struct json *j, int t) {
-    bool object = json_is(j, t, JSON_OBJECT);
-    if (object && !provider_own(j, t))
+    bool object = json_is(j, t, JSON_OBJECT), choice = object && json_get(j, t, "mode") >= 0;
+    if (of_dropped_type(x, j, t))
+        return;
+    if (object)
         try_object(x, j, t);
     for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i)) {
         int v = object ? i + 1 : i;
-        bool container = json_is(j, v, JSON_OBJECT) || json_is(j, v, JSON_ARRAY);
         struct slice key = object ? json_raw(j, i) : SLICE("");
+        bool names = choice && slice_is(key, "tools"); /* of tools that are offered elsewhere */
         bool inside = own_inside(key) && (json_is(j, v, JSON_OBJECT) || !slice_is(key, "input"));
-        if (container && !inside && !whole(key) && !(object && provider_own(j, t)))
+        if ((json_is(j, v, JSON_OBJECT) || json_is(j, v, JSON_ARRAY)) && !names && !inside && !whole(key) &&
+            !(object && reported(x, key)))
             walk(x, j, v);
     }
+}
+
+static void walk_to(const char *path, const struct dialect *d, struct slice body, const struct dialect *to) {
+    struct file x = { path, d, to, body, SLICE("") };
+    struct slice out = sent(d, to, body, "");
+    const char *line = memmem(out.ptr, out.len, "\ndropped ", 9);
+    struct json j;
+    if (slice_starts(out, SLICE("refused")))
+        return;
+    if (line)
+        x.dropped = arena_copy(&arena, slice_from(out, (size_t)(line - out.ptr)));
+    assert_true(json_parse(&j, &arena, body.ptr, body.len));
+    walk(&x, &j, 0);
 }
 
 static struct slice read_file(const char *path) {
@@ -156,17 +180,16 @@ static void an_unknown_member_is_reported_wherever_it_stands(void **state) {
         struct slice name = slice_of(dot + 1, (size_t)(json - dot) - 1);
         snprintf(path, sizeof path, "tests/dialect/requests/%s", e->d_name);
         for (uint32_t i = 0; i < IR_DIALECTS; i++) {
-            struct json j;
             if (!slice_is(name, dialect_find(i)->name))
                 continue;
-            struct file x = { path, dialect_find(i), read_file(path) };
-            assert_true(json_parse(&j, &arena, x.body.ptr, x.body.len));
-            walk(&x, &j, 0);
+            for (uint32_t k = 0; k < IR_DIALECTS; k++)
+                if (k != i)
+                    walk_to(path, dialect_find(i), read_file(path), dialect_find(k));
             files++;
         }
     }
     closedir(dir);
-    assert_true(files >= 8);
+    assert_true(files >= 12);
 }
 
 /* ---- decisions ---- */
@@ -324,10 +347,54 @@ static void decisions_stand(void **state) {
     }
 }
 
+/* ---- why an answer ended ---- */
+
+static bool keep_stop(void *arg, const struct ir_event *ev) {
+    if (ev->kind == IR_EV_FINISH)
+        *(enum ir_stop *)arg = ev->stop;
+    return true;
+}
+
+static void finish_words_are_understood(void **state) {
+    (void)state;
+    static const struct { const char *dialect, *word; enum ir_stop stop; } words[] = {
+        { "gemini", "STOP", IR_STOP_END },
+        { "gemini", "NO_IMAGE", IR_STOP_FILTER },
+        { "gemini", "IMAGE_OTHER", IR_STOP_FILTER },
+        { "gemini", "ESCALATION", IR_STOP_FILTER },
+        { "gemini", "CONTINUATION", IR_STOP_LIMIT },
+        { "gemini", "MALFORMED_RESPONSE", IR_STOP_MODEL_ERROR },
+        { "gemini", "MISSING_THOUGHT_SIGNATURE", IR_STOP_MODEL_ERROR },
+        { "gemini", "OTHER", IR_STOP_UNKNOWN },
+        { "anthropic", "compaction", IR_STOP_PAUSE },
+        { "anthropic", "model_context_window_exceeded", IR_STOP_CONTEXT },
+        { "anthropic", "of_a_later_day", IR_STOP_UNKNOWN },
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const struct dialect *d = named(words[i].dialect);
+        const struct dialect_reader_settings s = { .arena = &arena, .pages = &pages, .max_held = 4096, .origin = 7 };
+        struct slice body = arena_printf(
+            &arena, d->id == IR_GEMINI ? "{\"candidates\":[{\"finishReason\":\"%s\"}]}"
+                                       : "{\"type\":\"message\",\"content\":[],\"stop_reason\":\"%s\"}", words[i].word);
+        enum ir_stop stop = IR_STOP_END;
+        struct ir_sink sink = { keep_stop, &stop };
+        struct ir_fault f = { 0 };
+        struct json j;
+        void *reader = d->reader(&s);
+        assert_true(json_parse(&j, &arena, body.ptr, body.len));
+        assert_int_equal(d->whole(reader, &j, &arena, &sink, &f), DIALECT_OK);
+        assert_int_equal(d->end(reader, &arena, &sink, &f), DIALECT_OK);
+        d->close_reader(reader);
+        if (stop != words[i].stop)
+            fail_msg("%s is read as %s", words[i].word, ir_stop_name(stop));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_unknown_member_is_reported_wherever_it_stands, begin, end),
         cmocka_unit_test_setup_teardown(decisions_stand, begin, end),
+        cmocka_unit_test_setup_teardown(finish_words_are_understood, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
