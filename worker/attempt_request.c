@@ -139,9 +139,8 @@ bool attempt_head(struct exchange *ex) {
 
 /* ---- the body ---------------------------------------------------------------------------------------------------- */
 
-/* The name under which that route's provider knows the model. */
-static struct slice target_model(struct exchange *ex) {
-    struct slice as = snap_text(ex->snapshot->snap, ex->try.route->as);
+struct slice attempt_model(struct exchange *ex, const struct snap_route *route) {
+    struct slice as = snap_text(ex->snapshot->snap, route->as);
     const char *star = ex->model->flags & MODEL_FAMILY ? memchr(as.ptr, '*', as.len) : NULL;
     if (star == NULL)
         return as;
@@ -253,7 +252,7 @@ bool attempt_body(struct exchange *ex) {
                           .message = SLICE("The request could not be prepared.") };
     bool same = dialect_of(ex->try.up)->id == (enum ir_dialect)ex->dialect && !ir_has_carrier(&ex->json);
     ex->plan = same ? &plan_pass : &plan_translate;
-    ex->target_model = target_model(ex);
+    ex->target_model = attempt_model(ex, ex->try.route);
     ex->dropped = SLICE("");
     enum task_go go = ex->task != NULL ? task_build(ex, &f) : TASK_REFUSED;
     if (go == TASK_ANSWERED)

@@ -266,6 +266,8 @@ void attempt_start(struct exchange *ex);        /* picks a route and goes; or se
 void attempt_abandon(struct exchange *ex);      /* lets go of ticket or connection, unusable */
 void attempt_release(struct exchange *ex, bool reusable);
 void attempt_failed(struct exchange *ex, int status, const char *code, const char *text, bool other_upstream_only);
+/* The name under which that route's provider knows the model that was asked for. */
+struct slice attempt_model(struct exchange *ex, const struct snap_route *route);
 void attempt_read(struct exchange *ex);         /* bytes may be there: call when a paused stream goes on */
 
 /* ---- relay.c ----------------------------------------------------------------------------------------------------- */

@@ -88,7 +88,7 @@ void count_run(struct exchange *ex) { task_run(ex, &task_count); }
 /* ---- an attempt -------------------------------------------------------------------------------------------------- */
 
 /* Who would serve the model: its first route, for a provider that did not answer is meant too. */
-static struct task_provider provider_of(const struct exchange *ex) {
+static struct task_provider provider_of(struct exchange *ex) {
     const struct snap *s = ex->snapshot->snap;
     const struct snap_route *r = SNAP_AT(s, ex->model->routes, struct snap_route, 0);
     const struct snap_upstream *up = SNAP_AT(s, s->upstreams, struct snap_upstream, r->upstream);
@@ -96,7 +96,7 @@ static struct task_provider provider_of(const struct exchange *ex) {
     return (struct task_provider){ .dialect = none ? ex->call.client : (enum ir_dialect)up->dialect,
                                    .host = snap_text(s, up->host),
                                    .path = snap_text(s, up->base_path),
-                                   .model = snap_text(s, r->as),
+                                   .model = attempt_model(ex, r),
                                    .alias = ex->call.model };
 }
 

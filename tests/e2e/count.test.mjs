@@ -14,7 +14,7 @@ before(async () => {
       { name: 'bare', url: up.url, dialect: 'anthropic', retries: 0 },
       { name: 'cloud', url: up.url.replace('/v1', '/v1/projects/p/locations/l/publishers/google'), dialect: 'gemini', retries: 0 }],
     models: [{ name: 'gpt-4o', route: 'oai' }, { name: 'claude', route: 'ant as inner-claude' }, { name: 'gemini', route: 'gem as inner-gemini' },
-      { name: 'bare', route: 'bare as inner-bare' }, { name: 'google', route: 'cloud as inner-google' }, { name: 'claude-opus-4-6', route: 'oai' },
+      { name: 'bare', route: 'bare as inner-bare' }, { name: 'google', route: 'cloud as inner-google' }, { name: 'their-claude*', route: 'oai as claude*' },
       { name: 'echo', route: 'local' }, { name: 'emb', kind: 'embedding', route: 'oai', max_output: null }],
     text: 'upstream local { dialect echo; }\n',
     tiers: { two: 'rpm 2 burst 2; tpm 10;' },
@@ -77,9 +77,9 @@ describe('estimated', () => {
     up.otherwise = status(404)
     const input_schema = { type: 'object', properties: { city: { type: 'string', description: 'Where' } }, required: ['city'] }
     const of = async model => (await claude({ model, tools: [{ name: 'weather', description: 'Tells the weather', input_schema }] })).json.input_tokens
-    const vertex = await of('google'), gemini = await of('gemini'), gpt = await of('gpt-4o'), opus = await of('claude-opus-4-6')
+    const vertex = await of('google'), gemini = await of('gemini'), gpt = await of('gpt-4o'), opus = await of('their-claude-opus-4-6'), old = await of('their-claude-3-haiku')
     assert.ok(vertex + 20 < gemini, `${vertex} ${gemini}`)
-    assert.ok(gpt + 400 < opus, `${gpt} ${opus}`)
+    assert.ok(gpt + 200 < old && old + 150 < opus, `${gpt} ${old} ${opus}`)
   })
   test('not billed, without credit too', async () => {
     const poor = await g.tenant({ credit: null })
