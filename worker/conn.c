@@ -23,6 +23,7 @@ enum {
     LINGER_MS = 2000,
     DRAIN_IDLE_MS = 1000,
     LINGER_BYTES = 1 << 20,
+    HEAD_LIKELY = 2048,        /* most heads are shorter */
     BODY_SLOWEST = 16384,      /* bytes a second below which a body is a slow sender's, beyond client_timeout */
     OUT_MAX = 256 << 20,       /* of one connection's queue: a whole answer and what back-pressure lets through */
     IN_MAX = HTTP_MAX_HEAD + 2 * PAGE_BYTES,
@@ -254,7 +255,7 @@ static void conn_process(struct conn *c) {
         }
         if (c->in.len == 0) /* the first byte of a request starts its clock */
             loop_timer(&w->loop, &c->timer, snap_of(c)->client_timeout_ms);
-        ssize_t n = conn_read(c, &c->in, 1, SIZE_MAX);
+        ssize_t n = conn_read(c, &c->in, 1, c->long_bodies ? HEAD_LIKELY : SIZE_MAX);
         if (n == IO_AGAIN) {
             if (c->in.len == 0)
                 conn_wait_request(c);

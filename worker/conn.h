@@ -37,6 +37,7 @@ struct conn {
     bool dead;                  /* error: nothing can be written any more */
     bool close_after;           /* this answer is the last */
     bool admin;                 /* of the admin listener */
+    bool long_bodies;           /* the last one was: little of the next one is read, and copied, with its head */
     bool drained_wanted;        /* the exchange waits for the out queue to fall */
     struct task again;          /* goes on in the next turn: more requests may have come, or it died */
     uint32_t requests, lingered;

@@ -42,6 +42,7 @@ static int decode_body(struct conn *c, struct exchange *ex, int *status, const c
  * socket. If the spare byte comes it is the next request's. */
 static int sized_body(struct conn *c, struct exchange *ex, int *status, const char **text) {
     size_t need = (size_t)ex->content_length;
+    c->long_bodies = need > PAGE_BYTES;
     if (ex->body_buf.len == 0 && c->in.len >= need) { /* all of it came with the head: leave it there */
         ex->body = slice_of(need > 0 ? buf_ptr(&c->in) : "", need);
         ex->body_in_place = need;
