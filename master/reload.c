@@ -297,6 +297,7 @@ static void start_reading(struct master *m) {
     struct conf *conf = conf_load(m->conf_path, err);
     bool ok = conf && conf_can_follow(m->config->conf, conf, err);
     fclose(err);
+    if (n > 0 && errors[n - 1] == '\n') errors[n - 1] = '\0'; /* a line each, as lines of one text */
     if (ok) {
         go_on_with(m, conf);
     } else {

@@ -15,6 +15,16 @@ static struct buf in; /* what came */
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
+/* A refused configuration has an error a line. */
+static void say(struct slice message) {
+    while (message.len > 0) {
+        const char *end = memchr(message.ptr, '\n', message.len);
+        size_t len = end ? (size_t)(end - message.ptr) : message.len;
+        fprintf(stderr, "tollctl: %.*s\n", SLICE_ARG(print_clean(slice_of(message.ptr, len), &ctl.arena)));
+        message = slice_from(message, len + (end != NULL));
+    }
+}
+
 _Noreturn void refuse(struct slice code, struct slice message) {
     if (ctl.json) {
         struct buf out;
@@ -33,7 +43,7 @@ _Noreturn void refuse(struct slice code, struct slice message) {
         printf("%.*s\n", SLICE_ARG(buf_slice(&out)));
         fflush(stdout);
     }
-    fprintf(stderr, "tollctl: %.*s\n", SLICE_ARG(print_clean(message, &ctl.arena)));
+    say(message);
     exit(1);
 }
 _Noreturn void refuse_errno(const char *code, const char *what) {

@@ -210,6 +210,13 @@ describe('the rest', () => {
   test('reload and stop', async (t) => {
     const o = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'] })
     await o.ctl('reload')
+    const good = o.config
+    writeFileSync(o.conf, `worker 3;\n${good}bogus 1;\n`)
+    const said = await o.ctlRaw('reload')
+    assert.equal(said.code, 1)
+    assert.match(said.stderr, /^tollctl: \S+:1:1: .*`workers`\?\ntollctl: \S+:\d+:1: .*bogus[^\n]*\n$/)
+    assert.match((await o.ctlRaw('--json', 'reload')).json.error.message, /^\S+:1:1: [^\n]+\n\S+:\d+:1: [^\n]+[^\n]$/)
+    writeFileSync(o.conf, good)
     assert.equal((await o.ctlRaw('stop')).code, 0)
     assert.deepEqual(await o.ended, { code: 0, signal: null })
   })
