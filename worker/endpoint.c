@@ -70,7 +70,7 @@ static bool matches(const char *pattern, struct slice path, struct slice *rest) 
 static const struct endpoint *find_in(const struct endpoint *table, size_t count, struct slice method,
                                       struct slice path, struct slice *rest, bool *other_method) {
     for (size_t i = 0; i < count; i++) {
-        if (!matches(table[i].path, path, rest))
+        if (!matches(table[i].path, path, rest) || (table[i].run == models_show && gemini_calls(*rest)))
             continue;
         if (slice_is(method, table[i].method))
             return &table[i];

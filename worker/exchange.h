@@ -318,6 +318,7 @@ void access_log_reopen(struct worker *w, int access_fd, int error_fd);
 void call_run(struct exchange *ex);             /* generate.c: a model call in any dialect */
 bool call_parse(struct exchange *ex);           /* the body into ex->json. False: an error was sent */
 void gemini_run(struct exchange *ex);           /* the same, its model and method in the path */
+bool gemini_calls(struct slice rest);           /* …/models/REST is a call, not a model's own path */
 void echo_run(struct exchange *ex);             /* the built-in upstream answers */
 void task_run(struct exchange *ex, const struct task_module *task); /* task.c: what is no conversation */
 void completions_run(struct exchange *ex);       /* generate.c */

@@ -66,21 +66,38 @@ void completions_run(struct exchange *ex) {
     call_run(ex);
 }
 
-/* …/models/M:method; M may hold slashes, and any of it may be escaped. */
-void gemini_run(struct exchange *ex) {
-    char text[512];
+/* …/models/M:method; M may hold slashes, and any of it may be escaped. False: it is not such a path. */
+enum { GEMINI_PATH_MAX = 512 };
+
+static bool gemini_split(struct slice rest, char text[GEMINI_PATH_MAX], struct slice *name, struct slice *method) {
+    static const char *const methods[] = { "generateContent", "streamGenerateContent", "countTokens", "embedContent",
+                                           "batchEmbedContents" };
     size_t n = 0, colon;
-    bool ok = http_percent_decode(ex->path_rest, false, text, sizeof text, &n);
+    bool ok = http_percent_decode(rest, false, text, GEMINI_PATH_MAX, &n), known = false;
     for (colon = n; colon > 0 && text[colon - 1] != ':'; colon--)
         ;
-    struct slice method = slice_of(text + colon, n - colon), name = slice_of(text, colon > 0 ? colon - 1 : 0);
-    bool stream = slice_is(method, "streamGenerateContent");
-    bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents"),
-         count = slice_is(method, "countTokens");
-    if (!ok || name.len == 0 || (!stream && !embed && !count && !slice_is(method, "generateContent"))) {
+    *method = slice_of(text + colon, n - colon);
+    *name = slice_of(text, colon > 0 ? colon - 1 : 0);
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        known = known || slice_is(*method, methods[i]);
+    return ok && known && name->len > 0;
+}
+
+bool gemini_calls(struct slice rest) {
+    char text[GEMINI_PATH_MAX];
+    struct slice name, method;
+    return gemini_split(rest, text, &name, &method);
+}
+
+void gemini_run(struct exchange *ex) {
+    char text[GEMINI_PATH_MAX];
+    struct slice name, method;
+    if (!gemini_split(ex->path_rest, text, &name, &method)) {
         reply_error(ex, 404, "unknown_path", NULL, "Unknown request path.");
         return;
     }
+    bool stream = slice_is(method, "streamGenerateContent"), count = slice_is(method, "countTokens");
+    bool embed = slice_is(method, "embedContent") || slice_is(method, "batchEmbedContents");
     char alt[16];
     size_t alt_len;
     bool sse =

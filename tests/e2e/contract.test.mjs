@@ -358,6 +358,14 @@ describe('what nobody wrote down', () => {
     for (const path of ['/v1beta/models/echo:dance', '/v1/models/echo:dance', '/v1beta/models/:generateContent', '/v1beta/models/echo', '/v1beta/models/%zz:generateContent'])
       refused(await send('gemini', 'echo', {}, { path }), 'gemini', 404, 'unknown_path')
     assert.equal((await send('gemini', 'echo', {}, { path: '/v1/models/echo' })).status, 405)
+    for (const [base, shape] of [['/v1beta', 'gemini'], ['/api/v1beta', 'gemini'], ['/v1', 'openai']])
+      for (const call of ['echo:generateContent', 'echo:streamGenerateContent?alt=sse', 'vendor%2Fdeep/model%3acountTokens', 'embed:embedContent', 'nothing:batchEmbedContents/'])
+        for (const method of ['GET', 'HEAD', 'DELETE']) {
+          const r = await g.req({ method, path: `${base}/models/${call}`, key: rich.key })
+          assert.deepEqual([r.status, r.headers.allow], [405, 'POST, OPTIONS'], `${method} ${base}/models/${call}`)
+          if (method !== 'HEAD') refused(r, shape, 405, 'method_not_allowed')
+        }
+    assert.equal((await g.req({ path: '/v1beta/models/openrouter/llama:8b', key: rich.key })).json.name, 'models/openrouter/llama:8b')
     for (const body of [{ contents: { parts: { text: 'Hello' } } }, { contents: [{ parts: { text: 'Hello' } }], system_instruction: { parts: { text: 'Be brief' } }, generation_config: { max_output_tokens: 50 } }])
       assert.match((await send('gemini', 'echo', {}, { body })).json.candidates?.[0].content.parts[0].text ?? '', /Hello/)
   })
