@@ -162,10 +162,19 @@ enum arg call_text(struct call *c, const char *name, size_t max, struct slice *o
     return ARG_OK;
 }
 
+bool call_amount_at(struct call *c, int t, int64_t *out) {
+    int places = ledger_places(c->l);
+    struct slice text;
+    if (json_is(&c->json, t, JSON_NUMBER))
+        return json_fixed(&c->json, t, places, out) && *out >= 0;
+    return json_is(&c->json, t, JSON_STRING) && (text = json_str(&c->json, t, c->arena)).ptr &&
+           fixed_parse(text, places, out) && *out >= 0;
+}
+
 enum arg call_amount(struct call *c, const char *name, int64_t *out) {
     struct slice text;
     enum arg got = call_text(c, name, 64, &text);
-    if (got == ARG_OK && (!fixed_parse(text, ledger_places(c->l), out) || *out < 0)) {
+    if (got == ARG_OK && !call_amount_at(c, json_get(&c->json, 0, name), out)) {
         call_refuse(c, "invalid_value", "%s: \"%.*s\" is not an amount (a plain decimal%s)", name, SLICE_ARG(text),
                     c->l->unit_tokens ? " without fraction" : " of at most 9 fractional digits");
         return ARG_BAD;

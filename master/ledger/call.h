@@ -30,6 +30,8 @@ void call_answer(struct ledger *l, uint32_t id, uint32_t origin, struct slice do
 enum arg { ARG_ABSENT, ARG_OK, ARG_BAD /* the call is refused */ };
 enum arg call_text(struct call *c, const char *name, size_t max,
                    struct slice *out);                                /* strings, and numbers as their text */
+/* Of the value at t, a number (an exponent is as good as any other way to write it) or a plain decimal as text. */
+bool call_amount_at(struct call *c, int t, int64_t *out);
 enum arg call_amount(struct call *c, const char *name, int64_t *out); /* ≥ 0, in the unit */
 enum arg call_count(struct call *c, const char *name, uint64_t *out);
 enum arg call_flag(struct call *c, const char *name, bool *out);

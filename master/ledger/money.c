@@ -170,6 +170,10 @@ static void move(struct call *c, enum entry_kind kind) {
         call_text(c, "idempotency_key", STORE_IDEM, &m.idempotency_key) == ARG_BAD ||
         call_flag(c, "force", &m.force) == ARG_BAD)
         return;
+    if (m.idempotency_key.ptr && m.idempotency_key.len == 0) {
+        call_refuse(c, "invalid_value", "idempotency_key: must not be empty");
+        return;
+    }
     if (amount == 0) {
         call_refuse(c, "invalid_value", "amount: must be above zero");
         return;

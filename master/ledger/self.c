@@ -245,8 +245,7 @@ void call_http_cap(struct call *c) {
 
 /* "cap": a number (or its text), null: none. *amount −1: remove. false: answered. */
 static bool cap_argument(struct call *c, int64_t *amount) {
-    int t = http_body(c, "cap"), places = ledger_places(c->l);
-    struct slice text;
+    int t = http_body(c, "cap");
     *amount = -1;
     if (t < 0) {
         http_fail(c, 400, "missing_field", 0, "cap is required: an amount, or null for none.");
@@ -254,14 +253,10 @@ static bool cap_argument(struct call *c, int64_t *amount) {
     }
     if (json_is(&c->json, t, JSON_NULL))
         return true;
-    bool ok = json_is(&c->json, t, JSON_NUMBER)   ? json_fixed(&c->json, t, places, amount)
-              : json_is(&c->json, t, JSON_STRING) ? (text = json_str(&c->json, t, c->arena)).ptr &&
-                                                        fixed_parse(text, places, amount)
-                                                  : false;
-    if (ok && *amount >= 0)
+    if (call_amount_at(c, t, amount))
         return true;
     http_fail(c, 400, "invalid_value", 0, "cap: an amount of at most %d fractional digits, not below zero, or null.",
-              places);
+              ledger_places(c->l));
     return false;
 }
 

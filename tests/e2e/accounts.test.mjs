@@ -521,6 +521,18 @@ describe('/admin', () => {
     assert.equal((await admin('DELETE', `/admin/keys/${key.id}`)).json.status, 'revoked')
     assert.equal((await g.chat(key.key)).status, 403)
   })
+  test('an amount is a number however JSON writes it, and exact', async () => {
+    const m = await member()
+    const post = (path, text, key) => g.req({ method: 'POST', path, body: text, key })
+    for (const [written, meant] of [['1e-05', 0.00001], ['2.5E-1', 0.25], ['1e-9', 1e-9], ['12e0', 12], ['0.10', 0.1], ['"0.3"', 0.3]]) {
+      const r = await post('/api-keys', `{"limit":${written}}`, m.token)
+      assert.equal(r.json?.limit, meant, r.text)
+    }
+    for (const written of ['1e-10', '-1e-5', '1e400', '"1e-5"', '""', 'true', '[1]'])
+      refused(await post('/api-keys', `{"limit":${written}}`, m.token), 400, /limit/)
+    const credited = await g.req({ method: 'POST', port: g.admin, path: '/admin/credits', key: ADMIN, body: `{"account":"${m.email}","amount":7e-06}` })
+    assert.equal(credited.json?.amount, '0.000007', credited.text)
+  })
   test('debits, a key\'s record, a balance, keys of another gateway', async () => {
     const a = (await admin('POST', '/admin/accounts', { email: `back${++n}@example.com`, credit: '2.5' })).json
     const debit = { account: a.email, amount: '2', reason: 'charge-back', idempotency_key: `back-${n}` }
@@ -551,6 +563,8 @@ describe('/admin', () => {
     refused(await admin('POST', '/admin/credits', { ...body, account: (await member()).email }), 409)
     refused(await admin('POST', '/admin/credits', { account: m.email, amount: -5 }), 400)
     refused(await admin('POST', '/admin/credits', { amount: 5 }), 400)
+    refused(await admin('POST', '/admin/credits', { ...body, idempotency_key: '' }), 400, /idempotency_key/)
+    assert.equal((await ask('GET', '/billing/balance', { key: m.key })).json.balance, 15)
   })
   test('another token, or the public listener: nothing', async () => {
     for (const key of [null, '', 'x', ADMIN.slice(0, -1), `${ADMIN}x`])
