@@ -132,15 +132,18 @@ static bool fits(struct exchange *ex, const struct snap_model *m) {
 const struct snap_model *admit_find(struct exchange *ex, struct slice name) {
     const struct snap_model *m = snap_find_model(ex->snapshot->snap, name);
     bool plan;
-    int shown = (int)(name.len < 100 ? name.len : 100);
+    char text[100];
+    int shown = (int)(name.len < sizeof text ? name.len : sizeof text);
+    for (int i = 0; i < shown; i++)
+        text[i] = name.ptr[i] ? name.ptr[i] : '?'; /* a NUL would end the sentence's text there */
     if (m == NULL || m->routes.count == 0 || !admit_globs(ex, m, name, &plan)) {
         reply_error(ex, 404, "model_not_found", "model",
-                    "The model '%.*s' does not exist or you do not have access to it.", shown, name.ptr);
+                    "The model '%.*s' does not exist or you do not have access to it.", shown, text);
         return NULL;
     }
     if (!plan) {
         reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown,
-                    name.ptr);
+                    text);
         return NULL;
     }
     return m;

@@ -141,6 +141,7 @@ describe('the error table', () => {
     })
     test(`${name}: 404, 405, 413, 415`, async () => {
       answer(await send(name, 'nothing'), 404, 'model_not_found')
+      if (shape !== 'gemini') answer(await send(name, 'echo\0b'), 404, 'model_not_found', { message: /'echo\?b'/ })
       answer(await send(name, 'echo', {}, { key: (await g.tenant({ tier: 'wide', group: 'outside' })).key }), 404, 'model_not_found')
       const [path] = CALLS[name].ask('echo')
       for (const method of ['DELETE', 'PUT', 'PATCH']) {
