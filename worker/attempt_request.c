@@ -148,11 +148,6 @@ struct slice attempt_model(struct exchange *ex, const struct snap_route *route) 
     return ARENA_JOIN(&ex->arena, slice_of(as.ptr, before), ex->family_rest, slice_from(as, before + 1));
 }
 
-static void report_dropped(struct exchange *ex, struct slice name) {
-    ex->dropped =
-        arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", SLICE_ARG(name));
-}
-
 static bool keep_pieces(struct exchange *ex, const struct pieces *p) {
     ex->body_out.at = arena_alloc(&ex->arena, p->count * sizeof *p->at);
     if (ex->body_out.at == NULL)
@@ -193,9 +188,9 @@ static bool build_pass(struct exchange *ex, struct ir_fault *f) {
         return false;
     for (uint32_t i = 0; i < e.strip_count; i++)
         if (e.stripped >> i & 1)
-            report_dropped(ex, strip[i]);
+            reply_dropped(ex, strip[i]);
     for (uint32_t i = 0; i < ex->req.drops; i++)
-        report_dropped(ex, ex->req.drop_names[i]);
+        reply_dropped(ex, ex->req.drop_names[i]);
     return true;
 }
 
@@ -238,7 +233,7 @@ static bool build_translation(struct exchange *ex, struct ir_fault *f) {
     if (!ok)
         return false;
     for (uint32_t i = 0; i < dropped.count; i++)
-        report_dropped(ex, dropped.names[i]);
+        reply_dropped(ex, dropped.names[i]);
     ex->body_out = (struct body_pieces){ arena_alloc(&ex->arena, sizeof(struct slice)), 1, text.len };
     if (text.ptr == NULL || ex->body_out.at == NULL)
         return ir_refuse(f, "body_too_large", SLICE_NONE, SLICE("The request is too large."));

@@ -288,6 +288,8 @@ void reply_json_with(struct exchange *ex, int status, struct slice extra_headers
 void reply_text(struct exchange *ex, int status, struct slice type, struct slice body);
 void reply_pieces(struct exchange *ex, int status, const struct pieces *p);
 void reply_empty(struct exchange *ex, int status, struct slice extra_headers);
+/* A member for X-Tollgate-Dropped. */
+void reply_dropped(struct exchange *ex, struct slice name);
 /* An error in the shape of the endpoint's dialect; code and type by the contract's table. extra: more headers, whole
  * lines. */
 void reply_error(struct exchange *ex, int status, const char *code, const char *param, const char *fmt, ...)

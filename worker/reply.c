@@ -65,6 +65,18 @@ static void put_cors(struct line *t, const struct exchange *ex) {
            "X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens\r\n");
 }
 
+/* Names are the client's, who may put anything in them: what a header's list cannot hold becomes '?', and the tail of a
+ * long one goes. */
+void reply_dropped(struct exchange *ex, struct slice name) {
+    enum { NAME_MAX_BYTES = 80 };
+    char word[NAME_MAX_BYTES];
+    int n = 0;
+    for (size_t i = 0; i < name.len && n < NAME_MAX_BYTES; i++)
+        word[n++] = name.ptr[i] > ' ' && name.ptr[i] < 0x7f && name.ptr[i] != ',' ? name.ptr[i] : '?';
+    ex->dropped =
+        arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "", n, word);
+}
+
 /* What every answer bears, up to the body's framing. */
 static void put_common(struct line *t, struct exchange *ex, int status) {
     LINE(t, "HTTP/1.1 ");

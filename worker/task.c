@@ -147,8 +147,7 @@ enum task_go task_build(struct exchange *ex, struct ir_fault *f) {
         ex->task_path = arena_copy(&ex->arena, buf_slice(&path));
         ex->body_out.at[0] = arena_copy(&ex->arena, buf_slice(&body));
         for (uint32_t i = 0; i < dropped.count; i++)
-            ex->dropped = arena_printf(&ex->arena, "%.*s%s%.*s", SLICE_ARG(ex->dropped), ex->dropped.len > 0 ? "," : "",
-                                       SLICE_ARG(dropped.names[i]));
+            reply_dropped(ex, dropped.names[i]);
     }
     buf_release(&path);
     buf_release(&body);

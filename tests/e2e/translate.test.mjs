@@ -117,3 +117,20 @@ test('what the provider cannot express is a 400 that names it, or dropped and sa
   assert.equal(sent.json.temperature, 1)
   assert.equal(sent.json.model, 'm')
 })
+
+test('a member\'s name is a word in that header, whatever it holds', async () => {
+  const names = ['a\r\nX-Evil: 1', 'b\u0000\u007f\u00e9', 'c,d', 'e'.repeat(9000), 'fine_1']
+  const say = { model: 'over-anthropic', stream: true, messages: [{ role: 'user', content: 'Hi' }] }
+  ups.anthropic.otherwise = sse(fixture('tools.anthropic.sse'))
+  for (const body of [{ ...say, ...Object.fromEntries(names.map((n) => [n, 1])) },
+    { ...say, tools: [{ type: 'function', function: { name: 'f' } }, ...names.map((type) => ({ type }))] },
+    { ...say, messages: [{ role: 'user', content: [{ type: 'text', text: 'Hi', ...Object.fromEntries(names.map((n) => [n, 1])) }] }] }]) {
+    const r = await g.req({ method: 'POST', path: '/v1/chat/completions', key: tenant.key, body })
+    assert.equal(r.status, 200, r.text)
+    assert.equal(r.headers['x-evil'], undefined)
+    const said = r.headers['x-tollgate-dropped'].split(',')
+    assert.equal(said.length, names.length, said.map((s) => s.slice(0, 40)))
+    for (const word of said) assert.match(word, /^[!-+\--~]{1,80}$/)
+    assert.ok(said.some((word) => word.endsWith('fine_1')))
+  }
+})
