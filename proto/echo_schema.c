@@ -138,7 +138,7 @@ static void sample_string(struct sampler *s, int schema) {
 static void sample_array(struct sampler *s, int schema, int depth) {
     int items = json_get(s->j, schema, "items"), fixed = json_get(s->j, schema, "prefixItems");
     uint64_t n = bound(s, schema, "minItems", 0, MAX_ITEMS);
-    int at = json_is(s->j, fixed, JSON_ARRAY) ? json_first(s->j, fixed) : -1;
+    int at = json_items(s->j, fixed);
     jw_array(&s->w);
     for (uint64_t i = 0; (i < n || at >= 0) && i < MAX_ITEMS && s->values < MAX_VALUES; i++) {
         sample(s, at >= 0 ? at : items, depth + 1);
@@ -202,7 +202,7 @@ static void sample(struct sampler *s, int schema, int depth) {
     int given = json_get(s->j, schema, "const");
     if (given < 0) {
         int list = json_get(s->j, schema, "enum");
-        given = json_is(s->j, list, JSON_ARRAY) ? json_first(s->j, list) : -1;
+        given = json_items(s->j, list);
     }
     if (given >= 0) {
         jw_raw(&s->w, json_span(s->j, given));

@@ -61,6 +61,10 @@ static inline int json_next(const struct json *j, int container, int t) {
     uint32_t next = j->tok[j->tok[container].type == JSON_OBJECT ? t + 1 : t].next;
     return next < j->tok[container].next ? (int)next : -1;
 }
+/* The first value of an array; -1 where it is empty, or no array: what should be a list often is none. */
+static inline int json_items(const struct json *j, int t) {
+    return t >= 0 && j->tok[t].type == JSON_ARRAY ? json_first(j, t) : -1;
+}
 uint32_t json_size(const struct json *j, int container); /* values or members */
 
 static inline enum json_type json_type_of(const struct json *j, int t) { return (enum json_type)j->tok[t].type; }

@@ -132,7 +132,7 @@ static bool read_call(const struct json *j, int t, struct ir_request *r, struct 
 
 /* Whether a document's content holds more than text. */
 static bool has_pictures(const struct json *j, int content) {
-    for (int i = json_is(j, content, JSON_ARRAY) ? json_first(j, content) : -1; i >= 0; i = json_next(j, content, i))
+    for (int i = json_items(j, content); i >= 0; i = json_next(j, content, i))
         if (!json_str_is(j, json_get(j, i, "type"), "text"))
             return true;
     return false;

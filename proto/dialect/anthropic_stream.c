@@ -84,8 +84,7 @@ static bool open_block(struct reader *r, const struct json *j, int t) {
         r->open = BLOCK_TEXT;
         if (!give(r, IR_EV_TEXT, str(r, j, t, "text")))
             return false;
-        for (int c = json_is(j, citations, JSON_ARRAY) ? json_first(j, citations) : -1; c >= 0;
-             c = json_next(j, citations, c))
+        for (int c = json_items(j, citations); c >= 0; c = json_next(j, citations, c))
             if (!read_citation(r, j, c))
                 return false;
     } else if (json_str_is(j, type, "thinking")) {

@@ -20,7 +20,7 @@ static void write_candidate(struct json_writer *w, const struct json *j, int t, 
 
 struct slice gemini_read_logprobs(const struct json *j, int result, struct arena *arena) {
     int chosen = gemini_get(j, result, "chosenCandidates"), tops = gemini_get(j, result, "topCandidates");
-    int top = json_is(j, tops, JSON_ARRAY) ? json_first(j, tops) : -1;
+    int top = json_items(j, tops);
     struct buf b;
     struct json_writer w;
     if (!json_is(j, chosen, JSON_ARRAY) || json_first(j, chosen) < 0)
@@ -33,7 +33,7 @@ struct slice gemini_read_logprobs(const struct json *j, int result, struct arena
         write_candidate(&w, j, t, arena, true);
         jw_key(&w, "top_logprobs");
         jw_array(&w);
-        for (int c = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; c >= 0; c = json_next(j, list, c))
+        for (int c = json_items(j, list); c >= 0; c = json_next(j, list, c))
             write_candidate(&w, j, c, arena, false);
         jw_end_array(&w);
         jw_end_object(&w);
@@ -67,7 +67,7 @@ void gemini_write_logprobs(struct json_writer *w, struct slice list, struct aren
         jw_object(w);
         jw_key(w, "candidates");
         jw_array(w);
-        for (int c = json_is(&j, tops, JSON_ARRAY) ? json_first(&j, tops) : -1; c >= 0; c = json_next(&j, tops, c))
+        for (int c = json_items(&j, tops); c >= 0; c = json_next(&j, tops, c))
             put_candidate(w, &j, c, arena);
         jw_end_array(w);
         jw_end_object(w);

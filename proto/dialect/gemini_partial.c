@@ -124,7 +124,7 @@ static bool add_text(struct gemini_partial *p, struct node *n, struct slice s) {
 /* Adds a list of partialArgs. Pieces with a path that leads nowhere are passed over. false: full. */
 bool gemini_partial_add(struct gemini_partial *p, const struct json *j, int list, struct arena *scratch) {
     static const char *const values[] = { "numberValue", "boolValue" };
-    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t)) {
+    for (int t = json_items(j, list); t >= 0; t = json_next(j, list, t)) {
         struct node *n = walk(p, json_str(j, gemini_get(j, t, "jsonPath"), scratch));
         int text = gemini_get(j, t, "stringValue"), value = -1;
         if (!n && p->used >= p->max)

@@ -42,7 +42,7 @@ static bool read_thinking(const struct json *j, int t, struct ir_request *r) {
 /* What is neither text nor a picture (sound, video) no other dialect has. */
 static void read_modalities(const struct json *j, int t, struct ir_request *r) {
     bool any = false;
-    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+    for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i)) {
         struct slice word = json_str(j, i, r->arena);
         bool text = slice_ieq(word, SLICE("TEXT")), image = slice_ieq(word, SLICE("IMAGE"));
         any = any || text;
@@ -77,7 +77,7 @@ static bool read_type(const struct json *j, int t, struct ir_request *r, struct 
 
 /* Vertex's newer form of the same: a list with an entry for each kind of output. */
 static bool read_formats(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
-    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+    for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i)) {
         int text = gemini_get(j, i, "text"), schema = gemini_get(j, text, "schema");
         if (!json_is(j, text, JSON_OBJECT))
             return cannot(r, f, "generationConfig.responseFormat");
@@ -169,8 +169,7 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
     for (int i = json_first(j, t); i >= 0; i = json_next(j, t, i), index++)
         for (int k = json_is(j, i, JSON_OBJECT) ? json_first(j, i) : -1; k >= 0; k = json_next(j, i, k)) {
             if (gemini_is(j, k, "functionDeclarations")) {
-                for (int d = json_is(j, k + 1, JSON_ARRAY) ? json_first(j, k + 1) : -1; d >= 0;
-                     d = json_next(j, k + 1, d))
+                for (int d = json_items(j, k + 1); d >= 0; d = json_next(j, k + 1, d))
                     if (!read_function(j, d, index, r, f))
                         return false;
                 continue;

@@ -191,8 +191,7 @@ static void write_object_words(struct copy *c, int t, int depth) {
         jw_end_object(&c->w);
     }
     bool open = false;
-    for (int i = json_is(j, required, JSON_ARRAY) ? json_first(j, required) : -1; i >= 0;
-         i = json_next(j, required, i)) {
+    for (int i = json_items(j, required); i >= 0; i = json_next(j, required, i)) {
         struct slice name = json_str(j, i, c->arena);
         if (c->nodes++ >= MAX_NODES || !has_property(c, properties, name))
             continue;

@@ -38,7 +38,7 @@ static struct slice str(struct reader *r, const struct json *j, int obj, const c
 static uint64_t modality(const struct json *j, int obj, const char *list, const char *word) {
     int t = gemini_get(j, obj, list);
     uint64_t sum = 0;
-    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+    for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i)) {
         uint64_t n = common_count(j, i, "tokenCount");
         if (n != IR_ABSENT && json_str_is(j, gemini_get(j, i, "modality"), word))
             sum += n;
@@ -227,7 +227,7 @@ static bool read_citations(struct reader *r, uint32_t at, const struct json *j, 
     int list = gemini_get(j, t, "citations");
     if (list < 0)
         list = gemini_get(j, t, "citationSources"); /* as the API says it; its own SDK has the other word */
-    for (int c = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; c >= 0; c = json_next(j, list, c))
+    for (int c = json_items(j, list); c >= 0; c = json_next(j, list, c))
         if (!cite(r, at, j, c))
             return false;
     return true;
@@ -236,7 +236,7 @@ static bool read_citations(struct reader *r, uint32_t at, const struct json *j, 
 /* Sources that the answer rests on. */
 static bool read_grounding(struct reader *r, uint32_t at, const struct json *j, int t) {
     int chunks = gemini_get(j, t, "groundingChunks");
-    for (int c = json_is(j, chunks, JSON_ARRAY) ? json_first(j, chunks) : -1; c >= 0; c = json_next(j, chunks, c)) {
+    for (int c = json_items(j, chunks); c >= 0; c = json_next(j, chunks, c)) {
         if (!cite(r, at, j, gemini_get(j, c, "web")))
             return false;
     }
@@ -255,7 +255,7 @@ static bool read_candidate(struct reader *r, const struct json *j, int t) {
     r->any = true;
     if (at >= r->count)
         r->count = at + 1;
-    for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
+    for (int p = json_items(j, parts); p >= 0; p = json_next(j, parts, p))
         if (!read_part(r, at, j, p))
             return false;
     struct ir_event list = { .kind = IR_EV_LOGPROBS, .choice = at };
@@ -302,8 +302,7 @@ static enum dialect_result read_chunk(struct reader *r, const struct json *j, in
         struct slice said = str(r, j, feedback, "blockReasonMessage");
         r->choices[0].said = arena_copy(r->s.arena, said.len > 0 ? said : str(r, j, feedback, "blockReason"));
     }
-    for (int c = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; c >= 0;
-         c = json_next(j, candidates, c))
+    for (int c = json_items(j, candidates); c >= 0; c = json_next(j, candidates, c))
         if (!read_candidate(r, j, c))
             return DIALECT_FULL;
     return DIALECT_OK;

@@ -244,7 +244,7 @@ static void read_reasoning(const struct json *j, int m, struct ir_request *r, st
 /* Pictures that the model made: a member beside content, of servers that make some. */
 static bool read_pictures(const struct json *j, int list, struct ir_request *r, struct ir_turn *turn, uint32_t at,
                           struct ir_fault *f) {
-    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t))
+    for (int t = json_items(j, list); t >= 0; t = json_next(j, list, t))
         if (!read_media(j, t, SLICE("image_url"), r, &turn->parts, place(r, at, -1, "images"), f))
             return false;
     return true;
@@ -395,7 +395,7 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
         others(r, j, t, "stream_options", options);
         return true;
     case MODALITIES:
-        for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i)) {
+        for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i)) {
             bool text = json_str_is(j, i, "text"), image = json_str_is(j, i, "image");
             r->audio_out = r->audio_out || (!text && !image);
             r->image_out = r->image_out || image;

@@ -234,7 +234,7 @@ static bool text_event(struct reader *r, struct choice *c, enum ir_event_kind ki
 /* OpenRouter's and others' reasoning_details: what is signed or encrypted must come back as it was, so the detail
  * itself is the blob. Their texts stand in `reasoning` as well, or, with Snowflake, here alone. */
 static bool read_details(struct reader *r, struct choice *c, const struct json *j, int list, bool said) {
-    for (int t = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; t >= 0; t = json_next(j, list, t)) {
+    for (int t = json_items(j, list); t >= 0; t = json_next(j, list, t)) {
         struct slice text = json_str(j, json_get(j, t, "text"), r->scratch);
         if (!said && !text_event(r, c, IR_EV_REASONING, text.ptr ? text : SLICE("")))
             return false;

@@ -225,7 +225,7 @@ static bool refuse_state(uint32_t which, struct ir_fault *f) {
 
 /* Encrypted reasoning always comes; what else may be asked for belongs to the provider's own tools. */
 static void read_include(const struct json *j, int t, struct ir_request *r) {
-    for (int i = json_is(j, t, JSON_ARRAY) ? json_first(j, t) : -1; i >= 0; i = json_next(j, t, i))
+    for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i))
         if (json_str_is(j, i, "message.output_text.logprobs"))
             r->logprobs = true;
         else if (!json_str_is(j, i, "reasoning.encrypted_content"))
@@ -236,7 +236,7 @@ static void read_include(const struct json *j, int t, struct ir_request *r) {
 static bool read_updates(const struct json *j, int input, struct ir_request *r, struct ir_fault *f) {
     static const char *const known[] = { "type", "id", "reasoning", "text", NULL };
     static const char *const effort_alone[] = { "effort", NULL };
-    for (int i = json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; i >= 0; i = json_next(j, input, i)) {
+    for (int i = json_items(j, input); i >= 0; i = json_next(j, input, i)) {
         int effort = json_get(j, json_get(j, i, "reasoning"), "effort"), text = json_get(j, i, "text");
         if (!json_str_is(j, json_get(j, i, "type"), "configuration_update"))
             continue;

@@ -215,12 +215,12 @@ static bool read_annotation(struct reader *r, const struct json *j, int t) {
 
 /* The parts of a message item, as the events of deltas that did not come. */
 static bool read_content(struct reader *r, const struct json *j, int list) {
-    for (int p = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; p >= 0; p = json_next(j, list, p)) {
+    for (int p = json_items(j, list); p >= 0; p = json_next(j, list, p)) {
         int notes = json_get(j, p, "annotations");
         if (!give(r, IR_EV_TEXT, str(r, j, p, "text")) || !read_logprobs(r, j, json_get(j, p, "logprobs")) ||
             !give(r, IR_EV_REFUSAL, str(r, j, p, "refusal")))
             return false;
-        for (int n = json_is(j, notes, JSON_ARRAY) ? json_first(j, notes) : -1; n >= 0; n = json_next(j, notes, n))
+        for (int n = json_items(j, notes); n >= 0; n = json_next(j, notes, n))
             if (!read_annotation(r, j, n))
                 return false;
     }
@@ -228,7 +228,7 @@ static bool read_content(struct reader *r, const struct json *j, int list) {
 }
 
 static bool read_summary(struct reader *r, const struct json *j, int list) {
-    for (int p = json_is(j, list, JSON_ARRAY) ? json_first(j, list) : -1; p >= 0; p = json_next(j, list, p)) {
+    for (int p = json_items(j, list); p >= 0; p = json_next(j, list, p)) {
         if ((r->summary && !give(r, IR_EV_REASONING, SLICE("\n\n"))) || !give(r, IR_EV_REASONING, str(r, j, p, "text")))
             return false;
         r->summary = true;
@@ -256,7 +256,7 @@ static bool finish_waiting(struct reader *r, struct waiting *w, const struct jso
         return true;
     if (w->kind == ITEM_CALL)
         return buf_append_slice(&w->held, all);
-    for (int p = json_is(j, content, JSON_ARRAY) ? json_first(j, content) : -1; p >= 0; p = json_next(j, content, p))
+    for (int p = json_items(j, content); p >= 0; p = json_next(j, content, p))
         if (!buf_append_slice(&w->held, str(r, j, p, "text")))
             return false;
     return true;

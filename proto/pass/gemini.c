@@ -61,7 +61,7 @@ static void scan_part(struct scan *s, int part) {
         else if (key_is(s, k, "functionResponse")) {
             int parts = get(s, v, "parts");
             scan_raw(s, get(s, v, "response"));
-            for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
+            for (int p = json_items(j, parts); p >= 0; p = json_next(j, parts, p))
                 scan_part(s, p);
         } else if (json_is(j, v, JSON_OBJECT) || json_is(j, v, JSON_STRING)) {
             scan_raw(s, v); /* calls, their signatures, code and what it gave, what is new */
@@ -180,7 +180,7 @@ static void scan_limit_member(struct scan *s, int v) {
 
 static void scan_modalities(struct scan *s, int v) {
     const struct json *j = s->j;
-    for (int t = json_is(j, v, JSON_ARRAY) ? json_first(j, v) : -1; t >= 0; t = json_next(j, v, t)) {
+    for (int t = json_items(j, v); t >= 0; t = json_next(j, v, t)) {
         bool image = json_str_is(j, t, "IMAGE") && (scan_allows(s, "image") || scan_allows(s, "image_generation"));
         bool audio = json_str_is(j, t, "AUDIO") && scan_allows(s, "audio");
         if (!json_str_is(j, t, "TEXT") && !image && !audio)

@@ -51,7 +51,7 @@ static uint64_t part_bytes(const struct json *j, int part) {
                      json_str_len(j, json_get(j, json_get(j, part, "executableCode"), "code"));
     if (json_is(j, args, JSON_OBJECT) && json_first(j, args) >= 0)
         bytes += json_raw(j, args).len;
-    for (int p = json_is(j, pieces, JSON_ARRAY) ? json_first(j, pieces) : -1; p >= 0; p = json_next(j, pieces, p))
+    for (int p = json_items(j, pieces); p >= 0; p = json_next(j, pieces, p))
         bytes += json_str_len(j, json_get(j, p, "stringValue"));
     return bytes;
 }
@@ -67,13 +67,12 @@ static void look_at(struct pass_answer *a, const struct json *j, struct chunk *c
     c->finish = json_is(j, blocked, JSON_STRING) && json_raw(j, blocked).len > 0;
     if (c->finish && json_is(j, c->usage, JSON_OBJECT))
         a->usage_seen = true; /* counts of zero are left out: what is not asked of the model costs nothing */
-    for (int t = json_is(j, candidates, JSON_ARRAY) ? json_first(j, candidates) : -1; t >= 0;
-         t = json_next(j, candidates, t)) {
+    for (int t = json_items(j, candidates); t >= 0; t = json_next(j, candidates, t)) {
         int reason = json_get(j, t, "finishReason"), parts = json_get(j, json_get(j, t, "content"), "parts");
         gemini_count_tools(j, t, &a->tools);
         c->finish |= json_is(j, reason, JSON_STRING) && json_raw(j, reason).len > 0 &&
                      !json_str_is(j, reason, "FINISH_REASON_UNSPECIFIED");
-        for (int p = json_is(j, parts, JSON_ARRAY) ? json_first(j, parts) : -1; p >= 0; p = json_next(j, parts, p))
+        for (int p = json_items(j, parts); p >= 0; p = json_next(j, parts, p))
             c->text_bytes += part_bytes(j, p);
     }
 }
@@ -91,7 +90,7 @@ void pass_gemini_error(const struct json *j, struct arena *arena, struct pass_fa
     fault->code = SLICE_NONE;
     if (json_is(j, status, JSON_STRING))
         fault->type = json_str(j, status, arena);
-    for (int d = json_is(j, details, JSON_ARRAY) ? json_first(j, details) : -1; d >= 0; d = json_next(j, details, d))
+    for (int d = json_items(j, details); d >= 0; d = json_next(j, details, d))
         if (json_is(j, json_get(j, d, "reason"), JSON_STRING))
             fault->code = json_str(j, json_get(j, d, "reason"), arena);
 }
@@ -100,7 +99,7 @@ enum pass_result pass_gemini_whole(struct pass_answer *a, const struct json *j, 
                                    struct pass_fault *fault) {
     struct chunk c;
     struct edits e;
-    int first = json_is(j, 0, JSON_ARRAY) ? json_first(j, 0) : -1;
+    int first = json_items(j, 0);
     look_at(a, j, &c);
     if (c.error >= 0 || json_get(j, first, "error") >= 0) {
         pass_gemini_error(j, arena, fault);

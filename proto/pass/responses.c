@@ -279,8 +279,7 @@ static bool responses_build(const struct json *j, const struct pass_request *r, 
     int input = json_get(j, 0, "input");
     const int keep[] = { r->t_model, r->t_limit, input, json_get(j, 0, "stream") };
     edits_request(&e, j, r, pe, keep, sizeof keep / sizeof *keep, arena);
-    for (int t = r->drops > 0 && json_is(j, input, JSON_ARRAY) ? json_first(j, input) : -1; t >= 0;
-         t = json_next(j, input, t))
+    for (int t = r->drops > 0 ? json_items(j, input) : -1; t >= 0; t = json_next(j, input, t))
         edits_drop(&e, json_get(j, t, "tools"), r); /* of additional_tools */
     if (pe->set_limit)
         edits_limit(&e, r->t_limit, SLICE("max_output_tokens"), pe->limit);

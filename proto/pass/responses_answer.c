@@ -42,23 +42,20 @@ static uint64_t item_bytes(const struct json *j, int item) {
             bytes += json_str_len(j, json_get(j, item, texts[i]));
     int lists[2] = { json_get(j, item, "content"), json_get(j, item, "summary") };
     for (int i = 0; i < 2; i++)
-        for (int p = json_is(j, lists[i], JSON_ARRAY) ? json_first(j, lists[i]) : -1; p >= 0;
-             p = json_next(j, lists[i], p))
+        for (int p = json_items(j, lists[i]); p >= 0; p = json_next(j, lists[i], p))
             bytes += json_str_len(j, json_get(j, p, "text")) + json_str_len(j, json_get(j, p, "refusal"));
     return bytes;
 }
 
 static uint64_t output_bytes(const struct json *j, int output) {
     uint64_t bytes = 0;
-    for (int item = json_is(j, output, JSON_ARRAY) ? json_first(j, output) : -1; item >= 0;
-         item = json_next(j, output, item))
+    for (int item = json_items(j, output); item >= 0; item = json_next(j, output, item))
         bytes += item_bytes(j, item);
     return bytes;
 }
 
 static void count_tools(struct pass_answer *a, const struct json *j, int output) {
-    for (int item = json_is(j, output, JSON_ARRAY) ? json_first(j, output) : -1; item >= 0;
-         item = json_next(j, output, item))
+    for (int item = json_items(j, output); item >= 0; item = json_next(j, output, item))
         responses_count_tool(j, item, &a->tools);
 }
 
@@ -77,8 +74,7 @@ static void seal_response(struct edits *e, const struct pass_answer *a, int resp
         return;
     int output = json_get(e->j, response, "output");
     edits_seal(e, a, json_get(e->j, response, "id"));
-    for (int t = json_is(e->j, output, JSON_ARRAY) ? json_first(e->j, output) : -1; t >= 0;
-         t = json_next(e->j, output, t))
+    for (int t = json_items(e->j, output); t >= 0; t = json_next(e->j, output, t))
         edits_seal(e, a, json_get(e->j, t, "id"));
     edits_seal_all(e, a, response, &handed_out);
 }

@@ -214,7 +214,7 @@ static void add_part(struct sum *s, int p) {
 
 /* Whether a turn only brings results: the turn before it goes on. */
 static bool only_results(const struct sum *s, int parts) {
-    int first = json_is(s->j, parts, JSON_ARRAY) ? json_first(s->j, parts) : -1;
+    int first = json_items(s->j, parts);
     return json_str_is(s->j, json_get(s->j, first, "type"), "tool_result") ||
            task_get(s->j, first, "functionResponse", "function_response") >= 0;
 }
