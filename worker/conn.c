@@ -460,7 +460,7 @@ void conn_accept(struct worker *w, int fd, const struct snap_listen *listen, con
     atomic_store_explicit(&w->shm.ranges[w->heritage.range].connections, w->conn_count, memory_order_relaxed);
     COUNT(w->counters, connections_accepted, 1);
     COUNT(w->counters, connections_open, 1);
-    loop_timer(&w->loop, &c->timer, snap_of(c)->client_timeout_ms);
+    loop_timer(&w->loop, &c->timer, w->draining ? DRAIN_IDLE_MS : snap_of(c)->client_timeout_ms);
 }
 
 /* A request may be on its way on a connection that looks idle: it is served as the last one if it comes within a

@@ -131,7 +131,7 @@ static void end_if_drained(struct worker *w) {
 static void drain(struct worker *w, uint32_t deadline_ms) {
     w->draining = true;
     w->drain_deadline_ns = w->loop.now_ns + (uint64_t)deadline_ms * 1000000;
-    listeners_close(w);
+    listeners_drain(w);
     conn_drain_all(w);
     upstream_close_idle(w);
 }

@@ -8,7 +8,8 @@
  * hung one does not count. At max_connections a worker stays out likewise while another has room; when all are full,
  * a connection that has said nothing for a second makes room (a crowd that only waits keeps nobody out); where there is
  * none, whoever comes is accepted and closed at once, and counted, so that clients see it instead of waiting in a queue
- * that nobody serves. The admin listener knows no gate and no limit.
+ * that nobody serves. The admin listener knows no gate and no limit,
+ * and goes on while the server drains: who watches must not take a drain for a death.
  *
  * A listener that the current snapshot does not name (frames cross) is left alone until it does. Out of descriptors
  * or memory: nothing is accepted for 100 ms. */
@@ -277,6 +278,20 @@ void listeners_set(struct worker *w, const uint64_t *ids, const int *fds, unsign
     ls->count = count;
     if (w->snapshot)
         join(ls);
+}
+
+void listeners_drain(struct worker *w) {
+    struct listeners *ls = w->listeners;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < ls->count; i++) {
+        const struct snap_listen *s = find_listen(w, ls->list[i]->id);
+        if (s && s->admin && atomic_load_explicit(&w->shm.header->draining, memory_order_relaxed))
+            ls->list[kept++] = ls->list[i];
+        else
+            listener_free(ls->list[i]);
+    }
+    ls->count = kept;
+    join(ls);
 }
 
 void listeners_close(struct worker *w) {

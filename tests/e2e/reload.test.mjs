@@ -2,10 +2,13 @@
  * at, and the new configuration at once. RELOADS (12) and RELOAD_MS (250); `make chaos` takes 60, one a second.
  * And the other signals: SIGUSR1, SIGTERM with a drain, SIGQUIT. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
 import path from 'node:path'
 import { before, describe } from 'node:test'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
+import { later } from './lib/clean.mjs'
 import { random } from './lib/random.mjs'
 import { freePort, lateness, startGateway, until } from './lib/gateway.mjs'
 import { request } from './lib/http.mjs'
@@ -168,6 +171,28 @@ describe('the other signals', () => {
     assert.ok(nano(b.balance) < nano('100'))
     assert.equal((await g.usage(k.account, 4)).length, 4)
     await g.audit()
+  })
+  test('while it drains its admin listener says so, and holds nothing up', async (t) => {
+    const g = await startGateway(t, { ...base, top: { drain_timeout: '60s' } })
+    const k = await g.tenant(), { gate, open } = newGate(), n = up.of('brief').length
+    up.on('brief', async (c) => { await gate; return chat()(c) })
+    const held = g.chat(k.key, { model: 'brief' })
+    await until(() => up.of('brief').length > n, 'the call upstream')
+    process.kill(g.pid, 'SIGTERM')
+    await until(() => g.req({ path: '/api/status' }).then(() => false, (e) => e.code === 'ECONNREFUSED'), 'a closed door')
+    for (const [at, status, text] of [['/readyz', 503, /^draining$/], ['/healthz', 200, /^ok$/], ['/metrics', 200, /tollgate_connections_open/]]) {
+      const r = await g.adminGet(at)
+      assert.equal(r.status, status)
+      assert.match(r.text, text)
+    }
+    const silent = net.connect(g.admin, '127.0.0.1').on('error', () => {})
+    later(t, () => silent.destroy())
+    await once(silent, 'connect')
+    open()
+    assert.equal((await held).status, 200)
+    const ends = performance.now(), late = lateness(t)
+    assert.deepEqual(await g.ended, { code: 0, signal: null })
+    assert.ok(performance.now() - ends < 10000 + late())
   })
   test('Ctrl-C reaches all of the group and is a drain all the same', async (t) => {
     const g = await startGateway(t, base)
