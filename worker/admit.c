@@ -129,21 +129,27 @@ static bool fits(struct exchange *ex, const struct snap_model *m) {
     return ok;
 }
 
+/* A name as a sentence shows it: not too long, and not ended by a NUL in it. */
+struct shown { char text[100]; };
+
+static struct shown shown(struct slice name) {
+    struct shown s = { "" };
+    for (size_t i = 0; i < name.len && i < sizeof s.text - 1; i++)
+        s.text[i] = name.ptr[i] ? name.ptr[i] : '?';
+    return s;
+}
+
 const struct snap_model *admit_find(struct exchange *ex, struct slice name) {
     const struct snap_model *m = snap_find_model(ex->snapshot->snap, name);
     bool plan;
-    char text[100];
-    int shown = (int)(name.len < sizeof text ? name.len : sizeof text);
-    for (int i = 0; i < shown; i++)
-        text[i] = name.ptr[i] ? name.ptr[i] : '?'; /* a NUL would end the sentence's text there */
     if (m == NULL || m->routes.count == 0 || !admit_globs(ex, m, name, &plan)) {
         reply_error(ex, 404, "model_not_found", "model",
-                    "The model '%.*s' does not exist or you do not have access to it.", shown, text);
+                    "The model '%s' does not exist or you do not have access to it.", shown(name).text);
         return NULL;
     }
     if (!plan) {
-        reply_error(ex, 403, "model_not_allowed", "model", "The model '%.*s' is not available on your plan.", shown,
-                    text);
+        reply_error(ex, 403, "model_not_allowed", "model", "The model '%s' is not available on your plan.",
+                    shown(name).text);
         return NULL;
     }
     return m;
