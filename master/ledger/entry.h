@@ -15,8 +15,8 @@ struct ledger_heritage {
 };
 
 /* Opens the database (makes it), publishes the tables, runs the cold recovery, sends IPC_LEDGER_READY, serves calls,
- * drains the rings. Exit status 0: told to stop; 2: cannot go on and a restart will not help (said in an IPC_ALERT
- * and on stderr); else: restart me. */
+ * drains the rings. Exit status 0: told to stop, and all is committed; 2: cannot go on and a restart will not help
+ * (said in an IPC_ALERT and on stderr); else: restart me. */
 _Noreturn void ledger_main(const struct ledger_heritage *h);
 
 /* Before any fork: reads, or makes (0600), state_dir/pepper: 32 random bytes. 0 or -errno. */

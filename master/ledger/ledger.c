@@ -4,8 +4,8 @@
  * needs the permanent ids to build the ledger's own configuration; when that has come, load and publish the tables,
  * recover, say IPC_LEDGER_READY. A turn: look at the rings; commit when a group is large or old enough; else wait for
  * frames, the wake of a worker, or the group's time. When nothing has come for a while it says that it sleeps, looks
- * at the rings once more, and waits long. Ends: 0 when told to (or when the master is gone: everything is committed
- * first), 2 when a restart would not help (said in an IPC_ALERT and on standard error), else 1. */
+ * at the rings once more, and waits long. Ends: 0 when told to (or when the master is gone) and everything is
+ * committed, 2 when a restart would not help (said in an IPC_ALERT and on standard error), else 1. */
 #include "master/ledger/entry.h"
 
 #include <errno.h>
@@ -361,7 +361,7 @@ static void finish(struct ledger *l) {
                      "the ledger stops with records that could not be committed (%s): they stay in shared memory and "
                      "are booked at the next start",
                      l->store.message);
-        l->exit_status = err == STORE_IO ? 2 : 0;
+        l->exit_status = err == STORE_IO ? 2 : drain_waiting(l) > 0 ? 1 : 0;
     }
     atomic_store(&l->shm->header->oldest_pending_ns, drain_waiting(l) ? ledger_now_ns() : 0);
 }

@@ -2,6 +2,7 @@
  * what runs goes on to its end, and afterwards the books are right to the call: as soon as there is room again, or after a restart
  * where only that can help. CHAOS_SEED repeats the choices of the load. The failing commits need a build with steps. */
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { Books, startLoop, startProvider } from './lib/chaos.mjs'
 import { random, seeded } from './lib/random.mjs'
@@ -51,6 +52,24 @@ test('a full disk, and deaths of a worker and of the ledger while it is full', a
   disk.empty()
   await serves(loop)
   await loop.stop()
+  await books.check(loop)
+})
+
+test('a full disk, the end of all, and a start with other sizes: nothing goes with the earlier segment', async (t) => {
+  const disk = smallDisk(t)
+  if (!disk) return t.skip('mounting a small disk needs root')
+  const { g, books, loop } = await world(t, { top: { state_dir: path.join(disk.dir, 'state') } })
+  disk.fill()
+  await shed(loop)
+  await g.killAll()
+  await loop.stop()
+  writeFileSync(g.conf, g.config.replace('max_keys 4000', 'max_keys 5000'))
+  await g.start({ wait: false })
+  await until(() => g.exit, 'an end')
+  assert.equal(g.exit.code, 1, 'no start while what the rings hold cannot be committed')
+  assert.match(g.errorLog() + g.output, /could not be settled/)
+  disk.empty()
+  await g.start()
   await books.check(loop)
 })
 

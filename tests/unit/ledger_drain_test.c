@@ -163,6 +163,29 @@ static void full_disk(void **state) {
     assert_int_equal(rig_audit(r), 0);
 }
 
+/* Told to stop while the disk is full: not all is committed, and the exit status says so. */
+static void full_disk_at_the_end(void **state) {
+    struct rig *r = *state;
+    struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
+    assert_true(rig_charge(r, 0, &t, "mini", 100));
+    r->l.store.fail_with = ENOSPC;
+    r->l.store.fail_commits = 1000;
+    rig_stop(r, true);
+    assert_int_equal(r->l.exit_status, 1);
+    assert_true(rig_start(r));
+    rig_commit(r);
+    assert_int_equal(r->l.accounts[t.account].balance, 1000000000 - 100);
+    assert_int_equal(checkpoint_commit(&r->l), STORE_OK);
+    assert_true(rig_charge(r, 0, &t, "mini", 100));
+    rig_commit(r);
+    r->l.store.fail_with = ENOSPC;
+    r->l.store.fail_commits = 1000;
+    rig_stop(r, true);
+    assert_int_equal(r->l.exit_status, 0); /* only the checkpoint failed: all charges are committed */
+    assert_true(rig_start(r));
+    assert_int_equal(rig_audit(r), 0);
+}
+
 static void failed_disk(void **state) {
     struct rig *r = *state;
     struct tenant t = rig_tenant(r, "a@a.a", "1", NULL);
@@ -203,6 +226,7 @@ int main(void) {
         TEST(forged_among_good),
         TEST(forced_below_zero),
         TEST(full_disk),
+        TEST(full_disk_at_the_end),
         TEST(failed_disk),
         TEST(idle_syncs),
     };
