@@ -26,6 +26,7 @@ struct sum {
     uint64_t n;
     uint64_t seen, weighed; /* of the texts so far: bytes, and what they weighed */
     size_t pdf_budget;
+    uint64_t pictures, tiles; /* so far, pages too; the last one's */
     bool citations, now; /* now: within the turn that is not over, whose reasoning counts */
     int depth;
 };
@@ -102,6 +103,15 @@ static uint64_t openai_picture(const struct counter *c, uint64_t w, uint64_t h) 
     return (85 + 170 * ((w + 511) / 512) * ((h + 511) / 512)) * c->tile_percent / 100;
 }
 
+/* Google: up to 384 pixels square at one rate; what is larger is cut into tiles and shown as a whole besides. Seen of
+ * Vertex AI, and of the API up to 2.0, where there is but one picture or page; since then the rate is flat. */
+static void note_picture(struct sum *s, uint64_t w, uint64_t h) {
+    uint64_t shortest = w < h ? w : h, tile = shortest * 2 / 3;
+    tile = tile < 256 ? 256 : tile > 768 ? 768 : tile;
+    s->pictures++;
+    s->tiles = w > 384 || h > 384 ? ((w + tile - 1) / tile) * ((h + tile - 1) / tile) : 0;
+}
+
 /* base64: empty where the picture is elsewhere. */
 static void add_picture(struct sum *s, struct slice base64) {
     struct media_size size = media_size(base64);
@@ -110,8 +120,15 @@ static void add_picture(struct sum *s, struct slice base64) {
         n = claude_picture(&s->c, size.width, size.height);
     else if (size.width > 0 && size.height > 0 && s->c.manner == COUNTER_OPENAI)
         n = openai_picture(&s->c, size.width, size.height);
+    note_picture(s, size.width, size.height);
     bool capped = s->c.manner != COUNTER_OPENAI && n > s->c.media->picture_max;
     add_tokens(s, capped ? s->c.media->picture_max : n);
+}
+
+static void add_pages(struct sum *s, uint64_t pages) {
+    add_tokens(s, pages * s->c.media->page);
+    note_picture(s, 612, 792); /* points: a letter */
+    s->pictures += pages - 1;
 }
 
 /* Audio is counted by its seconds: 128 kbit a second in a compressed file, 24,000 samples of 16 bits in a bare one.
@@ -127,7 +144,7 @@ static void add_media(struct sum *s, struct slice type, struct slice base64) {
     else if (slice_starts(type, SLICE("text/")))
         add_tokens(s, bytes / 4 + 1);
     else if (base64.len == 0 || slice_is(type, "application/pdf"))
-        add_tokens(s, media_pages(base64, &s->pdf_budget) * s->c.media->page);
+        add_pages(s, media_pages(base64, &s->pdf_budget));
     else
         add_tokens(s, PACKED);
 }
@@ -449,6 +466,8 @@ uint64_t task_estimate(const struct json *j, enum ir_dialect client, const struc
     add_parts(&s, json_is(j, system, JSON_OBJECT) && gemini ? json_get(j, system, "parts") : system, gemini);
     add_tools(&s, json_get(j, root, "tools"));
     add_settings(&s, root);
+    if (s.pictures == 1 && s.c.manner == COUNTER_VERTEX && s.c.version < 30)
+        add_tokens(&s, s.tiles * s.c.media->picture);
     if (s.citations && s.c.manner == COUNTER_CLAUDE)
         add_tokens(&s, CITATIONS);
     return (s.n + TOKEN - 1) / TOKEN;

@@ -366,6 +366,26 @@ static void pictures_cost_by_their_size(void **state) {
     }
 }
 
+/* A lone picture by Vertex AI: 960 by 600 pixels are six tiles of 400 and the whole; of two each is one. */
+static void lone_pictures_are_tiled(void **state) {
+    (void)state;
+    static const char head[] = "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x03\xc0\0\0\x02\x58\x08\x02\0\0\0....\0\0\0\x0aIDAT";
+    static const struct task_provider vertex = { .dialect = IR_GEMINI, .model = SLICE("vertex_ai/gemini-2.5-pro") },
+                                      gemini = { .dialect = IR_GEMINI, .model = SLICE("gemini-2.5-pro") };
+    struct slice picture = base64(head, sizeof head - 1);
+    char one[512], two[512];
+    snprintf(one, sizeof one,
+             "{\"contents\":[{\"parts\":[{\"inlineData\":{\"mimeType\":\"image/png\",\"data\":\"%.*s\"}}]}]}",
+             SLICE_ARG(picture));
+    snprintf(two, sizeof two,
+             "{\"contents\":[{\"parts\":[{\"inlineData\":{\"mimeType\":\"image/png\",\"data\":\"%.*s\"}},"
+             "{\"inlineData\":{\"mimeType\":\"application/pdf\",\"data\":\"JVBERi0x\"}}]}]}",
+             SLICE_ARG(picture));
+    assert_int_equal(estimate(IR_GEMINI, slice_str(one), &vertex), 7 * 258);
+    assert_int_equal(estimate(IR_GEMINI, slice_str(two), &vertex), 2 * 258);
+    assert_int_equal(estimate(IR_GEMINI, slice_str(one), &gemini), 258 + 1);
+}
+
 static void documents_have_pages(void **state) {
     (void)state;
     static const char three[] = "%PDF-1.4 1 0 obj << /Type /Pages /Count 3 >> 2 0 obj << /Type /Page /Parent 1 0 R >> "
@@ -453,6 +473,7 @@ int main(void) {
         T(names_and_hosts_tell_whose),
         T(pictures_show_their_size),
         T(pictures_cost_by_their_size),
+        T(lone_pictures_are_tiled),
         T(documents_have_pages),
         T(long_texts_are_weighed_in_part),
         T(odd_bodies_are_counted_too),
