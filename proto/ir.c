@@ -194,6 +194,18 @@ struct ir_turn *ir_add_turn(struct ir_request *r, enum ir_role role) {
     return t;
 }
 
+struct ir_turn *ir_add_first_turn(struct ir_request *r, enum ir_role role) {
+    struct ir_turn *t = arena_zalloc(r->arena, sizeof *t);
+    if (!t)
+        return NULL;
+    t->role = role;
+    t->next = r->turns;
+    r->turns = t;
+    if (!r->newest)
+        r->newest = t;
+    return t;
+}
+
 /* Appends node to a list whose first member remembers the last: a hostile list of a million members costs a million
  * steps. */
 #define APPEND(list, node) \

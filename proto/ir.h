@@ -233,6 +233,8 @@ static inline bool ir_limit(const struct ir_request *r, const struct ir_target *
 
 /* Builders: append to lists in the request's arena. NULL only when memory is out (the arena's overflow is sticky). */
 struct ir_turn *ir_add_turn(struct ir_request *r, enum ir_role role);
+/* Before all that are there: of a system prompt, wherever its member stands in the body. */
+struct ir_turn *ir_add_first_turn(struct ir_request *r, enum ir_role role);
 struct ir_part *ir_add_part(struct ir_request *r, struct ir_part **list, enum ir_part_kind kind);
 struct ir_tool *ir_add_tool(struct ir_request *r, enum ir_tool_kind kind);
 void ir_add_text(struct ir_request *r, struct ir_text **list, struct slice text);

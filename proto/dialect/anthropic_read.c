@@ -21,8 +21,7 @@ enum {
     MCP,
     CACHE,
     THREAD,
-    COMPACTION,
-    KNOWN_COUNT
+    COMPACTION
 };
 static const struct field fields[] = {
     [MESSAGES] = { "messages", FIELD_KNOWN, 0 }, [SYSTEM] = { "system", FIELD_KNOWN, 0 },
@@ -48,10 +47,6 @@ static struct slice where(struct ir_request *r, struct place at) {
 
 static struct slice str(const struct json *j, int obj, const char *name, struct ir_request *r) {
     return json_str(j, json_get(j, obj, name), r->arena);
-}
-
-static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(r, j, obj, where, known, json_str_is);
 }
 
 static bool read_blocks(const struct json *j, int t, struct ir_request *r, struct ir_part **list, struct place at,
@@ -193,7 +188,7 @@ static bool read_block(const struct json *j, int t, struct ir_request *r, struct
     struct slice type = str(j, t, "type", r), text;
     struct ir_part *p;
     if (!provider_made(type))
-        others(r, j, t, "messages.content", known);
+        common_others(r, j, t, "messages.content", known);
     if (slice_is(type, "text") || slice_is(type, "compaction")) {
         text = str(j, t, slice_is(type, "text") ? "text" : "content", r);
         if (!text.ptr && slice_is(type, "text"))
@@ -266,19 +261,17 @@ static bool read_messages(const struct json *j, int t, struct ir_request *r, str
             return common_wrong(r, f, arena_printf(r->arena, "messages[%u].role", i), "user, assistant or system");
         struct ir_turn *turn = ir_add_turn(r, user ? IR_USER : assistant ? IR_ASSISTANT : IR_SYSTEM);
         struct place at = { i, -1 };
-        others(r, j, m, "messages", known);
+        common_others(r, j, m, "messages", known);
         if (turn && !read_blocks(j, json_get(j, m, "content"), r, &turn->parts, at, f))
             return false;
     }
     return true;
 }
 
-/* The system prompt stands before all turns whatever its place in the body. An agent's own billing line is not meant
+/* An agent's own billing line is not meant
  * for other providers, and it changes with every call, which would spoil their caches. */
 static bool read_system(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
-    struct ir_turn *rest = r->turns, *newest = r->newest;
-    r->turns = r->newest = NULL;
-    struct ir_turn *turn = ir_add_turn(r, IR_SYSTEM);
+    struct ir_turn *turn = ir_add_first_turn(r, IR_SYSTEM);
     struct place at = { 0, -1 };
     if (!turn)
         return true;
@@ -289,8 +282,6 @@ static bool read_system(const struct json *j, int t, struct ir_request *r, struc
     for (struct ir_part *p = turn->parts; p; p = p->next)
         if (slice_starts(p->text, SLICE("x-anthropic-billing-header:")))
             p->text = SLICE_NONE;
-    turn->next = rest;
-    r->newest = newest ? newest : turn;
     return true;
 }
 
@@ -305,7 +296,7 @@ static void read_hosted(const struct json *j, int t, struct ir_request *r, struc
     x->search.allowed = json_is(j, allowed, JSON_ARRAY) ? json_raw(j, allowed) : SLICE_NONE;
     x->search.blocked = json_is(j, blocked, JSON_ARRAY) ? json_raw(j, blocked) : SLICE_NONE;
     x->search.place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
-    others(r, j, t, "tools.web_search", known);
+    common_others(r, j, t, "tools.web_search", known);
 }
 
 static bool read_tools(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
@@ -328,7 +319,7 @@ static bool read_tools(const struct json *j, int t, struct ir_request *r, struct
         if (hosted)
             read_hosted(j, i, r, x);
         else
-            others(r, j, i, "tools", known);
+            common_others(r, j, i, "tools", known);
         x->description = str(j, i, "description", r);
         x->schema = json_is(j, schema, JSON_OBJECT) ? json_raw(j, schema) : SLICE_NONE;
         json_bool(j, json_get(j, i, "strict"), &x->strict);
@@ -341,7 +332,7 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r, struc
     static const char *const known[] = { "type", "name", "disable_parallel_tool_use", NULL };
     int type = json_get(j, t, "type");
     bool off;
-    others(r, j, t, "tool_choice", known);
+    common_others(r, j, t, "tool_choice", known);
     if (json_bool(j, json_get(j, t, "disable_parallel_tool_use"), &off) && off)
         r->parallel = IR_NO;
     if (json_str_is(j, type, "auto"))
@@ -373,7 +364,7 @@ static bool read_thinking(const struct json *j, int t, struct ir_request *r, str
         r->adaptive = true;
         ir_note(r, SLICE("thinking.type"));
     }
-    others(r, j, t, "thinking", known);
+    common_others(r, j, t, "thinking", known);
     r->thoughts = json_str_is(j, display, "omitted")      ? IR_NO
                   : json_str_is(j, display, "summarized") ? IR_YES
                                                           : IR_UNSET;
@@ -385,7 +376,7 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     if (t < 0 || json_is(j, t, JSON_NULL))
         return true;
     static const char *const known[] = { "type", "schema", NULL };
-    others(r, j, t, "output_config.format", known);
+    common_others(r, j, t, "output_config.format", known);
     if (!json_is(j, schema, JSON_OBJECT))
         return common_wrong(r, f, SLICE("output_config.format"), "of type json_schema with a schema");
     r->format = IR_FORMAT_SCHEMA;
@@ -393,9 +384,8 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     return true;
 }
 
-static bool read_known(const struct json *j, int key, uint32_t which, struct ir_request *r, struct ir_fault *f) {
+static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
     static const char *const config[] = { "effort", "format", NULL }, *const metadata[] = { "user_id", NULL };
-    int t = key + 1;
     switch (which) {
     case MESSAGES: return read_messages(j, t, r, f);
     case SYSTEM: return read_system(j, t, r, f);
@@ -407,15 +397,15 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
     case OUTPUT_CONFIG:
         if (r->effort != IR_EFFORT_NONE)
             common_effort(r, str(j, t, "effort", r));
-        others(r, j, t, "output_config", config);
+        common_others(r, j, t, "output_config", config);
         return read_format(j, json_get(j, t, "format"), r, f);
     case OUTPUT_FORMAT: return read_format(j, t, r, f);
     case METADATA:
         r->user = str(j, t, "user_id", r);
-        others(r, j, t, "metadata", metadata);
+        common_others(r, j, t, "metadata", metadata);
         return true;
     case CACHE:
-        ir_add_extra(r, j, key);
+        ir_add_extra(r, j, t - 1);
         return true;
     case CONTAINER: case MCP: case THREAD: case COMPACTION: /* the last asks for no answer but a summary */
         if (json_is(j, t, JSON_ARRAY) && json_size(j, t) == 0)
@@ -428,25 +418,12 @@ static bool read_known(const struct json *j, int key, uint32_t which, struct ir_
 
 bool anthropic_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                             struct ir_fault *f) {
-    bool messages = false;
-    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
-        uint32_t which;
-        enum field_result got = common_field(j, key, fields, sizeof fields / sizeof *fields, r, f, &which);
-        if (got == FIELD_WRONG)
-            return false;
-        if (got == FIELD_READ)
-            continue;
-        if (which >= KNOWN_COUNT) {
-            ir_add_extra(r, j, key);
-            continue;
-        }
-        messages = messages || which == MESSAGES;
-        if (!read_known(j, key, which, r, f))
-            return false;
-    }
+    uint32_t seen = 0;
+    if (!common_members(j, fields, sizeof fields / sizeof *fields, read_known, r, f, &seen))
+        return false;
     if (r->model.len == 0)
         return ir_missing(f, "model");
     if (!r->has_limit && !path->counting)
         return ir_missing(f, "max_tokens");
-    return messages || ir_missing(f, "messages");
+    return (seen & 1u << MESSAGES) || ir_missing(f, "messages");
 }

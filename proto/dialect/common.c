@@ -5,6 +5,8 @@ bool common_wrong(struct ir_request *r, struct ir_fault *f, struct slice param, 
     return ir_refuse(f, "invalid_value", param, arena_printf(r->arena, "%.*s must be %s.", SLICE_ARG(param), want));
 }
 
+enum field_result { FIELD_READ, FIELD_OTHER, FIELD_WRONG };
+
 static enum field_result wrong(struct ir_request *r, struct ir_fault *f, const char *name, const char *want) {
     common_wrong(r, f, slice_str(name), want);
     return FIELD_WRONG;
@@ -42,8 +44,9 @@ static enum field_result read_field(const struct json *j, int t, const struct fi
     }
 }
 
-enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count,
-                               struct ir_request *r, struct ir_fault *f, uint32_t *which) {
+/* key: the member's key token. FIELD_OTHER: not in the table, or FIELD_KNOWN (then *which is its place, else count). */
+static enum field_result member(const struct json *j, int key, const struct field *table, uint32_t count,
+                                struct ir_request *r, struct ir_fault *f, uint32_t *which) {
     for (*which = 0; *which < count; ++*which) {
         const struct field *x = &table[*which];
         if (!json_str_is(j, key, x->name))
@@ -57,6 +60,40 @@ enum field_result common_field(const struct json *j, int key, const struct field
         return read_field(j, key + 1, x, r, f);
     }
     return FIELD_OTHER;
+}
+
+/* Whether a moderation member of OpenAI's dialects has a policy that blocks: it decides whether there is an answer,
+ * while scores only come beside one. */
+static bool blocks(const struct json *j, int t) {
+    int policy = json_get(j, t, "policy");
+    return json_str_is(j, json_get(j, json_get(j, policy, "input"), "mode"), "block") ||
+           json_str_is(j, json_get(j, json_get(j, policy, "output"), "mode"), "block");
+}
+
+static void keep_extra(struct ir_request *r, const struct json *j, int key) {
+    ir_add_extra(r, j, key);
+    if (json_str_is(j, key, "moderation"))
+        r->must_moderate = r->must_moderate || blocks(j, key + 1);
+}
+
+bool common_members(const struct json *j, const struct field *table, uint32_t count, common_read *read,
+                    struct ir_request *r, struct ir_fault *f, uint32_t *seen) {
+    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
+        uint32_t which;
+        enum field_result got = member(j, key, table, count, r, f, &which);
+        if (got == FIELD_WRONG)
+            return false;
+        if (got == FIELD_READ)
+            continue;
+        if (which == count) {
+            keep_extra(r, j, key);
+            continue;
+        }
+        *seen |= 1u << which;
+        if (!read(j, key + 1, which, r, f))
+            return false;
+    }
+    return true;
 }
 
 bool common_strings(const struct json *j, int t, struct ir_request *r, struct ir_text **list) {
@@ -80,20 +117,6 @@ void common_effort(struct ir_request *r, struct slice word) {
         ir_note(r, ir_member(r, "effort"));
 }
 
-/* Whether a moderation member of OpenAI's dialects has a policy that blocks: it decides whether there is an answer,
- * while scores only come beside one. */
-static bool blocks(const struct json *j, int t) {
-    int policy = json_get(j, t, "policy");
-    return json_str_is(j, json_get(j, json_get(j, policy, "input"), "mode"), "block") ||
-           json_str_is(j, json_get(j, json_get(j, policy, "output"), "mode"), "block");
-}
-
-void common_extra(struct ir_request *r, const struct json *j, int key) {
-    ir_add_extra(r, j, key);
-    if (json_str_is(j, key, "moderation"))
-        r->must_moderate = r->must_moderate || blocks(j, key + 1);
-}
-
 struct slice common_cache_mark(const struct json *j, int t, struct arena *arena) {
     if (!json_is(j, t, JSON_OBJECT))
         return SLICE_NONE;
@@ -113,8 +136,8 @@ static bool asks_nothing(const struct json *j, int t) {
            ((json_is(j, t, JSON_ARRAY) || json_is(j, t, JSON_OBJECT)) && json_size(j, t) == 0);
 }
 
-void common_others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known,
-                   common_is *is) {
+void common_others_as(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known,
+                      common_is *is) {
     for (int k = json_is(j, obj, JSON_OBJECT) ? json_first(j, obj) : -1; k >= 0; k = json_next(j, obj, k)) {
         const char *const *name = known;
         while (*name && !is(j, k, *name))

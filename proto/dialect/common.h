@@ -18,17 +18,16 @@ enum field_kind {
     FIELD_KNOWN
 };
 struct field { const char *name; enum field_kind kind; size_t at; };
-enum field_result { FIELD_READ, FIELD_OTHER, FIELD_WRONG };
-/* key: the member's key token. FIELD_OTHER: not in the table, or FIELD_KNOWN (then *which is its place, else count). */
-enum field_result common_field(const struct json *j, int key, const struct field *table, uint32_t count,
-                               struct ir_request *r, struct ir_fault *f, uint32_t *which);
+/* All members of the body: fields of the table are read, those of kind FIELD_KNOWN, which come first in it, by `read`
+ * (which: the place; t: the value), and the others kept as extras. *seen: a bit for each known one that was there. */
+typedef bool common_read(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f);
+bool common_members(const struct json *j, const struct field *table, uint32_t count, common_read *read,
+                    struct ir_request *r, struct ir_fault *f, uint32_t *seen);
 bool common_wrong(struct ir_request *r, struct ir_fault *f, struct slice param, const char *want);
 /* A string, or a list of strings, appended. */
 bool common_strings(const struct json *j, int t, struct ir_request *r, struct ir_text **list);
 /* A word for effort; one that is not known is reported. */
 void common_effort(struct ir_request *r, struct slice word);
-/* A top-level member that the neutral form has no place for. */
-void common_extra(struct ir_request *r, const struct json *j, int key);
 /* {type:"ephemeral",ttl?} as a mark; ptr NULL: none. */
 struct slice common_cache_mark(const struct json *j, int t, struct arena *arena);
 /* A cache mark of OpenAI's or Anthropic's spelling on an object. */
@@ -38,10 +37,14 @@ void common_set_url(struct ir_request *r, struct ir_part *p, struct slice url);
 /* An audio or file media type by a short format word or a file name. */
 const char *common_audio_type(struct slice format);
 /* The members of an object that no reader takes, reported as `where`.NAME; known ends with NULL. What is null, false or
- * empty asks for nothing. `is` compares a key's token with a name (json_str_is, or a dialect's own). */
+ * empty asks for nothing. `is` compares a key's token with a name, as json_str_is does. */
 typedef bool common_is(const struct json *j, int key, const char *name);
-void common_others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known,
-                   common_is *is);
+void common_others_as(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known,
+                      common_is *is);
+static inline void common_others(struct ir_request *r, const struct json *j, int obj, const char *where,
+                                 const char *const *known) {
+    common_others_as(r, j, obj, where, known, json_str_is);
+}
 /* A raw count, or IR_ABSENT. */
 uint64_t common_count(const struct json *j, int obj, const char *name);
 

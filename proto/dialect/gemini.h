@@ -9,6 +9,10 @@
 int gemini_get(const struct json *j, int obj, const char *name);
 /* Whether a key is that name, in either case. */
 bool gemini_is(const struct json *j, int key, const char *name);
+static inline void gemini_others(struct ir_request *r, const struct json *j, int obj, const char *where,
+                                 const char *const *known) {
+    common_others_as(r, j, obj, where, known, gemini_is);
+}
 
 bool gemini_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                          struct ir_fault *f);

@@ -71,10 +71,6 @@ static struct ir_blob blob_of(const struct state *s, struct slice signature, enu
     return ir_blob_of(carrier.ptr ? carrier : signature, kind, IR_GEMINI);
 }
 
-static void others(const struct state *s, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(s->r, j, obj, where, known, gemini_is);
-}
-
 /* How finely a picture is looked at, in OpenAI's words. */
 static struct slice detail_of(const struct state *s, const struct json *j, int part) {
     static const struct { const char *level, *detail; } levels[] = { { "MEDIA_RESOLUTION_LOW", "low" },
@@ -109,7 +105,7 @@ static enum ir_part_kind kind_of(struct slice type) {
 static bool read_inline(const struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
     struct slice type = str(s, j, t, "mimeType"), data = str(s, j, t, "data");
     static const char *const known[] = { "mimeType", "data", "displayName", NULL };
-    others(s, j, t, "contents.parts.inlineData", known);
+    gemini_others(s->r, j, t, "contents.parts.inlineData", known);
     if (!type.ptr || !data.ptr)
         return common_wrong(s->r, f, where(s), "an inlineData with mimeType and data");
     struct ir_part *p = ir_add_part(s->r, list, kind_of(type));
@@ -124,7 +120,7 @@ static bool read_inline(const struct state *s, const struct json *j, int t, stru
 static bool read_file(const struct state *s, const struct json *j, int t, struct ir_part **list, struct ir_fault *f) {
     static const char *const known[] = { "fileUri", "mimeType", "displayName", NULL };
     struct slice uri = str(s, j, t, "fileUri"), type = str(s, j, t, "mimeType");
-    others(s, j, t, "contents.parts.fileData", known);
+    gemini_others(s->r, j, t, "contents.parts.fileData", known);
     bool own = uri.len > 0 && memmem(uri.ptr, uri.len, "generativelanguage.googleapis.com", 33) != NULL;
     if (own || (!slice_starts(uri, SLICE("https://")) && !slice_starts(uri, SLICE("http://"))))
         return ir_refuse(f, "unsupported_parameter", where(s),
@@ -143,7 +139,7 @@ static bool read_call(struct state *s, const struct json *j, int t, struct slice
     static const char *const known[] = { "name", "id", "args", NULL };
     struct slice name = str(s, j, t, "name"), id = str(s, j, t, "id");
     int args = gemini_get(j, t, "args");
-    others(s, j, t, "contents.parts.functionCall", known);
+    gemini_others(s->r, j, t, "contents.parts.functionCall", known);
     if (name.len == 0)
         return common_wrong(s->r, f, where(s), "a functionCall with a name");
     struct ir_part *p = ir_add_part(s->r, list, IR_CALL);
@@ -186,7 +182,7 @@ static bool read_response(struct state *s, const struct json *j, int t, struct i
     static const char *const known[] = { "name", "id", "response", "parts", NULL };
     struct slice name = str(s, j, t, "name"), id = str(s, j, t, "id");
     int response = gemini_get(j, t, "response");
-    others(s, j, t, "contents.parts.functionResponse", known);
+    gemini_others(s->r, j, t, "contents.parts.functionResponse", known);
     struct ir_part *p = ir_add_part(s->r, list, IR_RESULT), *text = p ? ir_add_part(s->r, &p->parts, IR_TEXT) : NULL;
     if (!text)
         return true;
@@ -229,7 +225,7 @@ static bool read_part(struct state *s, const struct json *j, int t, struct ir_pa
     struct slice signature = str(s, j, t, "thoughtSignature");
     bool thought = false;
     json_bool(j, gemini_get(j, t, "thought"), &thought);
-    others(s, j, t, "contents.parts", known);
+    gemini_others(s->r, j, t, "contents.parts", known);
     if (json_is(j, body = gemini_get(j, t, "functionCall"), JSON_OBJECT))
         return read_call(s, j, body, signature, list, f);
     if (json_is(j, body = gemini_get(j, t, "functionResponse"), JSON_OBJECT))
@@ -283,7 +279,7 @@ static bool read_content(struct state *s, const struct json *j, int c, struct ir
          user = role < 0 || json_str_is(j, role, "user") || json_str_len(j, role) == 0;
     if (!model && !user && !json_str_is(j, role, "function") && !json_str_is(j, role, "tool"))
         return common_wrong(r, f, arena_printf(r->arena, "contents[%u].role", s->content), "user or model");
-    others(s, j, c, "contents", content_members);
+    gemini_others(s->r, j, c, "contents", content_members);
     struct ir_turn *turn = ir_add_turn(r, model ? IR_ASSISTANT : IR_USER);
     return !turn || read_parts(s, j, gemini_get(j, c, "parts"), &turn->parts, f);
 }
@@ -301,24 +297,19 @@ bool gemini_read_contents(const struct json *j, int t, struct ir_request *r, str
     return true;
 }
 
-/* A content, or a plain string as some clients send it; before all turns wherever the member stands. */
+/* A content, or a plain string as some clients send it. */
 bool gemini_read_system(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     struct state s = { .r = r };
-    struct ir_turn *rest = r->turns, *newest = r->newest;
+    struct ir_turn *turn = ir_add_first_turn(r, IR_SYSTEM);
     s.tail = &s.open;
-    others(&s, j, t, "systemInstruction", content_members);
-    r->turns = r->newest = NULL;
-    struct ir_turn *turn = ir_add_turn(r, IR_SYSTEM);
+    gemini_others(r, j, t, "systemInstruction", content_members);
     if (!turn)
         return true;
     if (json_is(j, t, JSON_STRING)) {
         struct ir_part *p = ir_add_part(r, &turn->parts, IR_TEXT);
         if (p)
             p->text = json_str(j, t, r->arena);
-    } else if (!read_parts(&s, j, gemini_get(j, t, "parts"), &turn->parts, f)) {
-        return false;
+        return true;
     }
-    turn->next = rest;
-    r->newest = newest ? newest : turn;
-    return true;
+    return read_parts(&s, j, gemini_get(j, t, "parts"), &turn->parts, f);
 }

@@ -11,10 +11,6 @@ static bool number(const struct json *j, int key, struct slice *at, struct ir_re
            common_wrong(r, f, arena_printf(r->arena, "generationConfig.%.*s", SLICE_ARG(json_raw(j, key))), "a number");
 }
 
-static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(r, j, obj, where, known, gemini_is);
-}
-
 static bool read_thinking(const struct json *j, int t, struct ir_request *r) {
     static const char *const known[] = { "thinkingLevel", "includeThoughts", "thinkingBudget", NULL };
     struct slice level = json_str(j, gemini_get(j, t, "thinkingLevel"), r->arena);
@@ -25,7 +21,7 @@ static bool read_thinking(const struct json *j, int t, struct ir_request *r) {
             r->effort = (enum ir_effort)(IR_EFFORT_MINIMAL + i);
     if (level.len > 0 && r->effort == IR_EFFORT_UNSET && !slice_ieq(level, SLICE("THINKING_LEVEL_UNSPECIFIED")))
         ir_note(r, SLICE("generationConfig.thinkingConfig.thinkingLevel"));
-    others(r, j, t, "generationConfig.thinkingConfig", known);
+    gemini_others(r, j, t, "generationConfig.thinkingConfig", known);
     if (json_bool(j, gemini_get(j, t, "includeThoughts"), &show))
         r->thoughts = show ? IR_YES : IR_NO;
     if (json_i64(j, gemini_get(j, t, "thinkingBudget"), &r->budget)) {
@@ -141,7 +137,7 @@ static bool read_function(const struct json *j, int t, uint32_t index, struct ir
     if (name.len == 0)
         return common_wrong(r, f, arena_printf(r->arena, "tools[%u]", index), "functionDeclarations with names");
     static const char *const known[] = { "name", "description", "parameters", "parametersJsonSchema", NULL };
-    others(r, j, t, "tools.functionDeclarations", known);
+    gemini_others(r, j, t, "tools.functionDeclarations", known);
     struct ir_tool *x = ir_add_tool(r, IR_FUNCTION);
     if (!x)
         return true;
@@ -159,7 +155,7 @@ static void read_search(const struct json *j, int t, struct ir_request *r, struc
     static const char *const known[] = { "excludeDomains", NULL };
     int blocked = gemini_get(j, t, "excludeDomains");
     x->search.blocked = json_is(j, blocked, JSON_ARRAY) ? json_raw(j, blocked) : SLICE_NONE;
-    others(r, j, t, "tools.googleSearch", known);
+    gemini_others(r, j, t, "tools.googleSearch", known);
 }
 
 static bool read_tools(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
@@ -193,8 +189,8 @@ static bool read_choice(const struct json *j, int t, struct ir_request *r) {
     struct slice mode = json_str(j, gemini_get(j, config, "mode"), r->arena);
     bool any = slice_ieq(mode, SLICE("ANY")), none = slice_ieq(mode, SLICE("NONE"));
     r->validated = slice_ieq(mode, SLICE("VALIDATED"));
-    others(r, j, t, "toolConfig", outer);
-    others(r, j, config, "toolConfig.functionCallingConfig", known);
+    gemini_others(r, j, t, "toolConfig", outer);
+    gemini_others(r, j, config, "toolConfig.functionCallingConfig", known);
     if (!any && !r->validated && json_size(j, names) > 0) /* the API heeds names in these modes alone */
         ir_note(r, SLICE("toolConfig.functionCallingConfig.allowedFunctionNames"));
     if (config < 0 || mode.len == 0)

@@ -65,10 +65,6 @@ static struct slice place(struct ir_request *r, uint32_t message, int part, cons
     return arena_printf(r->arena, "messages[%u].content[%d]%s%s", message, part, *member ? "." : "", member);
 }
 
-static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(r, j, obj, where, known, json_str_is);
-}
-
 static bool read_media(const struct json *j, int t, struct slice type, struct ir_request *r, struct ir_part **list,
                        struct slice where, struct ir_fault *f) {
     struct arena *a = r->arena;
@@ -77,7 +73,7 @@ static bool read_media(const struct json *j, int t, struct slice type, struct ir
     struct slice url = json_str(j, json_is(j, body, JSON_STRING) ? body : json_get(j, body, "url"), a);
     static const char *const known[] = { "url", "detail", "data", "format", "file_data", "file_id", "filename", NULL };
     struct ir_part *p;
-    others(r, j, body, "messages.content", known);
+    common_others(r, j, body, "messages.content", known);
     if (slice_is(type, "image_url") || slice_is(type, "video_url")) {
         if (!url.ptr)
             return common_wrong(r, f, where, "an image_url with a url");
@@ -123,7 +119,7 @@ static bool read_part(const struct json *j, int t, struct ir_request *r, struct 
     struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
                  text = json_str(j, json_get(j, t, "text"), r->arena);
     if (!slice_is(type, "thinking") && !slice_is(type, "reasoning"))
-        others(r, j, t, "messages.content", known);
+        common_others(r, j, t, "messages.content", known);
     if (slice_is(type, "text") || slice_is(type, "input_text") || slice_is(type, "output_text") ||
         slice_is(type, "refusal")) {
         bool refusal = slice_is(type, "refusal");
@@ -187,8 +183,8 @@ static bool read_calls(const struct json *j, int calls, struct ir_request *r, st
         struct slice signature = signature_of(j, c, r->arena);
         static const char *const outer[] = { "id", "type", "function", "custom", "index", "extra_content", NULL };
         static const char *const inner[] = { "name", "arguments", "input", NULL };
-        others(r, j, c, "messages.tool_calls", outer);
-        others(r, j, body, "messages.tool_calls", inner);
+        common_others(r, j, c, "messages.tool_calls", outer);
+        common_others(r, j, body, "messages.tool_calls", inner);
         if (!p)
             return true;
         p->id = id;
@@ -287,7 +283,7 @@ static bool read_message(const struct json *j, int m, struct ir_request *r, uint
     if (!turn)
         return true;
     if (!function) /* whose name is that of its call */
-        others(r, j, m, "messages", known);
+        common_others(r, j, m, "messages", known);
     if (assistant)
         return read_assistant(j, m, r, turn, at, f);
     if (!tool && !function)
@@ -309,7 +305,7 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     int type = json_get(j, t, "type"), body = json_get(j, t, "json_schema"), schema = json_get(j, body, "schema");
     static const char *const outer[] = { "type", "json_schema", NULL };
     static const char *const known[] = { "name", "description", "schema", "strict", NULL };
-    others(r, j, t, "response_format", outer);
+    common_others(r, j, t, "response_format", outer);
     if (json_str_is(j, type, "text"))
         return true;
     if (json_str_is(j, type, "json_object")) {
@@ -318,7 +314,7 @@ static bool read_format(const struct json *j, int t, struct ir_request *r, struc
     }
     if (!json_str_is(j, type, "json_schema") || !json_is(j, schema, JSON_OBJECT))
         return common_wrong(r, f, SLICE("response_format"), "of type text, json_object, or json_schema with a schema");
-    others(r, j, body, "response_format.json_schema", known);
+    common_others(r, j, body, "response_format.json_schema", known);
     r->format = IR_FORMAT_SCHEMA;
     r->schema = json_raw(j, schema);
     r->schema_name = json_str(j, json_get(j, body, "name"), r->arena);
@@ -340,7 +336,7 @@ static void read_effort(const struct json *j, int t, struct ir_request *r) {
         r->adaptive = true;
     else if (json_is(j, json_get(j, t, "enabled"), JSON_FALSE))
         r->effort = IR_EFFORT_NONE;
-    others(r, j, t, "reasoning", known);
+    common_others(r, j, t, "reasoning", known);
 }
 
 /* What other dialects have as a tool. */
@@ -354,7 +350,7 @@ static void read_search(const struct json *j, int t, struct ir_request *r) {
     x->name = SLICE("web_search");
     x->search.place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
     x->search.depth = json_str(j, depth, r->arena);
-    others(r, j, t, "web_search_options", known);
+    common_others(r, j, t, "web_search_options", known);
 }
 
 static bool read_known(const struct json *j, int t, uint32_t which, struct ir_request *r, struct ir_fault *f) {
@@ -392,7 +388,7 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
                common_wrong(r, f, SLICE("stop"), "a string or a list of strings");
     case STREAM_OPTIONS:
         json_bool(j, json_get(j, t, "include_usage"), &r->wants_usage);
-        others(r, j, t, "stream_options", options);
+        common_others(r, j, t, "stream_options", options);
         return true;
     case MODALITIES:
         for (int i = json_items(j, t); i >= 0; i = json_next(j, t, i)) {
@@ -410,24 +406,11 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
 
 bool openai_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                          struct ir_fault *f) {
+    uint32_t seen = 0;
     (void)path;
-    bool seen[IGNORED + 1] = { false };
-    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
-        uint32_t which;
-        enum field_result got = common_field(j, key, fields, sizeof fields / sizeof *fields, r, f, &which);
-        if (got == FIELD_WRONG)
-            return false;
-        if (got == FIELD_READ)
-            continue;
-        if (which > IGNORED) {
-            common_extra(r, j, key);
-            continue;
-        }
-        seen[which] = true;
-        if (!read_known(j, key + 1, which, r, f))
-            return false;
-    }
+    if (!common_members(j, fields, sizeof fields / sizeof *fields, read_known, r, f, &seen))
+        return false;
     if (r->model.len == 0)
         return ir_missing(f, "model");
-    return seen[MESSAGES] || ir_missing(f, "messages");
+    return (seen & 1u << MESSAGES) || ir_missing(f, "messages");
 }

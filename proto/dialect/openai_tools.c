@@ -2,10 +2,6 @@
  * wrapper. */
 #include "proto/dialect/openai.h"
 
-static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(r, j, obj, where, known, json_str_is);
-}
-
 static bool read_tool(const struct json *j, int t, int body, struct ir_request *r, uint32_t index, struct ir_fault *f) {
     struct slice type = json_str(j, json_get(j, t, "type"), r->arena),
                  name = json_str(j, json_get(j, body, "name"), r->arena);
@@ -21,9 +17,9 @@ static bool read_tool(const struct json *j, int t, int body, struct ir_request *
     static const char *const grammar[] = { "type", "grammar", "syntax", "definition", NULL };
     int schema = json_get(j, body, "parameters"), format = json_get(j, body, "format");
     if (!hosted) {
-        others(r, j, t, "tools", outer);
-        others(r, j, body != t ? body : -1, "tools", inner);
-        others(r, j, format, "tools.custom.format", grammar);
+        common_others(r, j, t, "tools", outer);
+        common_others(r, j, body != t ? body : -1, "tools", inner);
+        common_others(r, j, format, "tools.custom.format", grammar);
     }
     x->grammar = custom && json_is(j, format, JSON_OBJECT) ? json_raw(j, format) : SLICE_NONE;
     x->index = index;
@@ -64,8 +60,8 @@ bool openai_read_choice(const struct json *j, int t, struct ir_request *r, struc
     static const char *const outer[] = { "type", "allowed_tools", "function", "custom", "name", NULL };
     static const char *const inner[] = { "mode", "tools", "name", NULL };
     int allowed = json_get(j, t, "allowed_tools"), list = json_get(j, allowed, "tools");
-    others(r, j, t, "tool_choice", outer);
-    others(r, j, allowed >= 0 ? allowed : json_get(j, t, "function"), "tool_choice", inner);
+    common_others(r, j, t, "tool_choice", outer);
+    common_others(r, j, allowed >= 0 ? allowed : json_get(j, t, "function"), "tool_choice", inner);
     if (json_is(j, list, JSON_ARRAY)) {
         r->choice = IR_CHOICE_SUBSET;
         r->choice_required = json_str_is(j, json_get(j, allowed, "mode"), "required");

@@ -42,7 +42,7 @@ static bool read_part(const struct json *j, int t, struct ir_request *r, struct 
                                          "filename", "input_audio", "prompt_cache_breakpoint", NULL };
     struct slice type = str(j, t, "type", r);
     struct ir_part *p;
-    common_others(r, j, t, "input.content", known, json_str_is);
+    common_others(r, j, t, "input.content", known);
     if (slice_is(type, "input_text") || slice_is(type, "output_text") || slice_is(type, "text") ||
         slice_is(type, "refusal")) {
         bool refusal = slice_is(type, "refusal");
@@ -105,7 +105,7 @@ static bool read_message(const struct json *j, int t, uint32_t index, struct ir_
         return common_wrong(r, f, where(r, index, "role"), "user, assistant, system or developer");
     static const char *const known[] = { "type", "role", "content", "id", "status", "phase", NULL };
     struct ir_turn *turn = ir_add_turn(r, system ? IR_SYSTEM : assistant ? IR_ASSISTANT : IR_USER);
-    common_others(r, j, t, "input", known, json_str_is);
+    common_others(r, j, t, "input", known);
     if (turn && !read_content(j, json_get(j, t, "content"), r, &turn->parts, index, f))
         return false;
     for (struct ir_part *p = turn ? turn->parts : NULL; p; p = p->next)
@@ -118,7 +118,7 @@ static bool read_call(const struct json *j, int t, bool custom, uint32_t index, 
     static const char *const known[] = { "type", "id",        "call_id", "name",   "namespace",
                                          "arguments", "input", "status",  NULL };
     struct slice id = str(j, t, "call_id", r), name = responses_full_name(j, t, r->arena);
-    common_others(r, j, t, "input", known, json_str_is);
+    common_others(r, j, t, "input", known);
     if (!id.ptr || !name.ptr)
         return common_wrong(r, f, where(r, index, ""), "a call with call_id, name and arguments");
     struct ir_turn *turn = ir_add_turn(r, IR_ASSISTANT);
@@ -135,7 +135,7 @@ static bool read_call(const struct json *j, int t, bool custom, uint32_t index, 
 static bool read_output(const struct json *j, int t, uint32_t index, struct ir_request *r, struct ir_fault *f) {
     static const char *const known[] = { "type", "id", "call_id", "output", "status", "name", "namespace", NULL };
     struct slice id = str(j, t, "call_id", r);
-    common_others(r, j, t, "input", known, json_str_is);
+    common_others(r, j, t, "input", known);
     if (!id.ptr)
         return common_wrong(r, f, where(r, index, ""), "an output with call_id");
     struct ir_turn *turn = ir_add_turn(r, IR_USER);
@@ -214,7 +214,7 @@ static bool read_client_item(const struct json *j, int t, const struct client_it
                                          NULL };
     int what = json_get(j, t, item->what);
     struct slice id = str(j, t, "call_id", r);
-    common_others(r, j, t, "input", known, json_str_is);
+    common_others(r, j, t, "input", known);
     if (!id.ptr)
         id = str(j, t, "id", r); /* of a local shell's output */
     if (!id.ptr)
@@ -264,7 +264,7 @@ bool responses_read_item(const struct json *j, int t, uint32_t index, struct ir_
     if (client_item(type))
         return read_client_item(j, t, client_item(type), index, r, f);
     if (slice_is(type, "tool_search_output")) {
-        common_others(r, j, t, "input", found, json_str_is);
+        common_others(r, j, t, "input", found);
         return read_found(j, json_get(j, t, "tools"), r, f);
     }
     if (slice_is(type, "item_reference") || (type.len == 0 && json_get(j, t, "id") >= 0) ||

@@ -21,8 +21,7 @@ enum {
     INCLUDE,
     STORE,
     STREAM_OPTIONS,
-    CACHE_OPTIONS,
-    KNOWN_COUNT
+    CACHE_OPTIONS
 };
 static const struct field fields[] = {
     [INPUT] = { "input", FIELD_KNOWN, 0 }, [INSTRUCTIONS] = { "instructions", FIELD_KNOWN, 0 },
@@ -51,10 +50,6 @@ struct slice responses_full_name(const struct json *j, int t, struct arena *aren
     return name.ptr && space.len > 0 ? arena_printf(arena, "%.*s.%.*s", SLICE_ARG(space), SLICE_ARG(name)) : name;
 }
 
-static void others(struct ir_request *r, const struct json *j, int obj, const char *where, const char *const *known) {
-    common_others(r, j, obj, where, known, json_str_is);
-}
-
 /* What a search of the web is told. */
 static void read_search(const struct json *j, int t, struct ir_request *r, struct ir_search *s) {
     static const char *const known[] = { "type", "filters", "search_context_size", "user_location", NULL };
@@ -65,8 +60,8 @@ static void read_search(const struct json *j, int t, struct ir_request *r, struc
     s->blocked = json_is(j, blocked, JSON_ARRAY) ? json_raw(j, blocked) : SLICE_NONE;
     s->place = json_is(j, place, JSON_OBJECT) ? json_raw(j, place) : SLICE_NONE;
     s->depth = json_str(j, json_get(j, t, "search_context_size"), r->arena);
-    others(r, j, t, "tools.web_search", known);
-    others(r, j, filter, "tools.web_search.filters", filters);
+    common_others(r, j, t, "tools.web_search", known);
+    common_others(r, j, filter, "tools.web_search.filters", filters);
     if (json_is(j, json_get(j, t, "external_web_access"), JSON_FALSE))
         ir_note(r, SLICE("tools.web_search.external_web_access"));
 }
@@ -80,7 +75,7 @@ static bool read_tool(const struct json *j, int t, struct slice space, uint32_t 
     static const char *const known[] = { "type", "name", "description", "parameters", "strict", "format", NULL };
     int inner = json_get(j, t, "tools");
     if (slice_is(type, "namespace") && json_is(j, inner, JSON_ARRAY) && space.len == 0) {
-        others(r, j, t, "tools.namespace", group);
+        common_others(r, j, t, "tools.namespace", group);
         return responses_read_tools(j, inner, name.ptr ? name : SLICE(""), r, f);
     }
     bool function = slice_is(type, "function"), custom = slice_is(type, "custom");
@@ -94,8 +89,8 @@ static bool read_tool(const struct json *j, int t, struct slice space, uint32_t 
     x->index = index;
     x->name = function || custom ? full : type;
     if (x->kind != IR_HOSTED) {
-        others(r, j, t, "tools", known);
-        others(r, j, format, "tools.format", grammar);
+        common_others(r, j, t, "tools", known);
+        common_others(r, j, format, "tools.format", grammar);
     } else
         x->raw = json_raw(j, t);
     if (slice_starts(x->name, SLICE("web_search")) && x->kind == IR_HOSTED) {
@@ -130,7 +125,7 @@ static struct slice chosen_name(const struct json *j, int t, struct arena *arena
 static bool read_choice(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     int type = json_get(j, t, "type"), list = json_get(j, t, "tools");
     static const char *const known[] = { "type", "mode", "tools", "name", "namespace", NULL };
-    others(r, j, t, "tool_choice", known);
+    common_others(r, j, t, "tool_choice", known);
     if (json_is(j, t, JSON_STRING)) {
         r->choice = json_str_is(j, t, "auto") ? IR_CHOICE_AUTO : json_str_is(j, t, "none") ? IR_CHOICE_NONE :
                     json_str_is(j, t, "required") ? IR_CHOICE_REQUIRED : IR_CHOICE_UNSET;
@@ -157,8 +152,8 @@ static bool read_text(const struct json *j, int t, struct ir_request *r, struct 
     static const char *const inner[] = { "type", "name", "schema", "description", "strict", NULL };
     if (json_is(j, json_get(j, t, "verbosity"), JSON_STRING))
         r->verbosity = json_str(j, json_get(j, t, "verbosity"), r->arena);
-    others(r, j, t, "text", known);
-    others(r, j, format, "text.format", inner);
+    common_others(r, j, t, "text", known);
+    common_others(r, j, format, "text.format", inner);
     if (format < 0 || json_is(j, format, JSON_NULL) || json_str_is(j, type, "text"))
         return true;
     if (json_str_is(j, type, "json_object")) {
@@ -180,7 +175,7 @@ static void read_reasoning(const struct json *j, int t, struct ir_request *r) {
     int summary = json_get(j, t, "summary");
     if (summary < 0)
         summary = json_get(j, t, "generate_summary");
-    others(r, j, t, "reasoning", known);
+    common_others(r, j, t, "reasoning", known);
     common_effort(r, json_str(j, json_get(j, t, "effort"), r->arena));
     r->thoughts = json_is(j, summary, JSON_STRING) && !json_str_is(j, summary, "none") ? IR_YES : IR_NO;
 }
@@ -202,19 +197,13 @@ static bool read_input(const struct json *j, int t, struct ir_request *r, struct
     return true;
 }
 
-/* instructions stand before everything, wherever the member does. */
 static bool read_instructions(const struct json *j, int t, struct ir_request *r, struct ir_fault *f) {
     if (!json_is(j, t, JSON_STRING))
         return common_wrong(r, f, SLICE("instructions"), "a string");
-    struct ir_turn *rest = r->turns, *newest = r->newest;
-    r->turns = r->newest = NULL;
-    struct ir_turn *turn = ir_add_turn(r, IR_SYSTEM);
+    struct ir_turn *turn = ir_add_first_turn(r, IR_SYSTEM);
     struct ir_part *p = turn ? ir_add_part(r, &turn->parts, IR_TEXT) : NULL;
-    if (!p)
-        return true;
-    p->text = json_str(j, t, r->arena);
-    turn->next = rest;
-    r->newest = newest ? newest : turn;
+    if (p)
+        p->text = json_str(j, t, r->arena);
     return true;
 }
 
@@ -240,8 +229,8 @@ static bool read_updates(const struct json *j, int input, struct ir_request *r, 
         int effort = json_get(j, json_get(j, i, "reasoning"), "effort"), text = json_get(j, i, "text");
         if (!json_str_is(j, json_get(j, i, "type"), "configuration_update"))
             continue;
-        others(r, j, i, "input.configuration_update", known);
-        others(r, j, json_get(j, i, "reasoning"), "input.configuration_update.reasoning", effort_alone);
+        common_others(r, j, i, "input.configuration_update", known);
+        common_others(r, j, json_get(j, i, "reasoning"), "input.configuration_update.reasoning", effort_alone);
         if (json_is(j, effort, JSON_STRING))
             common_effort(r, json_str(j, effort, r->arena));
         if (json_is(j, text, JSON_OBJECT)) {
@@ -276,7 +265,7 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
         if (json_is(j, t, JSON_TRUE))
             ir_note(r, SLICE("store"));
         return true;
-    case STREAM_OPTIONS: others(r, j, t, "stream_options", none); return true;
+    case STREAM_OPTIONS: common_others(r, j, t, "stream_options", none); return true;
     case CACHE_OPTIONS:
         if (json_is(j, json_get(j, t, "prewarm"), JSON_TRUE))
             return ir_refuse(f, "unsupported_parameter", SLICE("prompt_cache_options.prewarm"),
@@ -289,27 +278,15 @@ static bool read_known(const struct json *j, int t, uint32_t which, struct ir_re
 
 bool responses_read_request(const struct json *j, const struct dialect_path *path, struct ir_request *r,
                             struct ir_fault *f) {
+    uint32_t seen = 0;
     (void)path;
-    bool input = false;
-    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key)) {
-        uint32_t which;
+    for (int key = json_first(j, 0); key >= 0; key = json_next(j, 0, key))
         for (size_t i = 0; i < sizeof echoed / sizeof *echoed; i++)
             if (json_str_is(j, key, echoed[i]))
                 ir_add_echo(r, j, key);
-        enum field_result got = common_field(j, key, fields, sizeof fields / sizeof *fields, r, f, &which);
-        if (got == FIELD_WRONG)
-            return false;
-        if (got == FIELD_READ)
-            continue;
-        if (which >= KNOWN_COUNT) {
-            common_extra(r, j, key);
-            continue;
-        }
-        input = input || which == INPUT;
-        if (!read_known(j, key + 1, which, r, f))
-            return false;
-    }
+    if (!common_members(j, fields, sizeof fields / sizeof *fields, read_known, r, f, &seen))
+        return false;
     if (r->model.len == 0)
         return ir_missing(f, "model");
-    return (input || ir_missing(f, "input")) && read_updates(j, json_get(j, 0, "input"), r, f);
+    return ((seen & 1u << INPUT) || ir_missing(f, "input")) && read_updates(j, json_get(j, 0, "input"), r, f);
 }
