@@ -104,14 +104,8 @@ static bool client_tool(struct slice type) {
 
 static void scan_tools(struct scan *s, int tools) {
     const struct json *j = s->j;
-    if (json_is(j, tools, JSON_NULL))
-        return;
-    if (!json_is(j, tools, JSON_ARRAY)) {
-        scan_refuse(s, "invalid_value", "tools", "'tools' must be an array.");
-        return;
-    }
     scan_raw(s, tools);
-    for (int t = json_first(j, tools); t >= 0; t = json_next(j, tools, t)) {
+    for (int t = scan_tool_list(s, tools); t >= 0; t = json_next(j, tools, t)) {
         int type = json_get(j, t, "type");
         s->r->tools++;
         if (json_duplicate(j, t, "type"))

@@ -147,18 +147,12 @@ static void scan_tool(struct scan *s, int t) {
 }
 
 static void scan_tools(struct scan *s, int v) {
-    if (json_is(s->j, v, JSON_NULL))
-        return;
     scan_raw(s, v);
     if (json_is(s->j, v, JSON_OBJECT)) {
         scan_tool(s, v);
         return;
     }
-    if (!json_is(s->j, v, JSON_ARRAY)) {
-        scan_refuse(s, "invalid_value", "tools", "'tools' must be an array.");
-        return;
-    }
-    for (int t = json_first(s->j, v); t >= 0; t = json_next(s->j, v, t))
+    for (int t = scan_tool_list(s, v); t >= 0; t = json_next(s->j, v, t))
         scan_tool(s, t);
 }
 

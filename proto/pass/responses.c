@@ -165,16 +165,9 @@ static void scan_tool(struct scan *s, int t, bool nested) {
 
 /* nested: the tools of a namespace, already counted with it. */
 static void scan_tools(struct scan *s, int tools, bool nested) {
-    const struct json *j = s->j;
-    if (tools < 0 || json_is(j, tools, JSON_NULL))
-        return;
-    if (!json_is(j, tools, JSON_ARRAY)) {
-        scan_refuse(s, "invalid_value", "tools", "'tools' must be an array.");
-        return;
-    }
     if (!nested)
         scan_raw(s, tools);
-    for (int t = json_first(j, tools); t >= 0; t = json_next(j, tools, t))
+    for (int t = scan_tool_list(s, tools); t >= 0; t = json_next(s->j, tools, t))
         scan_tool(s, t, nested);
 }
 

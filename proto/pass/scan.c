@@ -221,6 +221,12 @@ static bool plain_word(struct slice name) {
     return true;
 }
 
+int scan_tool_list(struct scan *s, int tools) {
+    if (tools >= 0 && !json_is(s->j, tools, JSON_ARRAY) && !json_is(s->j, tools, JSON_NULL))
+        scan_refuse(s, "invalid_value", "tools", "'tools' must be an array.");
+    return json_items(s->j, tools);
+}
+
 void scan_hosted(struct scan *s, int value, struct slice name) {
     struct pass_request *r = s->r;
     if (r->drops == PASS_DROPS) {

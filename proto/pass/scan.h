@@ -65,6 +65,8 @@ void scan_seal(struct scan *s, int v, enum pass_state is);
 /* Every id of the body that the table names. */
 void scan_state(struct scan *s, const struct scan_state *table);
 
+/* The first of a list of tools; -1 where there is none. What is neither a list nor null is refused. */
+int scan_tool_list(struct scan *s, int tools);
 /* A hosted tool that is not allowed: value is its token. It goes if the rest can do without (decided by
  * scan_tools_end). */
 void scan_hosted(struct scan *s, int value, struct slice name);
