@@ -2,7 +2,7 @@
  * ledger decides and says status and body. Nothing of a password or token is looked at, kept or logged here.
  *
  * The call: {"cmd":"http.NAME","credentials":["…"],"client":"ADDRESS","id":"PATH REST","query":"RAW","body":{…}}
- * The answer's result: {"status":200,"body":{…},"retry_after_s":N}. */
+ * The answer's result: {"status":200,"body":{…}}, or {"status":404,"code":"…","message":"…","retry_after_s":N?}. */
 #include "worker/call.h"
 
 enum { CALL_MAX = 1 << 20, BODY_MAX = 256 << 10 };
@@ -15,18 +15,17 @@ static void answered(struct exchange *ex, const struct json *j) {
                     "The server is temporarily unable to take this request. Please try again shortly.");
         return;
     }
+    int body = json_get(j, result, "body"), code = json_get(j, result, "code"), said = json_get(j, result, "message");
+    if (body >= 0) {
+        reply_json(ex, (int)status, json_span(j, body));
+        return;
+    }
     json_u64(j, json_get(j, result, "retry_after_s"), &wait_s);
-    int body = json_get(j, result, "body");
-    struct slice extra =
-        wait_s > 0 ? arena_printf(&ex->arena, "Retry-After: %llu\r\nretry-after-ms: %llu\r\n",
-                                  (unsigned long long)wait_s, (unsigned long long)wait_s * 1000)
-                   : SLICE("");
-    if (status >= 401 && status <= 403)
-        extra = SLICE("x-should-retry: false\r\n");
-    if (body < 0)
-        reply_empty(ex, (int)status, extra);
-    else
-        reply_json_with(ex, (int)status, extra, json_span(j, body));
+    reply_fault(ex, &(struct reply_fault){ .status = (int)status,
+                                           .code = "internal",
+                                           .provider_code = json_str(j, code, &ex->arena),
+                                           .message = json_str(j, said, &ex->arena),
+                                           .retry_after_ms = wait_s * 1000 });
 }
 
 static bool parse_body(struct exchange *ex, struct json *j) {

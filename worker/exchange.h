@@ -284,7 +284,6 @@ void relay_fault(struct exchange *ex, const struct ir_fault *f);
 /* ---- reply.c ----------------------------------------------------------------------------------------------------- */
 /* A whole answer with a JSON (or other) body; the body may lie anywhere until this returns. */
 void reply_json(struct exchange *ex, int status, struct slice body);
-void reply_json_with(struct exchange *ex, int status, struct slice extra_headers, struct slice body);
 void reply_text(struct exchange *ex, int status, struct slice type, struct slice body);
 void reply_pieces(struct exchange *ex, int status, const struct pieces *p);
 void reply_empty(struct exchange *ex, int status, struct slice extra_headers);
@@ -299,7 +298,7 @@ struct reply_fault {
     const char *code;
     struct slice param;
     struct slice message;
-    struct slice provider_code; /* the provider's own code: wins over code where there is one */
+    struct slice provider_code; /* the provider's own code, or the ledger's: wins over code */
     uint64_t retry_after_ms;    /* 0: no Retry-After */
     bool never;                 /* 429 that waiting does not help */
     const char *allow;          /* of a 405 */

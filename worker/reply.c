@@ -174,9 +174,6 @@ static void send_whole(struct exchange *ex, int status, struct slice type, struc
 void reply_text(struct exchange *ex, int status, struct slice type, struct slice body) {
     send_whole(ex, status, type, SLICE(""), &body, 1);
 }
-void reply_json_with(struct exchange *ex, int status, struct slice extra, struct slice body) {
-    send_whole(ex, status, SLICE("application/json"), extra, &body, 1);
-}
 void reply_json(struct exchange *ex, int status, struct slice body) {
     reply_text(ex, status, SLICE("application/json"), body);
 }

@@ -91,7 +91,7 @@ static void run(struct call *c, const struct admin *a) {
 
 void call_http_admin(struct call *c) {
     int cmd = json_get(&c->json, 0, "cmd");
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_admin(c))
         return;
     for (size_t i = 0; i < ARRAY_LEN(table); i++)

@@ -13,7 +13,7 @@ struct call {
     struct arena *arena;
     struct json_writer *w;   /* the result: one JSON value */
     bool refused, later;     /* later: a reader or a password helper will answer */
-    uint8_t http;            /* enum http_shape of http.h: 0: not HTTP's */
+    bool http;               /* its answer is HTTP's (http.h) */
     bool numbers;            /* amounts as JSON numbers, not as texts */
     uint32_t self_id;        /* the account that asks for itself over HTTP; 0: an operator does */
     char code[48], message[400];

@@ -8,7 +8,7 @@ enum { DOC_MAX = 1 << 20, QUERY_MAX = 64 << 10 };
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-/* What a code means in HTTP, and its name in OpenAI's shape. A code that is not here is the server's fault. */
+/* What a code means in HTTP. A code that is not here is the server's fault. */
 static const struct { const char *code; int status; uint32_t retry_after_s; } statuses[] = {
     { "invalid_value", 400, 0 },        { "missing_field", 400, 0 }, { "invalid_json", 400, 0 },
     { "too_large", 400, 0 },            { "not_found", 404, 0 },     { "exists", 409, 0 },
@@ -16,41 +16,7 @@ static const struct { const char *code; int status; uint32_t retry_after_s; } st
     { "disk_full", 503, 5 },            { "table_full", 503, 60 },   { "insufficient_balance", 402, 0 },
 };
 
-static const char *type_of(int status) {
-    switch (status) {
-    case 400: return "invalid_request_error";
-    case 401: return "authentication_error";
-    case 402: return "insufficient_quota";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 429: return "rate_limit_error";
-    case 503: return "service_unavailable_error";
-    default: return "internal_server_error";
-    }
-}
-
-static void write_fault(struct json_writer *w, uint8_t shape, int status, struct slice code, struct slice message) {
-    jw_object(w);
-    if (shape == HTTP_OPENAI) {
-        jw_key(w, "error");
-        jw_object(w);
-        jw_key(w, "message");
-        jw_str(w, message);
-        jw_key(w, "type");
-        jw_cstr(w, type_of(status));
-        jw_key(w, "param");
-        jw_null(w);
-        jw_key(w, "code");
-        jw_str(w, code);
-        jw_end_object(w);
-    } else {
-        jw_key(w, "detail");
-        jw_str(w, message);
-    }
-    jw_end_object(w);
-}
-
-static void write_answer(struct json_writer *w, uint8_t shape, int status, uint64_t retry_after_s, struct slice body,
+static void write_answer(struct json_writer *w, int status, uint64_t retry_after_s, struct slice body,
                          struct slice code, struct slice message) {
     jw_object(w);
     jw_key(w, "status");
@@ -59,34 +25,38 @@ static void write_answer(struct json_writer *w, uint8_t shape, int status, uint6
         jw_key(w, "retry_after_s");
         jw_u64(w, retry_after_s);
     }
-    jw_key(w, "body");
-    if (body.ptr)
+    if (body.ptr) {
+        jw_key(w, "body");
         jw_raw(w, body);
-    else
-        write_fault(w, shape, status, code, message);
+    } else {
+        jw_key(w, "code");
+        jw_str(w, code);
+        jw_key(w, "message");
+        jw_str(w, message);
+    }
     jw_end_object(w);
 }
 
-void http_write(struct json_writer *w, uint8_t shape, struct slice result, struct slice code, struct slice message) {
+void http_write(struct json_writer *w, struct slice result, struct slice code, struct slice message) {
     if (result.ptr) {
-        write_answer(w, shape, 200, 0, result, code, message);
+        write_answer(w, 200, 0, result, code, message);
         return;
     }
     for (size_t i = 0; i < ARRAY_LEN(statuses); i++)
         if (slice_is(code, statuses[i].code)) {
-            write_answer(w, shape, statuses[i].status, statuses[i].retry_after_s, SLICE_NONE, code, message);
+            write_answer(w, statuses[i].status, statuses[i].retry_after_s, SLICE_NONE, code, message);
             return;
         }
-    write_answer(w, shape, 500, 0, SLICE_NONE, SLICE("internal"), SLICE("An internal error occurred."));
+    write_answer(w, 500, 0, SLICE_NONE, SLICE("internal"), SLICE("An internal error occurred."));
 }
 
 void http_refused(struct call *c, const struct call *inner) {
-    http_write(c->w, c->http, SLICE_NONE, slice_str(inner->code), slice_str(inner->message));
+    http_write(c->w, SLICE_NONE, slice_str(inner->code), slice_str(inner->message));
 }
 
 void http_ok(struct call *c, struct slice body) {
     if (body.ptr)
-        write_answer(c->w, c->http, 200, 0, body, SLICE_NONE, SLICE_NONE);
+        write_answer(c->w, 200, 0, body, SLICE_NONE, SLICE_NONE);
     else
         http_fail(c, 500, "internal", 0, "An internal error occurred.");
 }
@@ -97,7 +67,7 @@ void http_fail(struct call *c, int status, const char *code, uint64_t retry_afte
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    write_answer(c->w, c->http, status, retry_after_s, SLICE_NONE, slice_str(code), slice_str(message));
+    write_answer(c->w, status, retry_after_s, SLICE_NONE, slice_str(code), slice_str(message));
 }
 
 void http_doc_init(struct call *c, struct http_doc *d) {
@@ -150,12 +120,12 @@ void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arg
     if (inner.refused)
         http_refused(c, &inner);
     else if (w.failed)
-        http_write(c->w, c->http, SLICE_NONE, SLICE("too_large"),
+        http_write(c->w, SLICE_NONE, SLICE("too_large"),
                    SLICE("the answer is too large; ask for less at a time"));
     else if (inner.later)
         c->later = true;
     else
-        http_write(c->w, c->http, buf_slice(&out), SLICE_NONE, SLICE_NONE);
+        http_write(c->w, buf_slice(&out), SLICE_NONE, SLICE_NONE);
     if (out.len > 0)
         wipe(buf_ptr(&out), out.len);
     buf_release(&out);

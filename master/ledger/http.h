@@ -1,7 +1,8 @@
 /* What a client asked for over HTTP and a worker forwarded: accounts, keys, billing, caps, /admin.
  *
  * The call is {"cmd":"http.NAME","credentials":["…"],"client":"ADDRESS","id":"PATH REST","query":"RAW","body":{…}}, the
- * result {"status","body","retry_after_s"}. Every text in it is the client's, or that of whoever took a worker over: a
+ * result {"status","body"}, or of a refusal {"status","code","message","retry_after_s"?}, to which the worker gives the
+ * shape of the path. Every text in it is the client's, or that of whoever took a worker over: a
  * credential is looked at here, whatever the worker says. Nothing is written to the call before the answer is known. */
 #ifndef TG_LEDGER_HTTP_H
 #define TG_LEDGER_HTTP_H
@@ -10,13 +11,12 @@
 #include "proto/jwt.h"
 
 /* ---- http.c: answers and what was asked ---- */
-enum http_shape { HTTP_NO, HTTP_DETAIL /* {"detail"} */, HTTP_OPENAI /* {"error":{…}} */ };
 void http_ok(struct call *c, struct slice body);
 void http_fail(struct call *c, int status, const char *code, uint64_t retry_after_s, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 void http_refused(struct call *c, const struct call *inner); /* as inner was, which asked for the same caller */
 /* The result of a command, or (result.ptr NULL) its refusal, as HTTP's. */
-void http_write(struct json_writer *w, uint8_t shape, struct slice result, struct slice code, struct slice message);
+void http_write(struct json_writer *w, struct slice result, struct slice code, struct slice message);
 /* A document being written, for an answer or for another command's arguments. */
 struct http_doc { struct buf buf; struct json_writer w; };
 void http_doc_init(struct call *c, struct http_doc *d); /* opens an object */

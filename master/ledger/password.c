@@ -116,7 +116,7 @@ static void forget(struct waiting *w) {
 struct outcome { const struct waiting *w; const char *got; bool failed; };
 static void conclude(struct call *c, void *arg) {
     struct outcome *o = arg;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     o->w->job.done(c, &o->w->job, o->got, o->failed);
 }
 

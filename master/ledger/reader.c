@@ -24,7 +24,7 @@ struct reader {
     struct reader *next;
     struct reader_job job;
     uint32_t id, origin;
-    uint8_t http; /* the call's */
+    bool http; /* the call's */
     uint32_t self_id; /* likewise */
     pid_t pid; /* 0: waits */
     int fd;
@@ -125,7 +125,7 @@ static void answer(struct ledger *l, const struct reader *r) {
                                 : SLICE("the reader process died");
     jw_key(&w, done || r->http ? "result" : "error");
     if (r->http) {
-        http_write(&w, r->http, result, code, message);
+        http_write(&w, result, code, message);
     } else if (done) {
         jw_raw(&w, result);
     } else {

@@ -21,7 +21,7 @@ void call_http_keys(struct call *c) {
     uint64_t after = 0;
     struct buf out;
     struct json_writer w, *outer = c->w;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_who(c, false, &who))
         return;
     if (http_query(c, "cursor", &text) && (!id_read(text, ID_KEY, &after) || after >= UINT32_MAX)) {
@@ -70,7 +70,7 @@ void call_http_key_create(struct call *c) {
     struct http_doc d;
     char id[ID_TEXT];
     uint64_t wait_s;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_who(c, false, &who) || !models_are_texts(c))
         return;
     if (c->l->accounts[who.account].active_keys >= KEYS_MAX) {
@@ -106,7 +106,7 @@ void call_http_key_revoke(struct call *c) {
     struct http_who who;
     struct http_doc d;
     struct key_draft key;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_who(c, false, &who) || !own_key(c, &who, http_rest(c), &key))
         return;
     struct call inner = *c;
@@ -134,7 +134,7 @@ void call_http_balance(struct call *c) {
     struct row_account row;
     struct slice email = SLICE_NONE;
     struct ledger *l = c->l;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_who(c, true, &who))
         return;
     if (store_read_begin(&l->store) != STORE_OK) {
@@ -173,7 +173,7 @@ void call_http_usage(struct call *c) {
     struct http_doc d;
     struct key_draft key;
     struct slice text;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!auth_who(c, true, &who))
         return;
     http_doc_init(c, &d);
@@ -238,7 +238,7 @@ static void answer_cap(struct call *c, const struct http_who *who, const struct 
 void call_http_cap(struct call *c) {
     struct http_who who;
     const struct snap_model *m;
-    c->http = HTTP_OPENAI;
+    c->http = true;
     if (auth_who(c, false, &who) && (m = cap_model(c, &who)))
         answer_cap(c, &who, m);
 }
@@ -264,7 +264,7 @@ void call_http_cap_set(struct call *c) {
     struct http_who who;
     const struct snap_model *m;
     int64_t amount;
-    c->http = HTTP_OPENAI;
+    c->http = true;
     if (!auth_who(c, false, &who) || !(m = cap_model(c, &who)) || !cap_argument(c, &amount))
         return;
     struct call inner = *c;

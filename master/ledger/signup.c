@@ -149,7 +149,7 @@ static bool register_checks(struct call *c, struct slice email, struct slice pas
 void call_http_register(struct call *c) {
     struct password_job job = { .done = registered };
     struct slice email, password = SLICE_NONE;
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!c->l->conf->signup) {
         http_fail(c, 403, "signup_off", 0, "Registration is closed.");
         return;
@@ -241,7 +241,7 @@ static bool count_login(struct call *c, const struct password_job *job) {
 void call_http_login(struct call *c) {
     struct password_job job = { .done = logged_in };
     struct slice email, password = SLICE_NONE, client = auth_client(c);
-    c->http = HTTP_DETAIL;
+    c->http = true;
     if (!read_body(c, &email, &password))
         return;
     if (!email_normalise(email, job.email))

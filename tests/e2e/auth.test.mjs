@@ -199,6 +199,8 @@ describe('brand', () => {
     assert.equal(e401.json.error.reason, 'invalid_api_key')
     assert.equal(e401.json.error.type, 'authentication_error')
     assert.equal(e401.json.detail, e401.json.error.message)
+    const cap = await b.req({ path: '/v1/models/gpt-4o/cap' })
+    assert.deepEqual([cap.status, cap.json.error.code, cap.json.error.reason, cap.json.detail], [401, 'HJL-401', 'invalid_api_key', cap.json.error.message])
     const e404 = await b.chat(k.key, { model: 'nothing' })
     assert.equal(e404.json.error.code, 'HJL-404')
     assert.equal(e404.json.error.reason, 'model_not_found')
