@@ -23,7 +23,7 @@ static const struct admin {
       { "account", "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency", "keys" } },
     { "http.admin_key", call_key_show, "key", true, { NULL } },
     { "http.admin_key_set", call_key_set, "key", false,
-      { "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency" } },
+      { "name", "models", "limit", "expires", "expires_at", "rpm", "tpm", "concurrency", "status" } },
     { "http.admin_key_revoke", call_key_revoke, "key", true, { NULL } },
     { "http.admin_credit", call_credit, NULL, false, { "account", "amount", "reason", "idempotency_key" } },
     { "http.admin_debit", call_debit, NULL, false, { "account", "amount", "reason", "idempotency_key", "force" } },
@@ -72,6 +72,8 @@ static void keys_post(struct call *c) {
 static void run(struct call *c, const struct admin *a) {
     struct http_doc d;
     struct slice text;
+    if (!a->from_query && !http_models_are_texts(c))
+        return;
     http_doc_init(c, &d);
     if (a->rest) {
         jw_key(&d.w, a->rest);

@@ -105,6 +105,18 @@ void http_put(struct call *c, struct http_doc *d, const char *name, int token) {
     jw_str_end(&d->w);
 }
 
+bool http_models_are_texts(struct call *c) {
+    int t = http_body(c, "models");
+    if (!json_is(&c->json, t, JSON_ARRAY))
+        return true;
+    for (int m = json_first(&c->json, t); m >= 0; m = json_next(&c->json, t, m))
+        if (!json_is(&c->json, m, JSON_STRING) || json_str_len(&c->json, m) == 0) {
+            http_fail(c, 400, "invalid_value", 0, "models: a list of model names is expected");
+            return false;
+        }
+    return true;
+}
+
 void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arguments) {
     struct buf out;
     struct json_writer w;

@@ -23,6 +23,7 @@ void http_doc_init(struct call *c, struct http_doc *d); /* opens an object */
 struct slice http_doc_end(struct http_doc *d);          /* closes it; ptr NULL: too large */
 void http_doc_free(struct http_doc *d);                 /* and wipes it */
 /* A member of the request taken over: a list of models becomes one text with commas, anything else stays what it is. */
+bool http_models_are_texts(struct call *c); /* false: the body's list holds something else; it was answered */
 void http_put(struct call *c, struct http_doc *d, const char *name, int token);
 /* Runs another command with the document as its arguments (which it closes) and answers with what that answers. */
 void http_inner(struct call *c, void (*fn)(struct call *c), struct http_doc *arguments);

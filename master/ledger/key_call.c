@@ -29,6 +29,10 @@ static bool models_option(struct call *c, struct key_draft *d) {
     }
     while (n > 0 && out[n - 1] == ',')
         n--;
+    if (text.len > 0 && n == 0) { /* not a key that may call everything by oversight */
+        call_refuse(c, "invalid_value", "models: the list names none");
+        return false;
+    }
     d->models = slice_of(out, n);
     if (slice_is(d->models, "*") || slice_is(d->models, "none"))
         d->models = SLICE("");
@@ -127,12 +131,29 @@ void call_key_create(struct call *c) {
     wipe((char *)(uintptr_t)secret.ptr, secret.len);
 }
 
+/* "status" as keys show it: what the key is already, or revoked, which is for ever. */
+static bool status_option(struct call *c, const struct key_draft *d, bool *revoke) {
+    struct slice status;
+    enum arg got = call_text(c, "status", 16, &status);
+    *revoke = got == ARG_OK && slice_is(status, "revoked");
+    if (got != ARG_OK || *revoke)
+        return got != ARG_BAD;
+    if (d->row.status != KEY_REVOKED && (slice_is(status, "active") || slice_is(status, "expired")))
+        return true;
+    call_refuse(c, "invalid_value", "status: a key can be revoked, and stays so");
+    return false;
+}
+
 void call_key_set(struct call *c) {
     struct key_draft d;
     uint32_t id, index;
-    if (!call_key(c, "key", &id, &index) || !key_draft_load(c, id, &d) || !take_options(c, &d))
+    bool revoke;
+    if (!call_key(c, "key", &id, &index) || !key_draft_load(c, id, &d) || !take_options(c, &d) ||
+        !status_option(c, &d, &revoke))
         return;
     key_change(c, &d);
+    if (!c->refused && revoke)
+        key_revoke(c, &d);
     if (!c->refused)
         key_answer(c, &d, SLICE_NONE);
 }

@@ -53,25 +53,13 @@ static void key_arguments(struct call *c, struct http_doc *d) {
     }
 }
 
-static bool models_are_texts(struct call *c) {
-    int t = http_body(c, "models");
-    if (!json_is(&c->json, t, JSON_ARRAY))
-        return true;
-    for (int m = json_first(&c->json, t); m >= 0; m = json_next(&c->json, t, m))
-        if (!json_is(&c->json, m, JSON_STRING) || json_str_len(&c->json, m) == 0) {
-            http_fail(c, 400, "invalid_value", 0, "models: a list of model names is expected");
-            return false;
-        }
-    return true;
-}
-
 void call_http_key_create(struct call *c) {
     struct http_who who;
     struct http_doc d;
     char id[ID_TEXT];
     uint64_t wait_s;
     c->http = true;
-    if (!auth_who(c, false, &who) || !models_are_texts(c))
+    if (!auth_who(c, false, &who) || !http_models_are_texts(c))
         return;
     if (c->l->accounts[who.account].active_keys >= KEYS_MAX) {
         http_fail(c, 400, "too_many_keys", 0, "This account has %d active keys, which is the most it can have. Revoke "

@@ -518,6 +518,10 @@ describe('/admin', () => {
     assert.equal((await admin('POST', `/admin/accounts/${made.json.id}`, { status: 'suspended', group: 'plain' })).json.status, 'suspended')
     assert.equal((await g.chat(key.key)).status, 403)
     assert.equal((await admin('POST', `/admin/accounts/${made.json.id}`, { status: 'active' })).json.group, 'plain')
+    for (const status of ['dead', '', 5]) refused(await admin('POST', `/admin/keys/${key.id}`, { status }), 400, /status/)
+    assert.equal((await admin('POST', `/admin/keys/${key.id}`, { status: 'active', rpm: 8 })).json.rpm, 8)
+    assert.equal((await admin('POST', `/admin/keys/${key.id}`, { status: 'revoked' })).json.status, 'revoked')
+    refused(await admin('POST', `/admin/keys/${key.id}`, { status: 'active' }), 400, /stays/)
     assert.equal((await admin('DELETE', `/admin/keys/${key.id}`)).json.status, 'revoked')
     assert.equal((await g.chat(key.key)).status, 403)
   })
@@ -532,6 +536,15 @@ describe('/admin', () => {
       refused(await post('/api-keys', `{"limit":${written}}`, m.token), 400, /limit/)
     const credited = await g.req({ method: 'POST', port: g.admin, path: '/admin/credits', key: ADMIN, body: `{"account":"${m.email}","amount":7e-06}` })
     assert.equal(credited.json?.amount, '0.000007', credited.text)
+  })
+  test('a list of models that names none makes no key that may call all', async () => {
+    const m = await member()
+    for (const models of [[5], [null], ['gpt-4o', ''], [['a']], [{}], ',', ' , ', {}, true]) {
+      refused(await admin('POST', '/admin/keys', { account: m.email, models }), 400, /models/)
+      refused(await ask('POST', '/api-keys', { key: m.token, body: { models } }), 400, /models/)
+    }
+    for (const models of [',', ' ']) assert.equal((await g.ctlRaw('key', 'create', '--account', m.email, '--models', models)).code, 1)
+    assert.equal((await g.ctl('key', 'list', '--account', m.email)).keys.length, 1)
   })
   test('debits, a key\'s record, a balance, keys of another gateway', async () => {
     const a = (await admin('POST', '/admin/accounts', { email: `back${++n}@example.com`, credit: '2.5' })).json
