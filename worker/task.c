@@ -94,6 +94,7 @@ static struct task_provider provider_of(struct exchange *ex) {
     const struct snap_upstream *up = SNAP_AT(s, s->upstreams, struct snap_upstream, r->upstream);
     bool none = up->dialect == DIALECT_ECHO; /* it has no tokens of its own: the client's dialect tells whose */
     return (struct task_provider){ .dialect = none ? ex->call.client : (enum ir_dialect)up->dialect,
+                                   .upstream = snap_text(s, up->name),
                                    .host = snap_text(s, up->host),
                                    .path = snap_text(s, up->base_path),
                                    .model = attempt_model(ex, r),

@@ -105,7 +105,8 @@ struct counter counter_of(const struct task_provider *p) {
     f = f != NULL ? f : family_of(name);
     enum ir_dialect dialect = f != NULL ? f->dialect : p->dialect;
     uint32_t version = f != NULL ? version_of(name, f->word) : 0;
-    bool vertex = has(p->host, "aiplatform.googleapis.com") || has(p->path, "/publishers/") || has(name, "vertex");
+    bool vertex = has(p->host, "aiplatform.googleapis.com") || has(p->path, "/publishers/") ||
+                  has(p->upstream, "vertex") || has(name, "vertex");
     struct counter c = counters[row(dialect, version, vertex, p->dialect == IR_OPENAI && has(p->host, "openai"))];
     c.version = version;
     c.request += f != NULL ? f->request : 0;

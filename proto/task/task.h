@@ -79,6 +79,7 @@ extern const struct task_module task_embeddings, task_images, task_count;
 /* The provider that a request would go to, as far as the configuration tells: whose tokens are meant. */
 struct task_provider {
     enum ir_dialect dialect;
+    struct slice upstream;     /* the operator's word for it */
     struct slice host, path;   /* of its base URL */
     struct slice model, alias; /* the model's name there, and the client's for it */
 };

@@ -297,6 +297,8 @@ static void names_and_hosts_tell_whose(void **state) {
     assert_int_equal(counter(IR_GEMINI, "h", "/v1/projects/p/locations/l/publishers/google", "gemini-2.5-pro", "").manner,
                      COUNTER_VERTEX);
     assert_int_equal(counter(IR_GEMINI, "h", "/v1", "vertex_ai/gemini-2.5-pro", "").manner, COUNTER_VERTEX);
+    struct task_provider named = { .dialect = IR_GEMINI, .upstream = SLICE("vertex-eu"), .model = SLICE("gemini-3-pro") };
+    assert_int_equal(counter_of(&named).manner, COUNTER_VERTEX);
     assert_int_equal(counter(IR_OPENAI, "aiplatform.googleapis.com", "/v1", "claude-sonnet-4", "").manner, COUNTER_CLAUDE);
 }
 
