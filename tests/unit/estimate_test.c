@@ -106,7 +106,8 @@ static void texts_weigh_what_tokenizers_count(void **state) {
 /* Wherever a text is cut, within an escape or a character too, and whatever its bytes are. */
 static void texts_may_be_anything(void **state) {
     (void)state;
-    static const char text[] = "a\\u00e9\\ud83d\\ude00\\n\\\\ \xc3\xa9\xe4\xb8\x96\xf0\x9f\x98\x80 \\u4e16HTTPServer\xff\x80\\";
+    static const char text[] = "a\\u00e9\\ud83d\\ude00\\n\\\\ \xc3\xa9\xe4\xb8\x96\xf0\x9f\x98\x80 "
+                               "\\u4e16HTTPServer\xff\x80\\";
     uint64_t last = 0;
     for (size_t n = 0; n < sizeof text; n++) {
         char *exact = test_malloc(n + 1); /* its own block, so that an overrun is seen */
@@ -153,7 +154,8 @@ static void one_conversation_counts_as_its_provider_counts(void **state) {
         { { .dialect = IR_OPENAI, .model = SLICE("anthropic/claude-haiku-4.5") }, 685 },
         { { .dialect = IR_GEMINI, .model = SLICE("gemini-2.5-flash") }, 121 },
         { { .dialect = IR_GEMINI, .model = SLICE("gemini-3-pro-preview") }, 157 },
-        { { .dialect = IR_GEMINI, .host = SLICE("us-east5-aiplatform.googleapis.com"), .model = SLICE("gemini-2.5-flash") },
+        { { .dialect = IR_GEMINI, .host = SLICE("us-east5-aiplatform.googleapis.com"),
+            .model = SLICE("gemini-2.5-flash") },
           57 },
         { { .dialect = IR_OPENAI, .host = SLICE("api.openai.com"), .model = SLICE("gpt-4o") }, 106 },
         { { .dialect = IR_OPENAI, .host = SLICE("api.openai.com"), .model = SLICE("gpt-5") }, 190 },
@@ -183,14 +185,17 @@ static void conversations_are_near(void **state) {
           "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"What's the best language to "
           "learn?\"}]}],\"tools\":[{\"name\":\"best_language_to_learn\",\"description\":\"Gets the best language to "
           "learn\",\"input_schema\":{\"type\":\"object\",\"properties\":{},\"required\":[],\"additionalProperties\":"
-          "false,\"strict\":true}}],\"system\":[{\"type\":\"text\",\"text\":\"You must use tools whenever possible.\"}]}",
+          "false,\"strict\":true}}],\"system\":[{\"type\":\"text\",\"text\":\"You must use tools whenever "
+          "possible.\"}]}",
           579 },
         { IR_ANTHROPIC, "claude-haiku-4-5", /* a call and its result */
-          "{\"messages\":[{\"role\":\"user\",\"content\":\"What's the weather in Berlin? (52.5200, 13.4050)\"},{\"role\":"
+          "{\"messages\":[{\"role\":\"user\",\"content\":\"What's the weather in Berlin? (52.5200, 13.4050)\"},"
+          "{\"role\":"
           "\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"weather\",\"input\":{\"latitude\":"
           "\"52.5200\",\"longitude\":\"13.4050\"}}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
           "\"tool_use_id\":\"t\",\"content\":[{\"type\":\"text\",\"text\":\"Current weather at 52.5200, 13.4050: "
-          "15\\u00b0C, Wind: 10 km/h\"}]}]},{\"role\":\"assistant\",\"content\":\"The weather in Berlin is currently:\\n"
+          "15\\u00b0C, Wind: 10 km/h\"}]}]},{\"role\":\"assistant\",\"content\":\"The weather in Berlin is "
+          "currently:\\n"
           "- **Temperature:** 15\\u00b0C\\n- **Wind:** 10 km/h\\n\\nIt's relatively mild with a light breeze. Perfect "
           "for a walk around the city!\"},{\"role\":\"user\",\"content\":\"What's the weather in Paris? (48.8575, "
           "2.3514)\"}],\"tools\":[{\"name\":\"weather\",\"description\":\"Gets current weather for a location\","
@@ -216,7 +221,8 @@ static void conversations_are_near(void **state) {
           13 },
         { IR_GEMINI, "gemini-2.5-flash", /* within the request that it is a count of */
           "{\"generateContentRequest\":{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Call the array params "
-          "tool with tags [\\\"red\\\",\\\"blue\\\"] and tell me the combined tags.\"}]},{\"role\":\"model\",\"parts\":[{"
+          "tool with tags [\\\"red\\\",\\\"blue\\\"] and tell me the combined tags.\"}]},{\"role\":\"model\","
+          "\"parts\":[{"
           "\"functionCall\":{\"name\":\"array_params\",\"args\":{\"tags\":[\"red\",\"blue\"]}}}]},{\"role\":\"user\","
           "\"parts\":[{\"functionResponse\":{\"name\":\"array_params\",\"response\":{\"result\":\"red,blue\"}}}]}],"
           "\"tools\":[{\"functionDeclarations\":[{\"name\":\"array_params\",\"description\":\"Uses params DSL array "
@@ -237,22 +243,22 @@ static void only_what_is_shown_counts(void **state) {
     (void)state;
     static const struct task_provider claude = { .dialect = IR_ANTHROPIC, .model = SLICE("claude-sonnet-4-5") };
 #define TURNS(more)                                                                                                    \
-    "{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"},{\"role\":\"assistant\",\"content\":[{\"type\":"             \
-    "\"thinking\",\"thinking\":\"one two three four five six seven eight nine ten\",\"signature\":\"s\"},"              \
-    "{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}]},{\"role\":\"user\",\"content\":[{\"type\":"     \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"},{\"role\":\"assistant\",\"content\":[{\"type\":"            \
+    "\"thinking\",\"thinking\":\"one two three four five six seven eight nine ten\",\"signature\":\"s\"},"             \
+    "{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}]},{\"role\":\"user\",\"content\":[{\"type\":"    \
     "\"tool_result\",\"tool_use_id\":\"t\",\"content\":\"ok\"}" more "]}]}"
     uint64_t open = estimate(IR_ANTHROPIC, SLICE(TURNS("")), &claude);
     uint64_t over = estimate(IR_ANTHROPIC,
-                             SLICE("{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"},{\"role\":\"assistant\",\"content\":"
-                                   "[{\"type\":\"thinking\",\"thinking\":\"one two three four five six seven eight nine "
-                                   "ten\",\"signature\":\"s\"},{\"type\":\"text\",\"text\":\"a\"}]},{\"role\":\"user\","
-                                   "\"content\":\"b\"}]}"),
+                             SLICE("{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"},{\"role\":\"assistant\","
+                                   "\"content\":[{\"type\":\"thinking\",\"thinking\":\"one two three four five six seven "
+                                   "eight nine ten\",\"signature\":\"s\"},{\"type\":\"text\",\"text\":\"a\"}]},{\"role\":"
+                                   "\"user\",\"content\":\"b\"}]}"),
                              &claude);
     assert_in_range(open, 60, 90); /* a call, its result, and the thinking that led to it */
     assert_in_range(over, 13, 20); /* thinking of a turn that is over is taken out */
 #define DEFERRED(yes)                                                                                                  \
-    "{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"}],\"tools\":[{\"name\":\"search\",\"input_schema\":{}},"       \
-    "{\"name\":\"found_later\",\"description\":\"a b c d e f g h i j k l m n o p q r s t u v w x y z\","                \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Go\"}],\"tools\":[{\"name\":\"search\",\"input_schema\":{}},"     \
+    "{\"name\":\"found_later\",\"description\":\"a b c d e f g h i j k l m n o p q r s t u v w x y z\","               \
     "\"input_schema\":{},\"defer_loading\":" yes "}]}"
     assert_true(estimate(IR_ANTHROPIC, SLICE(DEFERRED("true")), &claude) + 20 <
                 estimate(IR_ANTHROPIC, SLICE(DEFERRED("false")), &claude));
@@ -294,12 +300,16 @@ static void names_and_hosts_tell_whose(void **state) {
     assert_int_equal(counter(IR_RESPONSES, "h", "/v1", "", "").manner, COUNTER_OPENAI);
     /* Vertex AI, by its host, by the path of a proxy before it, by a name */
     assert_int_equal(counter(IR_GEMINI, "aiplatform.googleapis.com", "/v1", "gemini-3-pro", "").manner, COUNTER_VERTEX);
-    assert_int_equal(counter(IR_GEMINI, "h", "/v1/projects/p/locations/l/publishers/google", "gemini-2.5-pro", "").manner,
+    assert_int_equal(counter(IR_GEMINI, "h", "/v1/projects/p/locations/l/publishers/google", "gemini-2.5-pro",
+                             "")
+                         .manner,
                      COUNTER_VERTEX);
     assert_int_equal(counter(IR_GEMINI, "h", "/v1", "vertex_ai/gemini-2.5-pro", "").manner, COUNTER_VERTEX);
-    struct task_provider named = { .dialect = IR_GEMINI, .upstream = SLICE("vertex-eu"), .model = SLICE("gemini-3-pro") };
+    struct task_provider named = { .dialect = IR_GEMINI, .upstream = SLICE("vertex-eu"),
+                                   .model = SLICE("gemini-3-pro") };
     assert_int_equal(counter_of(&named).manner, COUNTER_VERTEX);
-    assert_int_equal(counter(IR_OPENAI, "aiplatform.googleapis.com", "/v1", "claude-sonnet-4", "").manner, COUNTER_CLAUDE);
+    assert_int_equal(counter(IR_OPENAI, "aiplatform.googleapis.com", "/v1", "claude-sonnet-4", "").manner,
+                     COUNTER_CLAUDE);
 }
 
 /* ---- pictures and documents -------------------------------------------------------------------------------------- */
@@ -320,9 +330,11 @@ static void pictures_show_their_size(void **state) {
         struct slice head;
         uint32_t width, height;
     } known[] = {
-        { "PNG", SLICE("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x07\x80\0\0\x04\x38\x08\x02\0\0\0....\0\0\0\x0aIDAT"), 1920, 1080 },
+        { "PNG", SLICE("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x07\x80\0\0\x04\x38\x08\x02\0\0\0....\0\0\0\x0aIDAT"),
+          1920, 1080 },
         { "GIF", SLICE("GIF89a\x2c\x01\xc8\0\xf7\0\0........................"), 300, 200 },
-        { "JPEG", SLICE("\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc2\0\x11\x08\x01\x2c\x01\x90\x03\x01"),
+        { "JPEG",
+          SLICE("\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc2\0\x11\x08\x01\x2c\x01\x90\x03\x01"),
           400, 300 },
         { "JPEG cut in its metadata", SLICE("\xff\xd8\xff\xe1\xff\xff.............................."), 0, 0 },
         { "WebP", SLICE("RIFF....WEBPVP8 ....\x30\x01\0\x9d\x01\x2a\x26\x02\x70\x01...."), 550, 368 },
@@ -410,7 +422,7 @@ static void documents_have_pages(void **state) {
     test_free(big);
 }
 
-/* ---- hostile ------------------------------------------------------------------------------------------------------ */
+/* ---- hostile ----------------------------------------------------------------------------------------------------- */
 
 static void long_texts_are_weighed_in_part(void **state) {
     (void)state;
@@ -437,9 +449,11 @@ static void odd_bodies_are_counted_too(void **state) {
         "\"document\",\"source\":3,\"citations\":{\"enabled\":1}},{\"type\":\"tool_use\",\"input\":\"x\"},{\"type\":"
         "\"tool_result\",\"content\":{\"type\":\"text\"}},{\"type\":\"thinking\"}]}]}",
         "{\"contents\":{\"parts\":{\"text\":\"one\"}},\"systemInstruction\":\"text\",\"tools\":{}}",
-        "{\"contents\":[{\"parts\":[{\"functionCall\":7},{\"functionResponse\":{\"parts\":[{\"functionResponse\":{}}]}},"
+        "{\"contents\":[{\"parts\":[{\"functionCall\":7},{\"functionResponse\":{\"parts\":[{\"functionResponse\":{}}]}}"
+        ","
         "{\"inlineData\":{\"mimeType\":\"application/pdf\",\"data\":\"A\"}},{\"thoughtSignature\":\"C\"},"
-        "{\"thought\":true,\"text\":\"x\"}]}],\"tools\":[{\"functionDeclarations\":{\"a\":1}},{\"functionDeclarations\":"
+        "{\"thought\":true,\"text\":\"x\"}]}],\"tools\":[{\"functionDeclarations\":{\"a\":1}},"
+        "{\"functionDeclarations\":"
         "[3,{\"parameters\":{\"properties\":[1],\"items\":[[]],\"anyOf\":{\"required\":4},\"enum\":{}}}]}]}",
         "{\"generateContentRequest\":7}",
     };
