@@ -175,14 +175,24 @@ static bool openai_to_gemini(const struct json *j, const struct task_call *c, co
     return !w.failed && task_gemini_path(t->model, c->single ? "embedContent" : "batchEmbedContents", path);
 }
 
+/* What OpenAI's has no place for, of a request or of a batch. */
+static void drop_others(const struct json *j, int object, struct ir_dropped *d, struct arena *arena) {
+    static const char *const known[] = { "model", "content", "requests", "outputDimensionality",
+                                         "output_dimensionality" };
+    for (int k = json_first(j, object); k >= 0; k = json_next(j, object, k)) {
+        bool kept = json_is(j, k + 1, JSON_NULL);
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            kept |= json_str_is(j, k, known[i]);
+        if (!kept)
+            ir_drop(d, json_str_is(j, k, "task_type") ? SLICE("taskType") : json_str(j, k, arena));
+    }
+}
+
 /* The texts of a content are one input. */
 static bool put_openai_input(struct json_writer *w, const struct json *j, int request, struct ir_dropped *d,
                              struct arena *arena, struct ir_fault *f) {
     int parts = content_parts(j, request);
-    if (task_get(j, request, "taskType", "task_type") >= 0)
-        ir_drop(d, SLICE("taskType"));
-    if (json_get(j, request, "title") >= 0)
-        ir_drop(d, SLICE("title"));
+    drop_others(j, request, d, arena);
     jw_str_begin(w);
     for (int p = json_first(j, parts); p >= 0; p = json_next(j, parts, p)) {
         int text = json_get(j, p, "text");
@@ -210,6 +220,7 @@ static bool gemini_to_openai(const struct json *j, const struct task_call *c, co
     if (!c->batch) {
         ok = put_openai_input(&w, j, 0, d, arena, f);
     } else {
+        drop_others(j, 0, d, arena);
         jw_array(&w);
         for (int v = json_first(j, requests); v >= 0 && ok; v = json_next(j, requests, v))
             ok = put_openai_input(&w, j, v, d, arena, f);

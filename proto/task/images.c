@@ -42,10 +42,22 @@ static void scan_format(const struct json *j, struct task_call *c, struct pass_r
         task_refuse(r, "invalid_value", "response_format", "'response_format' must be url or b64_json.");
 }
 
+/* A picture's price is that of one still picture: animations are many, and drawings come from another model, which the
+ * request names. */
+static void scan_still(const struct json *j, struct pass_request *r) {
+    static const char *const members[] = { "frame_count", "svg" };
+    int format = present(j, "output_format");
+    if (json_str_is(j, format, "gif") || json_str_is(j, format, "svg"))
+        task_refuse(r, "unsupported_parameter", "output_format", "Only still pictures of pixels are made here.");
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+        if (present(j, members[i]) >= 0)
+            task_refuse(r, "unsupported_parameter", members[i], "Only still pictures of pixels are made here.");
+}
+
 static void scan(const struct json *j, struct task_call *c, struct pass_request *r, struct arena *arena) {
-    static const char *const once[] = { "model", "prompt", "n", "size", "quality", "response_format" };
+    static const char *const once[] = { "model", "prompt", "n", "size", "quality", "response_format", "output_format" };
     bool stream = false;
-    if (!task_scan_object(j, r, once, 6))
+    if (!task_scan_object(j, r, once, 7))
         return;
     int prompt = present(j, "prompt"), n = present(j, "n");
     task_scan_model(j, r, arena);
@@ -63,6 +75,7 @@ static void scan(const struct json *j, struct task_call *c, struct pass_request 
     scan_format(j, c, r);
     if (json_bool(j, present(j, "stream"), &stream) && stream)
         task_refuse(r, "unsupported_parameter", "stream", "Pictures are not streamed here: leave 'stream' out.");
+    scan_still(j, r);
     c->input_tokens = (r->prompt_bytes + 3) / 4;
 }
 

@@ -130,6 +130,8 @@ describe('what is refused', () => {
     [{ model: 'dalle', prompt: 'x', n: 0 }, 'invalid_value', 'n'], [{ model: 'dalle', prompt: 'x', n: 1.5 }, 'invalid_value', 'n'],
     [{ model: 'dalle', prompt: 'x', response_format: 'jpeg' }, 'invalid_value', 'response_format'], [{ model: 'dalle', prompt: 'x', stream: true }, 'unsupported_parameter', 'stream'],
     ['{"model":"dalle","prompt":"x","n":1,"n":4}', 'invalid_value', 'n'], [{ model: 'gpt-4o', prompt: 'x' }, 'invalid_value', 'model'],
+    [{ model: 'dalle', prompt: 'x', output_format: 'gif' }, 'unsupported_parameter', 'output_format'], [{ model: 'dalle', prompt: 'x', output_format: 'svg' }, 'unsupported_parameter', 'output_format'],
+    [{ model: 'dalle', prompt: 'x', frame_count: 4 }, 'unsupported_parameter', 'frame_count'], [{ model: 'dalle', prompt: 'x', svg: { model: 'dear' } }, 'unsupported_parameter', 'svg'],
     [{ model: 'none', prompt: 'x' }, 'unsupported_parameter', 'model'],
   ]
   for (const [body, code, param] of bad) {
