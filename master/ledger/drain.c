@@ -363,7 +363,6 @@ enum store_err drain_commit(struct ledger *l) {
     if (g->block_count > 0)
         l->last_committed_ms = g->now_ms;
     l->late_ms = g->late_ms;
-    l->count.groups++;
     untouch(l, false);
     publish(l, ledger_now_ns() - start_ns);
     apply_fixes(l);

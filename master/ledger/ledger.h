@@ -38,6 +38,8 @@ struct key_mem {
     uint32_t dirty, touched;
 };
 
+enum alert_kind { ALERT_DISK, ALERT_QUARANTINE, ALERT_KINDS };
+
 struct ledger {
     const struct ledger_heritage *heritage;
     struct shm *shm;
@@ -84,8 +86,8 @@ struct ledger {
     uint32_t reader_count, reader_waiting;
     struct passwords *passwords;    /* password.c; NULL: none was needed yet */
     struct auth *auth;              /* auth.c; likewise */
-    struct { uint64_t groups, records, quarantined, commit_failures, checkpoints; } count;
-    uint64_t alerted_ns[4];         /* by kind: when it was last said */
+    struct { uint64_t records, quarantined, commit_failures, checkpoints; } count;
+    uint64_t alerted_ns[ALERT_KINDS]; /* when it was last said */
     uint64_t readers_checked_ns;
 };
 
@@ -95,8 +97,7 @@ void ledger_close(struct ledger *l);
 /* One turn of the loop: frames, records, due work; sleeps at most max_wait_ms. false: it is to end. */
 bool ledger_turn(struct ledger *l, int max_wait_ms);
 void ledger_alert(struct ledger *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-enum alert_kind { ALERT_DISK, ALERT_QUARANTINE, ALERT_HUNG, ALERT_OTHER };
-/* The same, at most every ten seconds of its kind. */
+/* May one of this kind be said again? Notes that it is: at most every ten seconds. */
 bool ledger_alert_due(struct ledger *l, enum alert_kind kind);
 /* A write failed for good or for now: sets shed, alerts, ends the process where it must. */
 void ledger_store_failed(struct ledger *l, enum store_err err);
