@@ -2,8 +2,8 @@
  * :batchEmbedContents of Gemini. The same wire on both sides passes with a few splices; between the two the inputs are
  * written anew. The answer is embeddings_answer.c.
  *
- * What cannot cross: token ids to Gemini (nobody can turn them into text), pictures to OpenAI. taskType and title are
- * dropped. */
+ * What cannot cross: token ids to Gemini (nobody can turn them into text), pictures to OpenAI. All but inputs and
+ * dimensions is dropped, and reported. */
 #include "proto/task/embeddings.h"
 
 /* ---- OpenAI in front ---- */
