@@ -255,8 +255,8 @@ static void settle_down(struct ledger *l, bool idle) {
         healed(l);
 }
 
-/* Commits if a group is due. Returns how long the loop may wait at most, in ms. */
-static int drain(struct ledger *l) {
+/* Commits if a group is due, or if somebody waits for it. Returns how long the loop may wait at most, in ms. */
+static int drain(struct ledger *l, bool awaited) {
     uint64_t now_ns = ledger_now_ns(), waiting = drain_waiting(l);
     note_pending(l, waiting, now_ns);
     if (l->retry_ns > now_ns)
@@ -267,7 +267,7 @@ static int drain(struct ledger *l) {
     }
     l->sleep_after_ns = now_ns + LINGER_NS;
     uint64_t age_ns = now_ns - l->pending_since_ns;
-    if (waiting < GROUP_FULL && age_ns < GROUP_WAIT_MS * 1000000ull && !l->stop)
+    if (waiting < GROUP_FULL && age_ns < GROUP_WAIT_MS * 1000000ull && !l->stop && !awaited)
         return (int)(GROUP_WAIT_MS - age_ns / 1000000);
     enum store_err err = drain_commit(l);
     if (err != STORE_OK) {
@@ -300,8 +300,11 @@ static void housekeeping(struct ledger *l) {
     store_check_readers(&l->store);
 }
 
+/* Who asks finds in the answer what it was charged before: one commit for all that ask at a time. */
 static void handle(struct ledger *l, const struct epoll_event *e) {
     if (e->data.fd == l->channel.fd) {
+        if ((e->events & EPOLLIN) && l->ready && drain_waiting(l) > 0)
+            (void)drain(l, true);
         if (e->events & EPOLLOUT)
             (void)ipc_flush(&l->channel);
         take_frames(l);
@@ -318,7 +321,7 @@ static void handle(struct ledger *l, const struct epoll_event *e) {
 bool ledger_turn(struct ledger *l, int max_wait_ms) {
     struct epoll_event events[16];
     atomic_store_explicit(&l->shm->header->ledger_turn_ns, ledger_now_ns(), memory_order_relaxed);
-    int wait_ms = l->ready ? drain(l) : IDLE_WAIT_MS;
+    int wait_ms = l->ready ? drain(l, false) : IDLE_WAIT_MS;
     if (l->stop)
         return false;
     bool asleep = l->ready && wait_ms == IDLE_WAIT_MS && fall_asleep(l);

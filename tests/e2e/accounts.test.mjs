@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import http from 'node:http'
 import { before, describe } from 'node:test'
+import { later } from './lib/clean.mjs'
 import { run, startGateway, until } from './lib/gateway.mjs'
 import { digitsOf, nano } from './lib/money.mjs'
 import { startUpstream } from './upstream.mjs'
@@ -384,6 +385,18 @@ describe('isolation', () => {
 })
 
 describe('billing', () => {
+  test('who asks right after a call finds it in the figures', async (t) => {
+    const m = await member(), agent = new http.Agent({ keepAlive: true, maxSockets: 1 }), CALLS = 40
+    later(t, () => agent.destroy())
+    let spent = 0n, missed = 0
+    for (let i = 1; i <= CALLS; i++) {
+      spent += nano((await g.chat(m.key, {}, { agent })).headers['x-tollgate-cost'])
+      const there = i % 2 ? nano((await ask('GET', '/v1/key', { key: m.key, agent })).json.spent) === spent
+        : (await ask('GET', '/billing/usage', { key: m.key, agent })).json.usage.length === i
+      missed += there ? 0 : 1
+    }
+    assert.ok(missed <= CALLS / 4, `${missed} of ${CALLS}`) // left to its own time a group of charges waits for 8 ms
+  })
   test('the balance falls by what the records say, to the digit', async () => {
     const m = await member()
     for (let i = 0; i < 3; i++) await g.chat(m.key)
