@@ -93,7 +93,7 @@ static void backup_job(struct reader_job *job) {
 /* Is it a file that the ledger lives on? A backup takes the place of what has its name, and the ledger would go on with
  * the file that has none any more, until it ends. */
 static bool is_own(const struct ledger *l, const char *path) {
-    static const char *const names[] = { "ledger.mdb", "ledger.mdb-lock", "pepper" };
+    static const char *const names[] = { "ledger.mdb", "ledger.mdb-lock", "pepper", "lock" };
     struct stat there, own;
     char name[4096];
     if (stat(path, &there) < 0)
@@ -103,6 +103,12 @@ static bool is_own(const struct ledger *l, const char *path) {
             stat(name, &own) == 0 && own.st_dev == there.st_dev && own.st_ino == there.st_ino)
             return true;
     return false;
+}
+
+/* Renaming over it would put a file in the place of a device (/dev/null), a pipe or a link (/dev/stdout). */
+static bool is_special(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0 && !S_ISREG(st.st_mode);
 }
 
 void call_backup(struct call *c) {
@@ -117,6 +123,10 @@ void call_backup(struct call *c) {
     memcpy(job.text, file.ptr, file.len);
     if (is_own(c->l, job.text)) {
         call_refuse(c, "invalid_value", "file: this is one of the ledger's own files");
+        return;
+    }
+    if (is_special(job.text)) {
+        call_refuse(c, "invalid_value", "file: %s exists and is no plain file: name another", job.text);
         return;
     }
     if (reader_runs(c->l, backup_job)) { /* two of the same FILE would write the same FILE.tmp */

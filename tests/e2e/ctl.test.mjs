@@ -1,6 +1,6 @@
 /* tollctl: every command, its JSON, its table, its exit codes (0 done, 1 refused, 2 usage). */
 import assert from 'node:assert/strict'
-import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { before, describe } from 'node:test'
 import { folder } from './lib/clean.mjs'
@@ -186,6 +186,18 @@ describe('money', () => {
     await other.audit()
     assert.equal((await other.chat(t.key)).status, 200)
   })
+})
+
+test('a backup takes no place but a file\'s, and none of the ledger\'s own', async () => {
+  const at = (name) => path.join(g.dir, name), kind = (f) => { const s = lstatSync(f); return [s.ino, s.mode] }
+  assert.equal((await run('mkfifo', [at('pipe')])).code, 0)
+  symlinkSync(at('elsewhere'), at('link'))
+  for (const f of [at('pipe'), at('link'), path.join(g.dir, 'state', 'lock'), path.join(g.dir, 'state', 'ledger.mdb')]) {
+    const before = kind(f)
+    assert.equal((await refused('backup', f)).code, 'invalid_value', f)
+    assert.deepEqual(kind(f), before, f)
+  }
+  assert.ok(!existsSync(at('elsewhere')))
 })
 
 describe('the rest', () => {
