@@ -7,12 +7,16 @@
 static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 
 bool proxy_trusted(const struct worker *w, const char *peer) {
+    static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
     uint8_t bytes[16];
     const struct snap *s = worker_snap(w);
     if (inet_pton(AF_INET, peer, bytes) == 1)
         return snap_cidr_match(s, s->trusted_proxies, 4, bytes);
-    if (inet_pton(AF_INET6, peer, bytes) == 1)
+    if (inet_pton(AF_INET6, peer, bytes) == 1) {
+        if (memcmp(bytes, mapped, sizeof mapped) == 0) /* ::ffff:1.2.3.4, as a proxy before us may write it */
+            return snap_cidr_match(s, s->trusted_proxies, 4, bytes + sizeof mapped);
         return snap_cidr_match(s, s->trusted_proxies, 6, bytes);
+    }
     return strcmp(peer, "unix") == 0; /* whoever can open our socket file is the operator's */
 }
 

@@ -174,6 +174,8 @@ describe('logging in', () => {
     assert.ok(Number(fourth.headers['retry-after']) > 3500)
     for (let i = 0; i < 3; i++) assert.equal((await post('/auth/register', { email: `v6-${i}@example.com`, password: 'long enough' }, `2001:db8:1:2::${i}`)).status, 200)
     refused(await post('/auth/register', { email: 'v6-9@example.com', password: 'long enough' }, '2001:db8:1:2:ffff::9'), 429)
+    // behind two proxies, one of which writes IPv4 addresses as IPv6
+    for (let i = 0; i < 5; i++) assert.equal((await post('/auth/register', { email: `two-${i}@example.com`, password: 'long enough' }, `10.6.0.${i}, ::ffff:127.0.0.9`)).status, 200)
   })
   test('what a client says of its address counts only from a trusted proxy', async (t) => {
     const other = await startGateway(t, { upstreams: [{ name: 'mock', url: up.url }], models: ['gpt-4o'], billing: { signup: 'on', signup_rate: '3/h' } })
