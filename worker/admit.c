@@ -46,6 +46,7 @@ static void give_back(struct exchange *ex) {
 }
 
 static void refuse_rate(struct exchange *ex, const char *which, bool never, uint64_t wait_ticks) {
+    enum { TICKS_PER_MS = RATE_TICKS_PER_S / 1000 };
     char text[160];
     COUNT(ex->worker->counters, requests_limited, 1);
     if (never)
@@ -59,7 +60,7 @@ static void refuse_rate(struct exchange *ex, const char *which, bool never, uint
                              .param = slice_str(which),
                              .message = slice_str(text),
                              .never = never,
-                             .retry_after_ms = never ? 0 : wait_ticks / (RATE_TICKS_PER_S / 1000) + 1 };
+                             .retry_after_ms = never ? 0 : (wait_ticks + TICKS_PER_MS - 1) / TICKS_PER_MS };
     reply_fault(ex, &f);
 }
 
