@@ -7,16 +7,13 @@
 static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 
 bool proxy_trusted(const struct worker *w, const char *peer) {
-    static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
-    uint8_t bytes[16];
+    struct in6_addr a;
     const struct snap *s = worker_snap(w);
-    if (inet_pton(AF_INET, peer, bytes) == 1)
-        return snap_cidr_match(s, s->trusted_proxies, 4, bytes);
-    if (inet_pton(AF_INET6, peer, bytes) == 1) {
-        if (memcmp(bytes, mapped, sizeof mapped) == 0) /* ::ffff:1.2.3.4, as a proxy before us may write it */
-            return snap_cidr_match(s, s->trusted_proxies, 4, bytes + sizeof mapped);
-        return snap_cidr_match(s, s->trusted_proxies, 6, bytes);
-    }
+    if (inet_pton(AF_INET, peer, &a) == 1)
+        return snap_cidr_match(s, s->trusted_proxies, 4, a.s6_addr);
+    if (inet_pton(AF_INET6, peer, &a) == 1) /* ::ffff:1.2.3.4 is how a proxy before us may write an IPv4 address */
+        return IN6_IS_ADDR_V4MAPPED(&a) ? snap_cidr_match(s, s->trusted_proxies, 4, a.s6_addr + 12)
+                                        : snap_cidr_match(s, s->trusted_proxies, 6, a.s6_addr);
     return strcmp(peer, "unix") == 0; /* whoever can open our socket file is the operator's */
 }
 

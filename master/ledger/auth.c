@@ -234,18 +234,17 @@ void auth_uncount(struct ledger *l, enum auth_counter counter, struct slice who)
 }
 
 struct slice auth_client(struct call *c) {
-    static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
     struct slice text = json_str(&c->json, json_get(&c->json, 0, "client"), c->arena);
-    uint8_t bytes[16];
+    struct in6_addr a;
     char address[64], net[INET6_ADDRSTRLEN];
     if (!text.ptr || text.len >= sizeof address)
         return SLICE("");
     memcpy(address, text.ptr, text.len);
     address[text.len] = '\0';
-    if (inet_pton(AF_INET6, address, bytes) != 1)
+    if (inet_pton(AF_INET6, address, &a) != 1)
         return text;
-    if (memcmp(bytes, mapped, sizeof mapped) == 0) /* ::ffff:1.2.3.4, as proxies with one socket for both write it */
-        return arena_copy(c->arena, slice_str(inet_ntop(AF_INET, bytes + sizeof mapped, net, sizeof net)));
-    memset(bytes + 8, 0, 8); /* whoever has one address of a /64 has them all */
-    return inet_ntop(AF_INET6, bytes, net, sizeof net) ? arena_copy(c->arena, slice_str(net)) : text;
+    if (IN6_IS_ADDR_V4MAPPED(&a)) /* ::ffff:1.2.3.4, as proxies with one socket for both write it */
+        return arena_copy(c->arena, slice_str(inet_ntop(AF_INET, a.s6_addr + 12, net, sizeof net)));
+    memset(a.s6_addr + 8, 0, 8); /* whoever has one address of a /64 has them all */
+    return inet_ntop(AF_INET6, &a, net, sizeof net) ? arena_copy(c->arena, slice_str(net)) : text;
 }

@@ -65,12 +65,12 @@ void alike_keep(struct alike *k, const struct sse_event *ev, const struct json *
         k->in = k->out = 0;
 }
 
-/* The end of a plain integer at p; p itself: none, or one too long. */
+/* The end of a plain integer at p; NULL: none, or one too long. */
 static const char *number_end(const char *p, const char *end, uint64_t *number) {
     const char *start = p;
     for (*number = 0; p < end && *p >= '0' && *p <= '9' && p - start < 19; p++)
         *number = *number * 10 + (uint64_t)(*p - '0');
-    return p - start > 18 || (*start == '0' && p - start > 1) ? start : p;
+    return p == start || p - start > 18 || (*start == '0' && p - start > 1) ? NULL : p;
 }
 
 /* What a kept event's output is with these words in its holes. */
@@ -107,7 +107,7 @@ bool alike_take(const struct alike *k, const struct sse_event *ev, struct arena 
             break;
         const char *behind = k->hole[i].is == ALIKE_NUMBER ? number_end(p, end, &found->number)
                                                            : json_string_end(p, end, &decoded);
-        if (behind == NULL || (behind == p && k->hole[i].is == ALIKE_NUMBER))
+        if (behind == NULL)
             return false;
         if (k->hole[i].is == ALIKE_TEXT)
             found->text_bytes += decoded;
