@@ -2,36 +2,7 @@
  * in silence. The first test puts an unknown member into every object of the fixtures and looks for a word about it;
  * the second is a table of decisions that changed an answer, or a provider's mind, when they were other ones; the third
  * is about the words for an answer's end. Run from the root of the tree. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-#include <dirent.h>
-#include <unistd.h>
-
-#include "proto/dialect/translate.h"
-
-static struct pages pages;
-static struct arena arena;
-static struct buf text;
-
-static int begin(void **state) {
-    (void)state;
-    if (access("tests/dialect/requests", R_OK) != 0)
-        fail_msg("run from the root of the tree");
-    arena_init(&arena, &pages, 64 << 20);
-    buf_init(&text, &pages, 16 << 20);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    buf_release(&text);
-    arena_reset(&arena);
-    return pages.in_use != 0 || pages.big_bytes != 0;
-}
+#include "dialect_fixture.h"
 
 static const struct dialect *named(const char *name) {
     for (uint32_t i = 0; i < IR_DIALECTS; i++)
@@ -158,38 +129,15 @@ static void walk_to(const char *path, const struct dialect *d, struct slice body
     walk(&x, &j, 0);
 }
 
-static struct slice read_file(const char *path) {
-    static char body[1 << 16];
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t n = fread(body, 1, sizeof body, f);
-    fclose(f);
-    return arena_copy(&arena, slice_of(body, n));
-}
-
 static void an_unknown_member_is_reported_wherever_it_stands(void **state) {
     (void)state;
-    DIR *dir = opendir("tests/dialect/requests");
-    int files = 0;
-    assert_non_null(dir);
-    for (struct dirent *e; (e = readdir(dir));) {
-        char path[320];
-        const char *dot = strchr(e->d_name, '.'), *json = strstr(e->d_name, ".json");
-        if (!dot || !json || json == dot)
-            continue;
-        struct slice name = slice_of(dot + 1, (size_t)(json - dot) - 1);
-        snprintf(path, sizeof path, "tests/dialect/requests/%s", e->d_name);
-        for (uint32_t i = 0; i < IR_DIALECTS; i++) {
-            if (!slice_is(name, dialect_find(i)->name))
-                continue;
-            for (uint32_t k = 0; k < IR_DIALECTS; k++)
-                if (k != i)
-                    walk_to(path, dialect_find(i), read_file(path), dialect_find(k));
-            files++;
-        }
-    }
-    closedir(dir);
-    assert_true(files >= 12);
+    struct fixture all[MOST];
+    int n = fixtures("requests", all);
+    for (int i = 0; i < n; i++)
+        for (uint32_t k = 0; k < IR_DIALECTS; k++)
+            if (dialect_find(k) != all[i].d)
+                walk_to(all[i].path, all[i].d, read_file(all[i].path), dialect_find(k));
+    assert_true(n >= 12);
 }
 
 /* ---- decisions ---- */

@@ -1,34 +1,14 @@
 /* How near the estimate of a count comes: texts against real tokenizers' counts of them, conversations against the
  * providers' own counts; what is read off pictures and documents; whose count is meant; and hostile input. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
+#include "task_fixture.h"
 
-#include <cmocka.h>
+#include <stdio.h>
 
 #include "proto/base/check.h"
 #include "proto/base/crypto.h"
 #include "proto/task/counter.h"
 #include "proto/task/media.h"
 #include "proto/task/weigh.h"
-
-static struct pages pages;
-static struct arena arena;
-
-static int setup(void **state) {
-    (void)state;
-    pages_init(&pages, 8);
-    arena_init(&arena, &pages, 64 << 20);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_reset(&arena);
-    pages_clear(&pages);
-    return 0;
-}
 
 static uint64_t estimate(enum ir_dialect client, struct slice body, const struct task_provider *p) {
     struct json j;

@@ -1,28 +1,5 @@
 /* Tasks: what a body asks, and how it crosses to another wire. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "proto/task/task.h"
-
-static struct pages pages;
-static struct arena arena;
-
-static int setup(void **state) {
-    (void)state;
-    pages_init(&pages, 8);
-    arena_init(&arena, &pages, 64 << 20);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_reset(&arena);
-    pages_clear(&pages);
-    return 0;
-}
+#include "task_fixture.h"
 
 static struct json parse(const char *text) {
     struct json j;
