@@ -9,6 +9,7 @@
 #include "master/ledger/entry.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@
 #include "master/ledger/reader.h"
 
 enum { GROUP_WAIT_MS = 8, GROUP_FULL = 512, IDLE_WAIT_MS = 400, OUT_MAX = 64 << 20 };
+#define MAP_ALONE (1 << 20)  /* tables for a moment, as a span's counts: given back to the kernel when they are freed */
 #define LINGER_NS 20000000u  /* after the last record: polls so long, then sleeps (and costs workers a wake) */
 #define RETRY_NS 500000000u  /* after a full disk */
 #define ALERT_EVERY_NS 10000000000u
@@ -437,6 +439,7 @@ _Noreturn void ledger_main(const struct ledger_heritage *h) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not a death */
     umask(077);
+    mallopt(M_MMAP_THRESHOLD, MAP_ALONE);
     if (!drop(h)) {
         fprintf(stderr, "ledger: cannot become user %u\n", h->uid);
         _exit(2);
