@@ -158,15 +158,7 @@ void control_error(struct control *c, const char *code, const char *message) {
     struct json_writer w;
     buf_init(&b, &c->m->pages, 1 << 20);
     jw_init(&w, &b);
-    jw_object(&w);
-    jw_key(&w, "error");
-    jw_object(&w);
-    jw_key(&w, "code");
-    jw_cstr(&w, code);
-    jw_key(&w, "message");
-    jw_cstr(&w, message);
-    jw_end_object(&w);
-    jw_end_object(&w);
+    ipc_write_error(&w, slice_str(code), slice_str(message));
     control_answer(c, w.failed ? SLICE("{\"error\":{\"code\":\"internal\",\"message\":\"out of memory\"}}")
                    : buf_slice(&b));
     buf_release(&b);

@@ -7,7 +7,7 @@
 #ifndef TG_IPC_H
 #define TG_IPC_H
 
-#include "proto/base/arena.h"
+#include "proto/json.h"
 
 enum { IPC_CHUNK = 61440, IPC_MAX_PAYLOAD = 32 << 20, IPC_MAX_FDS = 32 };
 
@@ -60,5 +60,8 @@ struct ipc_frame {
     int fds[IPC_MAX_FDS];
     unsigned fd_count;          /* the receiver owns them */
 };
+
+/* The document of an IPC_ANSWER that refuses: {"error":{"code","message"}}. */
+void ipc_write_error(struct json_writer *w, struct slice code, struct slice message);
 
 #endif

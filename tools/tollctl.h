@@ -3,7 +3,7 @@
 #ifndef TG_TOLLCTL_H
 #define TG_TOLLCTL_H
 
-#include "proto/json.h"
+#include "proto/ipc.h"
 
 struct ctl {
     const char *socket;

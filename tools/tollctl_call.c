@@ -31,15 +31,7 @@ _Noreturn void refuse(struct slice code, struct slice message) {
         struct json_writer w;
         buf_init(&out, &ctl.pages, 1 << 20);
         jw_init(&w, &out);
-        jw_object(&w);
-        jw_key(&w, "error");
-        jw_object(&w);
-        jw_key(&w, "code");
-        jw_str(&w, code);
-        jw_key(&w, "message");
-        jw_str(&w, message);
-        jw_end_object(&w);
-        jw_end_object(&w);
+        ipc_write_error(&w, code, message);
         printf("%.*s\n", SLICE_ARG(buf_slice(&out)));
         fflush(stdout);
     }

@@ -73,15 +73,7 @@ static void error_document(struct buf *out, const char *code, const char *messag
     struct json_writer w;
     buf_consume(out, out->len);
     jw_init(&w, out);
-    jw_object(&w);
-    jw_key(&w, "error");
-    jw_object(&w);
-    jw_key(&w, "code");
-    jw_cstr(&w, code);
-    jw_key(&w, "message");
-    jw_cstr(&w, message);
-    jw_end_object(&w);
-    jw_end_object(&w);
+    ipc_write_error(&w, slice_str(code), slice_str(message));
 }
 
 static const struct command *find_command(const struct call *c) {
